@@ -1,0 +1,92 @@
+//! Headers that ask for something which is not built.
+//!
+//! They are answered with NotImplemented. Ignoring them would be worse than refusing: a client that
+//! asks for encryption or for a lock believes afterwards that it has it.
+
+use http::HeaderMap;
+
+/// Refused whatever they say.
+const PREFIXES: [&str; 4] = [
+    "x-amz-server-side-encryption",
+    "x-amz-copy-source-server-side-encryption",
+    "x-amz-object-lock-",
+    "x-amz-grant-",
+];
+const NAMES: [&str; 11] = [
+    "x-amz-bypass-governance-retention",
+    "x-amz-if-match-initiated-time",
+    "x-amz-if-match-last-modified-time",
+    "x-amz-if-match-size",
+    "x-amz-bucket-object-lock-enabled",
+    "x-amz-mfa",
+    "x-amz-object-ownership",
+    "x-amz-rename-source",
+    "x-amz-tagging",
+    "x-amz-website-redirect-location",
+    "x-amz-write-offset-bytes",
+];
+/// Accepted with one value, which asks for what happens anyway.
+const ONLY: [(&str, &str); 3] = [
+    ("x-amz-acl", "private"),
+    ("x-amz-storage-class", "STANDARD"),
+    ("x-amz-tagging-directive", "COPY"),
+];
+
+/// The first header of a request that asks for something which is not built.
+///
+/// `x-amz-request-payer` and `x-amz-expected-bucket-owner` are ignored: there is one payer and one
+/// owner.
+pub fn unsupported(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value))
+        .find_map(|(name, value)| {
+            let refused = PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                || NAMES.contains(&name)
+                || ONLY
+                    .iter()
+                    .any(|(only, accepted)| name == *only && value != accepted);
+            refused.then_some(name)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &'static str, value: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-meta-a", "b".parse().unwrap());
+        headers.insert(name, value.parse().unwrap());
+        unsupported(&headers) == Some(name)
+    }
+
+    #[test]
+    fn what_is_not_built_is_named() {
+        for (name, value) in [
+            ("x-amz-server-side-encryption", "AES256"),
+            ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+            ("x-amz-copy-source-server-side-encryption-customer-key", "k"),
+            ("x-amz-object-lock-mode", "GOVERNANCE"),
+            ("x-amz-website-redirect-location", "/"),
+            ("x-amz-acl", "public-read"),
+            ("x-amz-grant-read", "id=1"),
+            ("x-amz-storage-class", "GLACIER"),
+            ("x-amz-tagging", "a=b"),
+            ("x-amz-tagging-directive", "REPLACE"),
+            ("x-amz-mfa", "1 2"),
+        ] {
+            assert!(refused(name, value), "{name}");
+        }
+        for (name, value) in [
+            ("x-amz-acl", "private"),
+            ("x-amz-storage-class", "STANDARD"),
+            ("x-amz-request-payer", "requester"),
+            ("x-amz-expected-bucket-owner", "1"),
+            ("x-amz-checksum-mode", "ENABLED"),
+            ("if-none-match", "*"),
+        ] {
+            assert!(!refused(name, value), "{name}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The canonical request, fed straight into its hash.
+//!
+//! The path is taken from the wire; only bytes that a client should have encoded are encoded here.
+//! The query is decoded and encoded again, because the wire form of a character is the client's
+//! choice there. Where clients differ in what they sign, each form is tried:
+//!
+//! * a path with raw reserved bytes may have been signed with them as they are;
+//! * a `+` in the query may have been signed as a plus or as a blank.
+
+use http::HeaderMap;
+use ring::digest::{Context, SHA256};
+
+use super::{ALGORITHM, Hex, RequestHead, hex};
+
+/// Which of the forms that clients sign is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Form {
+    path: PathForm,
+    plus: PlusForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PathForm {
+    /// Raw reserved bytes are encoded.
+    Encoded,
+    /// The wire's bytes, whatever they are.
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlusForm {
+    /// `%2B`
+    Plus,
+    /// `%20`
+    Blank,
+}
+
+impl Form {
+    /// What a client should sign, and what ours does.
+    pub(super) const STANDARD: Self = Self {
+        path: PathForm::Encoded,
+        plus: PlusForm::Plus,
+    };
+
+    /// The forms that differ for this request.
+    pub(super) fn all(head: &RequestHead<'_>) -> impl Iterator<Item = Self> {
+        let raw_path = !head.path.bytes().all(stays_in_path);
+        let plus = head.query.contains('+');
+        [
+            (PathForm::Encoded, PlusForm::Plus),
+            (PathForm::Encoded, PlusForm::Blank),
+            (PathForm::Raw, PlusForm::Plus),
+            (PathForm::Raw, PlusForm::Blank),
+        ]
+        .into_iter()
+        .filter(move |(path, _)| raw_path || *path == PathForm::Encoded)
+        .filter(move |(_, form)| plus || *form == PlusForm::Plus)
+        .map(|(path, plus)| Self { path, plus })
+    }
+}
+
+/// Hashes the canonical request. `signed` are the names of the signed headers in their order.
+pub(super) fn hash<'n>(
+    head: &RequestHead<'_>,
+    form: Form,
+    signed: impl Iterator<Item = &'n str> + Clone,
+    payload: &str,
+) -> [u8; 32] {
+    let mut sink = Sink(Context::new(&SHA256));
+    sink.put(head.method.as_str().as_bytes());
+    sink.put(b"\n");
+    put_path(&mut sink, head.path, form.path);
+    sink.put(b"\n");
+    put_query(&mut sink, head.query, form.plus);
+    sink.put(b"\n");
+    for name in signed.clone() {
+        put_header(&mut sink, head.headers, name);
+    }
+    for (place, name) in signed.enumerate() {
+        sink.put(if place == 0 { b"\n" } else { b";" });
+        sink.put(name.as_bytes());
+    }
+    sink.put(b"\n");
+    sink.put(payload.as_bytes());
+    sink.0
+        .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
+}
+
+/// The text under the signature, in the parts that [`super::key::SigningKey::sign`] takes.
+pub(super) fn sign_text(
+    key: &super::key::SigningKey,
+    amz_date: &[u8; 16],
+    scope: &str,
+    request: &[u8; 32],
+) -> Hex {
+    hex(&key.sign(&[
+        ALGORITHM.as_bytes(),
+        b"\n",
+        amz_date,
+        b"\n",
+        scope.as_bytes(),
+        b"\n",
+        &hex(request),
+    ]))
+}
+
+struct Sink(Context);
+
+impl Sink {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+}
+
+fn unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn stays_in_path(byte: u8) -> bool {
+    unreserved(byte) || matches!(byte, b'/' | b'%')
+}
+
+fn escape(byte: u8) -> [u8; 3] {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    [
+        b'%',
+        DIGITS[usize::from(byte >> 4)],
+        DIGITS[usize::from(byte & 15)],
+    ]
+}
+
+fn put_path(sink: &mut Sink, path: &str, form: PathForm) {
+    let mut rest = match path {
+        "" => b"/",
+        path => path.as_bytes(),
+    };
+    if form == PathForm::Raw {
+        return sink.put(rest);
+    }
+    while let Some(at) = rest.iter().position(|byte| !stays_in_path(*byte)) {
+        sink.put(&rest[..at]);
+        sink.put(&escape(rest[at]));
+        rest = &rest[at + 1..];
+    }
+    sink.put(rest);
+}
+
+fn put_query(sink: &mut Sink, query: &str, plus: PlusForm) {
+    let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .map(|(name, value)| (recode(name, plus), recode(value, plus)))
+        .filter(|(name, _)| name != b"X-Amz-Signature")
+        .collect();
+    pairs.sort_unstable();
+    for (place, (name, value)) in pairs.iter().enumerate() {
+        if place > 0 {
+            sink.put(b"&");
+        }
+        sink.put(name);
+        sink.put(b"=");
+        sink.put(value);
+    }
+}
+
+/// Decodes percent escapes and encodes again; a `%` that is no escape stands for itself.
+fn recode(wire: &str, plus: PlusForm) -> Vec<u8> {
+    let mut text = Vec::with_capacity(wire.len());
+    for byte in percent_encoding::percent_decode_str(&wire.replace(
+        '+',
+        match plus {
+            PlusForm::Plus => "%2B",
+            PlusForm::Blank => "%20",
+        },
+    )) {
+        match unreserved(byte) {
+            true => text.push(byte),
+            false => text.extend_from_slice(&escape(byte)),
+        }
+    }
+    text
+}
+
+/// A header line: values joined by commas, trimmed, runs of blanks folded into one. Tabs are no
+/// blanks for S3.
+fn put_header(sink: &mut Sink, headers: &HeaderMap, name: &str) {
+    sink.put(name.as_bytes());
+    sink.put(b":");
+    for (place, value) in headers.get_all(name).iter().enumerate() {
+        if place > 0 {
+            sink.put(b",");
+        }
+        let words = value
+            .as_bytes()
+            .split(|byte| *byte == b' ')
+            .filter(|word| !word.is_empty());
+        for (place, word) in words.enumerate() {
+            if place > 0 {
+                sink.put(b" ");
+            }
+            sink.put(word);
+        }
+    }
+    sink.put(b"\n");
+}

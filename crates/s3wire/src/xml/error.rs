@@ -1,0 +1,70 @@
+//! `Error`, and answers that may turn out to be one.
+
+use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read, read_as};
+use super::write::Writer;
+
+/// An error as a server tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorDocument {
+    /// The code; a backend's may be one that [`crate::ErrorCode`] does not know.
+    pub code: String,
+    /// What people read.
+    pub message: String,
+    /// The bucket or object that was asked for.
+    pub resource: String,
+    /// The request's identifier.
+    pub request_id: String,
+}
+
+impl ErrorDocument {
+    /// Writes the document.
+    pub fn to_xml(&self) -> String {
+        let mut writer = Writer::bare("Error");
+        writer.element("Code", &self.code);
+        writer.element("Message", &self.message);
+        writer.element("Resource", &self.resource);
+        writer.element("RequestId", &self.request_id);
+        writer.finish()
+    }
+
+    /// Reads the document; only the code has to be there.
+    pub fn from_xml(document: &[u8]) -> Result<Self, XmlError> {
+        Self::from_node(&read_as(document, "Error", RESPONSE_BYTES_MAX)?)
+    }
+
+    fn from_node(node: &Node) -> Result<Self, XmlError> {
+        let text = |name: &str| node.filled(name).unwrap_or("").to_owned();
+        Ok(Self {
+            code: node.required("Code")?.to_owned(),
+            message: text("Message"),
+            resource: text("Resource"),
+            request_id: text("RequestId"),
+        })
+    }
+}
+
+/// What a server answers with status 200 after it has begun to answer: copies and Complete may
+/// still fail then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// It worked.
+    Done(T),
+    /// It did not.
+    Refused(ErrorDocument),
+}
+
+/// Reads an answer that is either a document with this outermost element or an error.
+pub(super) fn read_answer<T>(
+    document: &[u8],
+    root: &'static str,
+    parse: impl FnOnce(&Node) -> Result<T, XmlError>,
+) -> Result<Answer<T>, XmlError> {
+    let node = read(document, RESPONSE_BYTES_MAX)?;
+    if node.is(root) {
+        return parse(&node).map(Answer::Done);
+    }
+    match node.is("Error") {
+        true => ErrorDocument::from_node(&node).map(Answer::Refused),
+        false => Err(XmlError::WrongRoot { expected: root }),
+    }
+}

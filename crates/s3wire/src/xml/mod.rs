@@ -1,0 +1,41 @@
+//! The XML documents of S3, one file per document.
+//!
+//! Documents are written by hand and read through a bounded tree: size, depth and number of
+//! elements have limits, document types and entities of one's own are refused. Elements that are
+//! not known are passed over, namespaces are not looked at.
+
+mod bucket;
+mod buckets;
+mod complete;
+mod copy;
+mod delete;
+mod error;
+mod objects;
+mod parts;
+mod read;
+mod uploads;
+mod versions;
+mod write;
+
+pub use bucket::{
+    VersioningStatus, parse_create_bucket, parse_versioning, print_location, print_versioning,
+};
+pub use buckets::{BucketEntry, Buckets};
+pub use complete::{
+    COMPLETE_BODY_BYTES_MAX, CompletePart, CompleteResult, parse_complete, print_complete,
+};
+pub use copy::{CopyResult, CopyRoot};
+pub use delete::{
+    DELETE_BODY_BYTES_MAX, DELETE_KEYS_MAX, Delete, DeleteFailure, DeleteItem, DeleteResult,
+    Deleted,
+};
+pub use error::{Answer, ErrorDocument};
+pub use objects::{ObjectEntry, ObjectsPageV1, ObjectsPageV2};
+pub use parts::{PartEntry, PartsPage};
+pub use read::{RESPONSE_BYTES_MAX, XmlError};
+pub use uploads::{UploadEntry, UploadStarted, UploadsPage};
+pub use versions::{VersionEntry, VersionKind, VersionsPage};
+pub use write::{DECLARATION, OWNER_ID};
+
+#[cfg(test)]
+mod tests;

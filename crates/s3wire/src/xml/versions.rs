@@ -1,0 +1,95 @@
+//! `ListVersionsResult`: what a backend with versioning holds.
+
+use base::{ETag, Timestamp};
+
+use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+
+/// A page of ListObjectVersions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionsPage {
+    /// Versions and delete markers in the backend's order.
+    pub entries: Vec<VersionEntry>,
+    /// What was rolled up.
+    pub common_prefixes: Vec<String>,
+    /// Whether there is more.
+    pub is_truncated: bool,
+    /// Where the next page begins; there where the page is not the last.
+    pub next_key_marker: Option<String>,
+    /// Belongs to the key marker.
+    pub next_version_id_marker: Option<String>,
+}
+
+/// One version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionEntry {
+    /// The key.
+    pub key: String,
+    /// The version's identifier; `null` for what is older than versioning.
+    pub version_id: String,
+    /// Whether a read without version sees this one.
+    pub is_latest: bool,
+    /// When it was written.
+    pub last_modified: Timestamp,
+    /// What it is.
+    pub kind: VersionKind,
+}
+
+/// What a version is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionKind {
+    /// Bytes.
+    Object {
+        /// How many.
+        size: u64,
+        /// Their entity tag.
+        etag: Option<ETag>,
+    },
+    /// The trace of a delete.
+    DeleteMarker,
+}
+
+impl VersionsPage {
+    /// Reads a backend's answer. As with objects, a truncated page has to say where it goes on.
+    pub fn from_xml(document: &[u8]) -> Result<Self, XmlError> {
+        let node = read_as(document, "ListVersionsResult", RESPONSE_BYTES_MAX)?;
+        let encoding = node.encoding();
+        let entry = |node: &Node, kind: VersionKind| -> Result<VersionEntry, XmlError> {
+            node.required("Key")?;
+            Ok(VersionEntry {
+                key: node.key("Key", encoding)?,
+                version_id: node.required("VersionId")?.to_owned(),
+                is_latest: node.flag("IsLatest")?,
+                last_modified: node.time("LastModified")?,
+                kind,
+            })
+        };
+        let mut entries = Vec::new();
+        for child in node.all() {
+            let kind = if child.is("Version") {
+                VersionKind::Object {
+                    size: child.required_value("Size")?,
+                    etag: child.etag(),
+                }
+            } else if child.is("DeleteMarker") {
+                VersionKind::DeleteMarker
+            } else {
+                continue;
+            };
+            entries.push(entry(child, kind)?);
+        }
+        let next_key_marker = node.key("NextKeyMarker", encoding)?;
+        let page = Self {
+            entries,
+            common_prefixes: node.prefixes(encoding)?,
+            is_truncated: node.flag("IsTruncated")?,
+            next_key_marker: Some(next_key_marker).filter(|marker| !marker.is_empty()),
+            next_version_id_marker: node.filled("NextVersionIdMarker").map(str::to_owned),
+        };
+        match page.is_truncated && page.next_key_marker.is_none() {
+            true => Err(XmlError::Missing {
+                element: "NextKeyMarker",
+            }),
+            false => Ok(page),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Which fault comes next: told by a script, or drawn.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+/// The scale of [`Rates`].
+const PER_MILLE: u32 = 1000;
+
+/// A way to fail. Where one does not fit a call (a missing object to a list), the call is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// Refused before any effect: `Unavailable`, `Effect::None`.
+    Refuse,
+    /// Takes some of the payload and never answers; after [`STALL`](super::STALL) it is `TimedOut` without effect.
+    Stall,
+    /// The connection breaks inside the request: nothing becomes visible, but nobody can know. A batch
+    /// delete is carried out for some of its targets.
+    Cut,
+    /// It happens, and the answer gets lost: `TimedOut` or `Unavailable`, `Effect::Unknown`.
+    LoseReply,
+    /// The same error, but it happens only when the test calls [`Faults::land`].
+    Late,
+    /// No room: `Full`, `Effect::None`.
+    Full,
+    /// `NotFound` for what is there.
+    Missing,
+    /// The body of a get breaks off with an error.
+    CutBody,
+    /// The body of a get ends early as if it were whole.
+    ShortBody,
+}
+
+/// How probable each fault is, per mille of the calls that it fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rates {
+    /// [`Fault::Refuse`]
+    pub refuse: u32,
+    /// [`Fault::Stall`]
+    pub stall: u32,
+    /// [`Fault::Cut`]
+    pub cut: u32,
+    /// [`Fault::LoseReply`]
+    pub lose_reply: u32,
+    /// [`Fault::Late`]
+    pub late: u32,
+    /// [`Fault::Full`]
+    pub full: u32,
+    /// [`Fault::Missing`]
+    pub missing: u32,
+    /// [`Fault::CutBody`]
+    pub cut_body: u32,
+    /// [`Fault::ShortBody`]
+    pub short_body: u32,
+}
+
+impl Rates {
+    /// A healthy backend.
+    pub const NONE: Self = Self {
+        refuse: 0,
+        stall: 0,
+        cut: 0,
+        lose_reply: 0,
+        late: 0,
+        full: 0,
+        missing: 0,
+        cut_body: 0,
+        short_body: 0,
+    };
+
+    /// A backend that refuses every call.
+    pub const DOWN: Self = Self {
+        refuse: PER_MILLE,
+        ..Self::NONE
+    };
+
+    const fn of(&self, fault: Fault) -> u32 {
+        match fault {
+            Fault::Refuse => self.refuse,
+            Fault::Stall => self.stall,
+            Fault::Cut => self.cut,
+            Fault::LoseReply => self.lose_reply,
+            Fault::Late => self.late,
+            Fault::Full => self.full,
+            Fault::Missing => self.missing,
+            Fault::CutBody => self.cut_body,
+            Fault::ShortBody => self.short_body,
+        }
+    }
+}
+
+/// What a call does, as far as faults care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Brings bytes along.
+    Send,
+    /// Makes the backend use room of its own accord.
+    Grow,
+    /// Changes something else.
+    Change,
+    /// Returns bytes.
+    Fetch,
+    /// Asks for one object.
+    Look,
+    /// Asks for something else.
+    Ask,
+}
+
+impl Shape {
+    const fn faults(self) -> &'static [Fault] {
+        match self {
+            Self::Send | Self::Grow => &[
+                Fault::Refuse,
+                Fault::Stall,
+                Fault::Cut,
+                Fault::LoseReply,
+                Fault::Late,
+                Fault::Full,
+            ],
+            Self::Change => &[
+                Fault::Refuse,
+                Fault::Stall,
+                Fault::Cut,
+                Fault::LoseReply,
+                Fault::Late,
+            ],
+            Self::Fetch => &[
+                Fault::Refuse,
+                Fault::Stall,
+                Fault::Missing,
+                Fault::CutBody,
+                Fault::ShortBody,
+            ],
+            Self::Look => &[Fault::Refuse, Fault::Stall, Fault::Missing],
+            Self::Ask => &[Fault::Refuse, Fault::Stall],
+        }
+    }
+}
+
+struct State {
+    rng: StdRng,
+    rates: Rates,
+    script: VecDeque<(&'static str, Fault)>,
+    injected: BTreeMap<Fault, u64>,
+    late: Vec<BoxFuture<'static, ()>>,
+}
+
+/// The test's hand on a [`FaultyBackend`]. Clones share one state.
+#[derive(Clone)]
+pub struct Faults(Arc<Mutex<State>>);
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.lock();
+        f.debug_struct("Faults")
+            .field("rates", &state.rates)
+            .field("script", &state.script)
+            .field("late", &state.late.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Faults {
+    /// Faults drawn at these rates; the same seed and the same calls give the same faults.
+    pub fn seeded(seed: u64, rates: Rates) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            rng: StdRng::seed_from_u64(seed),
+            rates,
+            script: VecDeque::new(),
+            injected: BTreeMap::new(),
+            late: Vec::new(),
+        })))
+    }
+
+    /// No faults until some are scripted.
+    pub fn none() -> Self {
+        Self::seeded(0, Rates::NONE)
+    }
+
+    /// The next call of this operation (the method's name in the trait) fails so. Scripted faults of
+    /// one operation come in the order they were added, before any drawn ones.
+    pub fn script(&self, operation: &'static str, fault: Fault) {
+        self.0.lock().script.push_back((operation, fault));
+    }
+
+    /// Draws at other rates from now on.
+    pub fn set_rates(&self, rates: Rates) {
+        self.0.lock().rates = rates;
+    }
+
+    /// No further faults. Late effects still wait for [`Self::land`].
+    pub fn heal(&self) {
+        let mut state = self.0.lock();
+        state.rates = Rates::NONE;
+        state.script.clear();
+    }
+
+    /// How often each fault was injected.
+    pub fn injected(&self) -> BTreeMap<Fault, u64> {
+        self.0.lock().injected.clone()
+    }
+
+    /// How many late effects wait.
+    pub fn late(&self) -> usize {
+        self.0.lock().late.len()
+    }
+
+    /// Lets all late effects happen, in the order of their calls, and tells how many there were.
+    pub async fn land(&self) -> usize {
+        let late = std::mem::take(&mut self.0.lock().late);
+        let count = late.len();
+        for effect in late {
+            effect.await;
+        }
+        count
+    }
+
+    pub(super) fn next(&self, operation: &'static str, shape: Shape) -> Option<Fault> {
+        let mut state = self.0.lock();
+        let scripted = state.script.iter().position(|(of, _)| *of == operation);
+        let fault = match scripted.and_then(|place| state.script.remove(place)) {
+            Some((_, fault)) => Some(fault),
+            None => {
+                let mut roll = state.rng.random_range(0..PER_MILLE);
+                let rates = state.rates;
+                shape.faults().iter().copied().find(|fault| {
+                    let hit = roll < rates.of(*fault);
+                    roll = roll.saturating_sub(rates.of(*fault));
+                    hit
+                })
+            }
+        };
+        let fitting = fault.map(|f| {
+            if shape.faults().contains(&f) {
+                f
+            } else {
+                Fault::Refuse
+            }
+        });
+        if let Some(fault) = fitting {
+            *state.injected.entry(fault).or_default() += 1;
+        }
+        fitting
+    }
+
+    /// A number below `end`, or zero.
+    pub(super) fn below(&self, end: u64) -> u64 {
+        match end {
+            0 => 0,
+            end => self.0.lock().rng.random_range(0..end),
+        }
+    }
+
+    pub(super) fn defer(&self, effect: BoxFuture<'static, ()>) {
+        self.0.lock().late.push(effect);
+    }
+}

@@ -1,0 +1,143 @@
+//! What the guard tells of every attempt.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::BackendName;
+use tokio::time::Instant;
+
+use crate::{Error, Kind};
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It succeeded.
+    Succeed,
+    /// It failed so.
+    Fail(Kind),
+    /// Its future was dropped before the end: the caller lost interest.
+    Drop,
+}
+
+/// One attempt of a call, for a body up to the response head.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Where.
+    pub backend: &'a BackendName,
+    /// The method's name in the trait.
+    pub operation: &'static str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took, without the wait for a place.
+    pub duration: Duration,
+    /// Payload bytes that the provider took.
+    pub bytes: u64,
+}
+
+/// The end of a body that was read.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyEnd<'a> {
+    /// Where from.
+    pub backend: &'a BackendName,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes that came.
+    pub bytes: u64,
+}
+
+/// Hears of every attempt: metrics, usage counters, latencies. Must not block.
+pub trait Meter: Send + Sync + 'static {
+    /// An attempt ended. Each is one API request at the provider, whatever its outcome (a probe and
+    /// a marker are a few more).
+    fn call(&self, call: &Call<'_>);
+
+    /// A body ended or was dropped.
+    fn body(&self, end: &BodyEnd<'_>);
+}
+
+/// Nobody listens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn call(&self, _call: &Call<'_>) {}
+
+    fn body(&self, _end: &BodyEnd<'_>) {}
+}
+
+/// An attempt under way: reports itself once, also when it is dropped.
+pub(super) struct Span {
+    meter: Arc<dyn Meter>,
+    backend: BackendName,
+    operation: &'static str,
+    begun: Instant,
+    bytes: Arc<AtomicU64>,
+    outcome: Option<Outcome>,
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Span")
+            .field("operation", &self.operation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Span {
+    pub(super) fn begin(
+        meter: Arc<dyn Meter>,
+        backend: BackendName,
+        operation: &'static str,
+    ) -> Self {
+        Self {
+            meter,
+            backend,
+            operation,
+            begun: Instant::now(),
+            bytes: Arc::new(AtomicU64::new(0)),
+            outcome: Some(Outcome::Drop),
+        }
+    }
+
+    /// Counts the payload bytes of this attempt.
+    pub(super) fn bytes(&self) -> &Arc<AtomicU64> {
+        &self.bytes
+    }
+
+    pub(super) fn taken(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn end(mut self, outcome: Result<(), &Error>) {
+        self.end_now(outcome);
+    }
+
+    pub(super) fn end_now(&mut self, outcome: Result<(), &Error>) {
+        self.outcome = Some(match outcome {
+            Ok(()) => Outcome::Succeed,
+            Err(error) => Outcome::Fail(error.kind),
+        });
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let Some(outcome) = self.outcome.take() else {
+            return;
+        };
+        self.meter.call(&Call {
+            backend: &self.backend,
+            operation: self.operation,
+            outcome,
+            duration: self.begun.elapsed(),
+            bytes: self.taken(),
+        });
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        self.report();
+    }
+}

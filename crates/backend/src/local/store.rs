@@ -1,0 +1,474 @@
+//! The directory itself: where things lie, in what order they are made durable, and what is swept.
+//!
+//! All of this blocks and runs on blocking threads. The layout below the root:
+//!
+//! * the paths of [`super::names`]: one file per object;
+//! * `.s3o-tmp/`: files that are being written, emptied at start;
+//! * `.s3o-uploads/<id>`: one file per open upload, removed last when it ends;
+//! * `.s3o-parts/<id>/<number>`: parts, of open uploads and of the objects assembled from them;
+//! * `.s3o-trash/<id>`: assembled objects that were deleted and whose parts are being removed.
+//!
+//! Every write is: temporary file, fdatasync, rename, fsync of the directory and of every directory
+//! above it that is not known to be durable.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::{BackendKey, Timestamp, report};
+use parking_lot::{Mutex, RwLock};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tracing::warn;
+
+use super::failure::Failure;
+use super::files::{EntryKind, Files, NewFile, OpenFile};
+use super::names;
+use super::parts::Readers;
+use super::record::{Place, Record, TAIL_BYTES, Tail};
+use crate::Kind;
+
+pub(super) const TEMPORARY: &str = ".s3o-tmp";
+pub(super) const UPLOADS: &str = ".s3o-uploads";
+pub(super) const PARTS: &str = ".s3o-parts";
+pub(super) const TRASH: &str = ".s3o-trash";
+
+/// How often a write makes its directories again because deletes pruned them meanwhile.
+const PLACE_ATTEMPTS_MAX: u32 = 100;
+
+/// How many directories are remembered as durable; beyond that all are forgotten, which costs
+/// some fsyncs and nothing else.
+const DURABLE_DIRECTORIES_MAX: usize = 65_536;
+
+/// Which file system the root was on when it was first seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// Whether a root on another file system than before is taken as the new truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Root {
+    /// It must be the one that was seen before.
+    Keep,
+    /// The caller is about to check the marker on it.
+    Learn,
+}
+
+/// The directories whose own entries are known to survive a power cut. `forgotten` counts removals,
+/// so that a slow writer does not remember one that was pruned behind its back.
+#[derive(Debug, Default)]
+struct Durable {
+    directories: HashSet<PathBuf>,
+    forgotten: u64,
+}
+
+/// A directory that holds objects.
+pub(super) struct Store {
+    pub(super) files: Arc<dyn Files>,
+    pub(super) root: PathBuf,
+    identity: Mutex<Option<Identity>>,
+    durable: RwLock<Durable>,
+    pub(super) readers: Mutex<HashMap<String, Readers>>,
+    /// One lock per upload that is being changed, so that a late part cannot slip into an object
+    /// that was assembled meanwhile.
+    uploads: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    rng: Mutex<StdRng>,
+}
+
+/// A file that was opened, and what it says of itself.
+pub(super) struct Opened {
+    pub(super) file: Arc<dyn OpenFile>,
+    pub(super) record: Record,
+    pub(super) modified: Timestamp,
+}
+
+impl Store {
+    pub(super) fn new(files: Arc<dyn Files>, root: PathBuf) -> Self {
+        Self {
+            files,
+            root,
+            identity: Mutex::new(None),
+            durable: RwLock::default(),
+            readers: Mutex::default(),
+            uploads: Mutex::default(),
+            rng: Mutex::new(StdRng::from_os_rng()),
+        }
+    }
+
+    pub(super) fn absolute(&self, path: &Path) -> PathBuf {
+        match path.as_os_str().is_empty() {
+            true => self.root.clone(),
+            false => self.root.join(path),
+        }
+    }
+
+    /// Checks that the root is there and the one that it was; sweeps it when it is first seen.
+    ///
+    /// An unmounted disk leaves an empty directory of another file system behind: nothing may be
+    /// written there, and its emptiness must not be taken for missing objects.
+    pub(super) fn ready(&self, root: Root) -> Result<(), Failure> {
+        let stat = match self.files.stat(&self.root) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::saying(
+                    Kind::Unavailable,
+                    "the directory is not there",
+                ));
+            }
+            Err(error) => return Err(Failure::harmless(error)),
+        };
+        if stat.kind != EntryKind::Directory {
+            return Err(Failure::saying(
+                Kind::Unavailable,
+                "the path is not a directory",
+            ));
+        }
+        let seen = Identity {
+            device: stat.device,
+            inode: stat.inode,
+        };
+        let mut identity = self.identity.lock();
+        match (*identity, root) {
+            (Some(known), _) if known == seen => Ok(()),
+            (Some(_), Root::Keep) => Err(Failure::saying(
+                Kind::Unavailable,
+                "another file system or directory has taken the place of this one",
+            )),
+            (None, _) | (Some(_), Root::Learn) => {
+                self.sweep();
+                let mut durable = self.durable.write();
+                durable.directories.clear();
+                durable.forgotten += 1;
+                *identity = Some(seen);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes what a crash left. What cannot be removed (a read-only mount) is only reported: reads
+    /// still work.
+    fn sweep(&self) {
+        for name in self.names_in(Path::new(TEMPORARY)).unwrap_or_default() {
+            if let Err(error) = self
+                .files
+                .remove(&self.absolute(&Path::new(TEMPORARY).join(name)))
+            {
+                warn!(root = %self.root.display(), error = report(&error).to_string(),
+                    "temporary file not removed");
+            }
+        }
+        for upload in self.names_in(Path::new(TRASH)).unwrap_or_default() {
+            self.empty_trash(&upload);
+        }
+    }
+
+    /// The names in a directory; none where it does not exist.
+    pub(super) fn names_in(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        match self
+            .files
+            .read_dir(&self.absolute(directory), &mut |name, _| {
+                names.push(name.to_owned());
+            }) {
+            Ok(()) => Ok(names),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(names),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A name that nothing else has.
+    pub(super) fn draw(&self) -> String {
+        format!("{:032x}", self.rng.lock().random::<u128>())
+    }
+
+    /// Begins a temporary file.
+    pub(super) fn temporary(self: &Arc<Self>) -> Result<Temporary, Failure> {
+        self.ready(Root::Keep)?;
+        let path = self.absolute(&Path::new(TEMPORARY).join(self.draw()));
+        let file = match self.files.create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directories(Path::new(TEMPORARY))
+                    .map_err(Failure::harmless)?;
+                self.files.create(&path)
+            }
+            created => created,
+        };
+        let file = file.map_err(Failure::harmless)?;
+        Ok(Temporary {
+            store: Arc::clone(self),
+            path,
+            file,
+            placed: false,
+        })
+    }
+
+    /// Makes a directory and those above it, but never the root itself.
+    fn make_directories(&self, directory: &Path) -> io::Result<()> {
+        let mut path = self.root.clone();
+        for component in directory.components() {
+            path.push(component);
+            match self.files.make_dir(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a synced temporary file its name, durably.
+    pub(super) fn place(&self, mut file: Temporary, target: &Path) -> Result<(), Failure> {
+        let directory = target.parent().unwrap_or(Path::new("")).to_owned();
+        let (known, forgotten) = self.move_to(&file.path, &directory, target)?;
+        file.placed = true;
+        self.files
+            .sync_dir(&self.absolute(&directory))
+            .map_err(Failure::unsure)?;
+        if !known {
+            self.make_durable(&directory, forgotten)
+                .map_err(Failure::unsure)?;
+        }
+        Ok(())
+    }
+
+    /// Renames a file into a directory that is made if need be, and tells whether that directory was
+    /// known to be durable at that moment. From then on it is not empty, so it cannot be pruned.
+    fn move_to(
+        &self,
+        from: &Path,
+        directory: &Path,
+        target: &Path,
+    ) -> Result<(bool, u64), Failure> {
+        let target = self.absolute(target);
+        for _ in 0..PLACE_ATTEMPTS_MAX {
+            {
+                let durable = self.durable.read();
+                match self.files.rename(from, &target) {
+                    Ok(()) => {
+                        let known = directory.as_os_str().is_empty()
+                            || durable.directories.contains(directory);
+                        return Ok((known, durable.forgotten));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(Failure::harmless(error)),
+                }
+            }
+            match self.make_directories(directory) {
+                Ok(()) => {}
+                // Pruned while it was being made: once more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.ready(Root::Keep)?;
+                }
+                Err(error) => return Err(Failure::harmless(error)),
+            }
+        }
+        Err(Failure::saying(
+            Kind::Unavailable,
+            "the directory is removed again and again",
+        ))
+    }
+
+    /// Syncs every directory above that is not known to be durable, and remembers them all.
+    fn make_durable(&self, directory: &Path, forgotten: u64) -> io::Result<()> {
+        let mut fresh = Vec::new();
+        let mut path = directory;
+        while let Some(parent) = path.parent() {
+            if self.durable.read().directories.contains(path) {
+                break;
+            }
+            self.files.sync_dir(&self.absolute(parent))?;
+            fresh.push(path.to_owned());
+            path = parent;
+        }
+        let mut durable = self.durable.write();
+        if durable.forgotten != forgotten {
+            return Ok(());
+        }
+        if durable.directories.len() + fresh.len() > DURABLE_DIRECTORIES_MAX {
+            durable.directories.clear();
+        }
+        durable.directories.extend(fresh);
+        Ok(())
+    }
+
+    /// Removes a directory if it is empty; whether it did.
+    pub(super) fn drop_directory(&self, directory: &Path) -> bool {
+        let mut durable = self.durable.write();
+        if self.files.remove_dir(&self.absolute(directory)).is_err() {
+            return false;
+        }
+        durable.directories.remove(directory);
+        durable.forgotten += 1;
+        true
+    }
+
+    /// Removes the empty directories from here upwards. Not synced: an empty directory that comes
+    /// back after a power cut harms nobody.
+    fn prune(&self, directory: &Path) {
+        let mut path = directory;
+        while !path.as_os_str().is_empty() && self.drop_directory(path) {
+            path = path.parent().unwrap_or(Path::new(""));
+        }
+    }
+
+    /// Opens a file and reads its record; `None` where there is no such file.
+    pub(super) fn open(&self, path: &Path) -> Result<Option<Opened>, Failure> {
+        let file = match self.files.open(&self.absolute(path)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::harmless(error)),
+        };
+        let stat = file.stat().map_err(Failure::harmless)?;
+        let foreign = || Failure::saying(Kind::Corrupt, "the file does not end in a whole record");
+        let tail_at = stat
+            .size
+            .checked_sub(TAIL_BYTES as u64)
+            .ok_or_else(foreign)?;
+        let mut tail = [0; TAIL_BYTES];
+        file.read_at(&mut tail, tail_at)
+            .map_err(Failure::harmless)?;
+        let tail = Tail::decode(&tail).ok_or_else(foreign)?;
+        let record_at = tail_at
+            .checked_sub(tail.record_bytes as u64)
+            .ok_or_else(foreign)?;
+        let mut bytes = vec![0; tail.record_bytes];
+        file.read_at(&mut bytes, record_at)
+            .map_err(Failure::harmless)?;
+        let record = tail
+            .proves(&bytes)
+            .then(|| Record::decode(&bytes))
+            .flatten()
+            .ok_or_else(foreign)?;
+        match record.bytes_here() == record_at {
+            true => Ok(Some(Opened {
+                file,
+                record,
+                modified: stat.modified,
+            })),
+            false => Err(foreign()),
+        }
+    }
+
+    /// Opens the object under a key.
+    pub(super) fn open_object(&self, key: &BackendKey) -> Result<Opened, Failure> {
+        self.ready(Root::Keep)?;
+        self.open(Path::new(&names::path_of(key.as_str())))?
+            .ok_or_else(|| Failure::new(Kind::NotFound))
+    }
+
+    /// Deletes objects, durably: an object that came back after a power cut would be bytes that
+    /// nobody accounts for. So an absent one is synced too, for an earlier attempt may have failed
+    /// behind its unlink.
+    pub(super) fn delete(&self, keys: &[BackendKey]) -> Vec<Result<(), Failure>> {
+        let mut outcomes = Vec::with_capacity(keys.len());
+        let mut directories: HashMap<PathBuf, Vec<usize>> = HashMap::new();
+        let mut trashed = Vec::new();
+        for (place, key) in keys.iter().enumerate() {
+            let path = PathBuf::from(names::path_of(key.as_str()));
+            let unlinked = self.ready(Root::Keep).and_then(|()| self.unlink(&path));
+            let outcome = unlinked.map(|upload| trashed.extend(upload.map(|id| (place, id))));
+            let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+            directories.entry(directory).or_default().push(place);
+            outcomes.push(outcome);
+        }
+        for (directory, places) in &directories {
+            match self.files.sync_dir(&self.absolute(directory)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let kind = error.kind();
+                    for place in places {
+                        outcomes[*place] = Err(Failure::unsure(io::Error::from(kind)));
+                    }
+                }
+            }
+        }
+        for (place, upload) in trashed {
+            // Otherwise the object might come back without its parts: they wait for the next start.
+            if outcomes[place].is_ok() {
+                self.release_parts(&upload);
+            }
+        }
+        directories
+            .keys()
+            .for_each(|directory| self.prune(directory));
+        outcomes
+    }
+
+    /// Takes a file away from under its name. The record of an assembled object is moved aside, so
+    /// that its parts are found again if the process ends before they are removed; returns their
+    /// upload.
+    fn unlink(&self, path: &Path) -> Result<Option<String>, Failure> {
+        let assembled = match self.open(path) {
+            Ok(None) => return Err(Failure::new(Kind::NotFound)),
+            Ok(Some(opened)) => match opened.record.place {
+                Place::Parts { upload, .. } => Some(upload),
+                Place::Here | Place::Upload { .. } => None,
+            },
+            // A damaged object is deleted like any other.
+            Err(failure) if failure.kind == Kind::Corrupt => None,
+            Err(failure) => return Err(failure),
+        };
+        let Some(upload) = assembled else {
+            return match self.files.remove(&self.absolute(path)) {
+                Ok(()) => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(Failure::new(Kind::NotFound))
+                }
+                Err(error) => Err(Failure::harmless(error)),
+            };
+        };
+        let trash = Path::new(TRASH);
+        // First: a record moved into a directory that a power cut takes away would be lost, and its
+        // parts with it.
+        let forgotten = self.durable.read().forgotten;
+        self.make_directories(trash).map_err(Failure::harmless)?;
+        self.make_durable(trash, forgotten)
+            .map_err(Failure::harmless)?;
+        self.move_to(&self.absolute(path), trash, &trash.join(&upload))?;
+        self.files
+            .sync_dir(&self.absolute(trash))
+            .map_err(Failure::unsure)?;
+        Ok(Some(upload))
+    }
+
+    /// The lock of an upload, for whoever changes it. Taken only on blocking threads.
+    pub(super) fn upload_lock(&self, upload: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.uploads.lock();
+        // Nobody else can take one while this map is locked, so unused ones can go.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(upload.to_owned()).or_default())
+    }
+}
+
+/// A file in `.s3o-tmp` that goes when this value goes, unless it was placed.
+pub(super) struct Temporary {
+    store: Arc<Store>,
+    path: PathBuf,
+    file: Box<dyn NewFile>,
+    placed: bool,
+}
+
+impl Temporary {
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.file.append(bytes).map_err(Failure::harmless)
+    }
+
+    /// Ends the file with its record and makes its bytes durable.
+    pub(super) fn seal(&mut self, record: &Record) -> Result<(), Failure> {
+        self.append(&record.encode())?;
+        self.file.sync().map_err(Failure::harmless)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.placed {
+            // What stays behind is removed at the next start.
+            let _ = self.store.files.remove(&self.path);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Bodies from the provider: streamed to the caller, or read whole within a limit.
+//!
+//! A streamed body yields exactly the bytes that were asked for, or an error. Deadlines are the
+//! guard's.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use base::BackendName;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::Stream;
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::{Effect, Error, Kind};
+
+/// Why a body could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("the connection failed within the body")]
+    Cut(#[source] hyper::Error),
+    #[error("the body ended {missing} bytes early")]
+    Short { missing: u64 },
+    #[error("the body is longer than it should be")]
+    Long,
+    #[error("the body has more than {max} bytes")]
+    TooLarge { max: usize },
+}
+
+fn poll_piece(
+    incoming: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, ReadError>>> {
+    loop {
+        let Some(frame) = ready!(Pin::new(&mut *incoming).poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        match frame.map(|frame| frame.into_data()) {
+            Ok(Ok(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+            Ok(Err(_trailers)) => {}
+            Err(error) => return Poll::Ready(Some(Err(ReadError::Cut(error)))),
+        }
+    }
+}
+
+/// Reads a body that is wanted whole, but not more than `max` bytes.
+pub(super) async fn read_all(mut incoming: Incoming, max: usize) -> Result<Bytes, ReadError> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = poll_fn(|cx| poll_piece(&mut incoming, cx)).await {
+        let piece = piece?;
+        if whole.len() + piece.len() > max {
+            return Err(ReadError::TooLarge { max });
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// The body of an object, of known length.
+pub(super) struct Download {
+    incoming: Incoming,
+    missing: u64,
+    ended: bool,
+    backend: BackendName,
+}
+
+impl Download {
+    pub(super) fn new(incoming: Incoming, length: u64, backend: BackendName) -> Self {
+        Self {
+            incoming,
+            missing: length,
+            ended: false,
+            backend,
+        }
+    }
+
+    fn fail(&mut self, cause: ReadError) -> Poll<Option<Result<Bytes, Error>>> {
+        self.ended = true;
+        let error = Error::new(Kind::Unavailable, Effect::None, &self.backend, "get");
+        Poll::Ready(Some(Err(error.with_source(cause))))
+    }
+}
+
+impl Stream for Download {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        match ready!(poll_piece(&mut this.incoming, cx)) {
+            Some(Ok(bytes)) => match this.missing.checked_sub(bytes.len() as u64) {
+                Some(missing) => {
+                    this.missing = missing;
+                    Poll::Ready(Some(Ok(bytes)))
+                }
+                None => this.fail(ReadError::Long),
+            },
+            Some(Err(error)) => this.fail(error),
+            None if this.missing > 0 => this.fail(ReadError::Short {
+                missing: this.missing,
+            }),
+            None => {
+                this.ended = true;
+                Poll::Ready(None)
+            }
+        }
+    }
+}

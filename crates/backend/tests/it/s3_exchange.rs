@@ -1,0 +1,440 @@
+//! What the S3 client makes of answers, of silence, and of answers to something else.
+
+use std::time::Duration;
+
+use backend::{
+    Capabilities, DeleteTarget, Effect, Error, Kind, ListRequest, ObjectBackend as _, PartFact,
+    Payload, PutMeta, S3Settings,
+};
+use base::{ByteRange, ETag, Md5, Secret};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::net::TcpListener;
+
+use crate::s3_script::{Action, SECRET, Script, answer, backend, key, ok, refusal};
+
+fn payload() -> Payload {
+    Payload::from_bytes(Bytes::from_static(b"hello"))
+}
+
+async fn failed_put(action: Action) -> Error {
+    let script = Script::play(vec![action]).await;
+    let outcome = script
+        .backend()
+        .put(&key("k"), &PutMeta::default(), payload())
+        .await;
+    outcome.expect_err("the script lets it fail")
+}
+
+async fn failed_get(action: Action) -> Error {
+    let script = Script::play(vec![action]).await;
+    script
+        .backend()
+        .get(&key("k"), None, None)
+        .await
+        .expect_err("the script lets it fail")
+}
+
+#[tokio::test]
+async fn a_refused_connection_promises_that_nothing_happened() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let secret = Secret::new(SECRET.to_owned());
+    let backend = backend(S3Settings::new(&endpoint, "bucket", "AKID", secret));
+    let put = backend
+        .put(&key("k"), &PutMeta::default(), payload())
+        .await
+        .unwrap_err();
+    assert_eq!((put.kind, put.effect), (Kind::Unavailable, Effect::None));
+    let probe = backend.probe().await.unwrap_err();
+    assert_eq!(
+        (probe.kind, probe.effect),
+        (Kind::Unavailable, Effect::None)
+    );
+    assert_eq!(backend.capabilities(), Capabilities::UNKNOWN);
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_is_given_up_and_nothing_happened() {
+    // The kernel completes the connection; nobody ever says a word of TLS.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let mut settings = S3Settings::new(&endpoint, "bucket", "AKID", Secret::new(SECRET.to_owned()));
+    settings.connect_timeout = Duration::from_millis(20);
+    let put = backend(settings)
+        .put(&key("k"), &PutMeta::default(), payload())
+        .await;
+    let error = put.unwrap_err();
+    assert_eq!((error.kind, error.effect), (Kind::TimedOut, Effect::None));
+}
+
+#[tokio::test]
+async fn a_lost_answer_leaves_a_write_unknown_and_a_read_harmless() {
+    for action in [
+        Action::AnswerAndClose(String::new()),
+        Action::AnswerAndClose("HTTP/1.1 200 OK\r\nETag: \"a".to_owned()),
+        Action::AnswerAndClose("nonsense\r\n\r\n".to_owned()),
+    ] {
+        let put = failed_put(action.clone()).await;
+        assert_eq!(
+            (put.kind, put.effect),
+            (Kind::Unavailable, Effect::Unknown),
+            "{action:?}"
+        );
+        let get = failed_get(action).await;
+        assert_eq!((get.kind, get.effect), (Kind::Unavailable, Effect::None));
+    }
+    let script = Script::play(vec![Action::AnswerAndClose(String::new())]).await;
+    let targets = [DeleteTarget {
+        key: key("k"),
+        version: None,
+    }];
+    let outcomes = script.backend().delete(&targets).await;
+    assert_eq!(outcomes[0].as_ref().unwrap_err().effect, Effect::Unknown);
+}
+
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    for (status, code, kind, effect) in [
+        (
+            "500 Internal Server Error",
+            "InternalError",
+            Kind::Unavailable,
+            Effect::Unknown,
+        ),
+        (
+            "503 Slow Down",
+            "SlowDown",
+            Kind::Throttled,
+            Effect::Unknown,
+        ),
+        (
+            "403 Forbidden",
+            "SignatureDoesNotMatch",
+            Kind::Denied,
+            Effect::None,
+        ),
+        ("403 Forbidden", "QuotaExceeded", Kind::Full, Effect::None),
+        (
+            "507 Insufficient Storage",
+            "XMinioStorageFull",
+            Kind::Full,
+            Effect::Unknown,
+        ),
+        (
+            "400 Bad Request",
+            "BadDigest",
+            Kind::Corrupt,
+            Effect::Unknown,
+        ),
+        (
+            "404 Not Found",
+            "NoSuchBucket",
+            Kind::Unavailable,
+            Effect::None,
+        ),
+        (
+            "501 Not Implemented",
+            "NotImplemented",
+            Kind::Unsupported,
+            Effect::None,
+        ),
+        (
+            "301 Moved Permanently",
+            "PermanentRedirect",
+            Kind::Rejected,
+            Effect::None,
+        ),
+    ] {
+        let error = failed_put(Action::Answer(refusal(status, code))).await;
+        assert_eq!((error.kind, error.effect), (kind, effect), "{code}");
+        assert_eq!(error.message, Some(format!("{code}: said so")));
+    }
+    let page = answer("502 Bad Gateway", &[], "<html>not ours</html>");
+    let error = failed_put(Action::Answer(page)).await;
+    assert_eq!(
+        (error.kind, error.effect),
+        (Kind::Unavailable, Effect::Unknown)
+    );
+    assert_eq!(error.message.as_deref(), Some("HTTP status 502"));
+}
+
+#[tokio::test]
+async fn an_error_inside_a_success_is_an_error() {
+    let late = |code: &str| {
+        let head = "<?xml version=\"1.0\"?>\n   \n  ";
+        let body = format!("{head}<Error><Code>{code}</Code></Error>");
+        Action::Answer(answer("200 OK", &[], &body))
+    };
+    let script = Script::play(vec![
+        late("InternalError"),
+        late("NoSuchKey"),
+        late("InvalidPart"),
+        late("InternalError"),
+        Action::Answer(answer("200 OK", &[], "")),
+    ])
+    .await;
+    let backend = script.backend();
+    let meta = PutMeta::default();
+    let copy = backend
+        .copy(&key("a"), None, &key("b"), &meta)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (copy.kind, copy.effect),
+        (Kind::Unavailable, Effect::Unknown)
+    );
+    let copy = backend
+        .copy(&key("a"), None, &key("b"), &meta)
+        .await
+        .unwrap_err();
+    assert_eq!((copy.kind, copy.effect), (Kind::NotFound, Effect::None));
+    let parts = [PartFact {
+        number: 1,
+        etag: ETag::new("e"),
+        crc64: None,
+    }];
+    for (kind, effect) in [
+        (Kind::InvalidPart, Effect::None),
+        (Kind::Unavailable, Effect::Unknown),
+        (Kind::Unavailable, Effect::Unknown),
+    ] {
+        let error = backend
+            .complete_upload(&key("a"), "u", &parts)
+            .await
+            .unwrap_err();
+        assert_eq!((error.kind, error.effect), (kind, effect));
+    }
+}
+
+#[tokio::test]
+async fn a_success_before_the_body_was_sent_is_not_believed() {
+    let early = Action::AnswerEarly(answer("200 OK", &[("ETag", "\"e\"")], ""));
+    let script = Script::play(vec![early]).await;
+    let endless = futures_util::stream::iter([Ok(Bytes::from_static(b"first"))])
+        .chain(futures_util::stream::pending());
+    let payload = Payload::streamed(1 << 20, Box::pin(endless));
+    let put = script
+        .backend()
+        .put(&key("k"), &PutMeta::default(), payload)
+        .await;
+    let error = put.unwrap_err();
+    assert_eq!(
+        (error.kind, error.effect),
+        (Kind::Unavailable, Effect::Unknown)
+    );
+}
+
+#[tokio::test]
+async fn a_range_is_what_was_asked_for_or_an_error() {
+    let range = ByteRange {
+        start: 2,
+        length: 3,
+    };
+    let partial = |range: &str, body: &str| {
+        Action::Answer(answer(
+            "206 Partial Content",
+            &[("Content-Range", range)],
+            body,
+        ))
+    };
+    for (action, fits) in [
+        (partial("bytes 2-4/10", "cde"), true),
+        (partial("bytes 1-3/10", "bcd"), false),
+        (partial("bytes 2-5/10", "cdef"), false),
+        (partial("bytes 2-4/*", "cde"), false),
+        (partial("bytes 2-4/10", "cd"), false),
+        (
+            Action::Answer(answer("206 Partial Content", &[], "cde")),
+            false,
+        ),
+        (Action::Answer(answer("200 OK", &[], "abcdefghij")), false),
+    ] {
+        let script = Script::play(vec![action.clone()]).await;
+        let outcome = script.backend().get(&key("k"), None, Some(range)).await;
+        assert_eq!(script.seen()[0].header("range"), Some("bytes=2-4"));
+        match outcome {
+            Ok(fetched) if fits => assert_eq!(fetched.head.size, 10),
+            Ok(_) => panic!("{action:?} was believed"),
+            Err(error) => {
+                assert!(!fits, "{action:?}: {error}");
+                assert_eq!(error.kind, Kind::Unavailable);
+            }
+        }
+    }
+    // The whole object, asked for as a range, may come without one.
+    let script = Script::play(vec![Action::Answer(answer("200 OK", &[], "ab"))]).await;
+    let whole = ByteRange {
+        start: 0,
+        length: 2,
+    };
+    assert!(
+        script
+            .backend()
+            .get(&key("k"), None, Some(whole))
+            .await
+            .is_ok()
+    );
+    let partial = partial("bytes 0-0/10", "a");
+    assert_eq!(failed_get(partial).await.kind, Kind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_ends_in_an_error() {
+    let short = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabcd".to_owned();
+    let script = Script::play(vec![Action::AnswerAndClose(short)]).await;
+    let mut body = script
+        .backend()
+        .get(&key("k"), None, None)
+        .await
+        .unwrap()
+        .body;
+    assert_eq!(body.next().await.unwrap().unwrap(), "abcd");
+    let error = body.next().await.unwrap().unwrap_err();
+    assert_eq!(
+        (error.kind, error.effect),
+        (Kind::Unavailable, Effect::None)
+    );
+    assert!(body.next().await.is_none());
+    // Without a length nobody could tell a cut from an end.
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    let error = failed_get(Action::Answer(chunked.to_owned())).await;
+    assert_eq!(error.kind, Kind::Unavailable);
+}
+
+#[tokio::test]
+async fn documents_and_error_pages_are_read_within_limits() {
+    let huge = "x".repeat(9 << 20);
+    let script = Script::play(vec![
+        Action::AnswerAndClose(answer("200 OK", &[], &huge)),
+        Action::AnswerAndClose(answer("500 Internal Server Error", &[], &huge)),
+    ])
+    .await;
+    let backend = script.backend();
+    for _ in 0..2 {
+        let error = backend.list(&ListRequest::default()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+    }
+}
+
+#[tokio::test]
+async fn an_absent_object_differs_from_an_absent_bucket() {
+    let script = Script::play(vec![
+        Action::Answer(refusal("404 Not Found", "NoSuchKey")),
+        Action::Answer(refusal("404 Not Found", "NoSuchBucket")),
+        Action::Answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()),
+    ])
+    .await;
+    let backend = script.backend();
+    assert_eq!(backend.read_marker().await.unwrap(), None);
+    assert_eq!(
+        backend.read_marker().await.unwrap_err().kind,
+        Kind::Unavailable
+    );
+    assert_eq!(backend.check().await.unwrap_err().kind, Kind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_batch_delete_answers_for_each_target() {
+    let result = "<DeleteResult><Error><Key>b</Key><Code>AccessDenied</Code></Error>\
+                  <Error><Key>c</Key><VersionId>v1</VersionId><Code>InternalError</Code></Error>\
+                  </DeleteResult>";
+    let stray = "<DeleteResult><Error><Code>InternalError</Code></Error></DeleteResult>";
+    let script = Script::play(vec![
+        Action::Answer(answer("200 OK", &[], result)),
+        Action::Answer(answer("200 OK", &[], stray)),
+        Action::Answer("HTTP/1.1 204 No Content\r\n\r\n".to_owned()),
+        Action::Answer(refusal("404 Not Found", "NoSuchKey")),
+    ])
+    .await;
+    let backend = script.backend();
+    backend.adopt(Capabilities {
+        batch_delete: true,
+        ..Capabilities::UNKNOWN
+    });
+    let target = |name: &str, version: Option<&str>| DeleteTarget {
+        key: key(name),
+        version: version.map(str::to_owned),
+    };
+    let targets = [
+        target("a", None),
+        target("b", None),
+        target("c", Some("v1")),
+        target("c", Some("v2")),
+    ];
+    let outcomes = backend.delete(&targets).await;
+    let kinds: Vec<_> = outcomes
+        .iter()
+        .map(|o| o.as_ref().err().map(|e| (e.kind, e.effect)))
+        .collect();
+    let (denied, broken) = (
+        (Kind::Denied, Effect::None),
+        (Kind::Unavailable, Effect::Unknown),
+    );
+    assert_eq!(kinds, [None, Some(denied), Some(broken), None]);
+    // A failure that names nobody could be anybody's.
+    let outcomes = backend.delete(&targets[..2]).await;
+    assert!(
+        outcomes
+            .iter()
+            .all(|o| o.as_ref().is_err_and(|e| e.effect == Effect::Unknown))
+    );
+    // XML cannot carry this key.
+    let single = backend
+        .delete(&[target("\u{1}", None), target("d", None)])
+        .await;
+    assert_eq!(single.len(), 2);
+
+    let seen = script.seen();
+    seen.iter().for_each(|seen| drop(seen.verified()));
+    assert_eq!(seen[0].query, "delete");
+    let md5 = Md5::of(&seen[0].body).to_base64();
+    assert_eq!(seen[0].header("content-md5"), Some(md5.as_str()));
+    assert_eq!(seen[0].payload(), seen[0].body);
+    let mut paths: Vec<_> = seen[2..].iter().map(|seen| seen.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["/bucket/%01", "/bucket/d"]);
+}
+
+#[tokio::test]
+async fn an_upload_list_that_a_provider_lacks_is_unsupported() {
+    let lacking = Action::Answer(refusal("501 Not Implemented", "NotImplemented"));
+    let script = Script::play(vec![lacking]).await;
+    let error = script.backend().list_uploads("p", None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unsupported);
+}
+
+#[tokio::test]
+async fn a_replaced_marker_takes_its_older_versions_along() {
+    let versions = "<ListVersionsResult><IsTruncated>false</IsTruncated>\
+        <Version><Key>.s3o/backend</Key><VersionId>new</VersionId><IsLatest>true</IsLatest>\
+        <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size></Version>\
+        <Version><Key>.s3o/backend</Key><VersionId>old</VersionId><IsLatest>false</IsLatest>\
+        <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size></Version>\
+        <Version><Key>.s3o/backend2</Key><VersionId>x</VersionId><IsLatest>true</IsLatest>\
+        <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size></Version>\
+        </ListVersionsResult>";
+    let script = Script::play(vec![
+        Action::Answer(answer("200 OK", &[("x-amz-version-id", "new")], "")),
+        Action::Answer(answer("200 OK", &[], versions)),
+        ok(),
+    ])
+    .await;
+    let backend = script.backend();
+    backend.adopt(Capabilities {
+        versioned: true,
+        ..Capabilities::UNKNOWN
+    });
+    backend
+        .write_marker(Bytes::from_static(b"m"))
+        .await
+        .unwrap();
+    let seen = script.seen();
+    assert_eq!(seen.len(), 3);
+    assert_eq!(
+        (seen[2].method.as_str(), seen[2].query.as_str()),
+        ("DELETE", "versionId=old")
+    );
+    assert_eq!(seen[2].path, "/bucket/.s3o/backend");
+}

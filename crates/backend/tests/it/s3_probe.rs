@@ -1,0 +1,163 @@
+//! The probe against providers that differ, and against one that fails in its middle.
+
+use backend::{Capabilities, Kind, ObjectBackend as _};
+use base::Md5;
+
+use crate::s3_script::{Action, Script, answer, refusal};
+
+const CALLS_MAX: usize = 10;
+const MD5_OF_BODY: &[u8] = b"s3-orchestrator asks what this provider does\n";
+
+fn ok(headers: &[(&str, &str)]) -> Action {
+    Action::Answer(answer("200 OK", headers, ""))
+}
+
+fn document(text: &str) -> Action {
+    Action::Answer(answer("200 OK", &[], text))
+}
+
+fn refused(code: &str) -> Action {
+    Action::Answer(refusal("400 Bad Request", code))
+}
+
+fn lacking() -> Action {
+    Action::Answer(refusal("501 Not Implemented", "NotImplemented"))
+}
+
+const EMPTY_LIST: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+const COPIED: &str = "<CopyObjectResult><ETag>e</ETag>\
+    <LastModified>2026-01-01T00:00:00.000Z</LastModified></CopyObjectResult>";
+
+#[tokio::test]
+async fn a_provider_that_does_everything_is_asked_ten_times() {
+    let etag = Md5::of(MD5_OF_BODY).to_hex();
+    let script = Script::play(vec![
+        ok(&[("ETag", &etag)]),
+        refused("BadDigest"),
+        ok(&[]),
+        refused("BadDigest"),
+        ok(&[]),
+        document(EMPTY_LIST),
+        document(COPIED),
+        document("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"),
+        document("<ListMultipartUploadsResult/>"),
+        document("<DeleteResult/>"),
+    ])
+    .await;
+    let backend = script.backend();
+    let found = backend.probe().await.unwrap();
+    assert_eq!(found, backend.capabilities());
+    let expected = Capabilities {
+        md5_etag: true,
+        checksum_header: true,
+        checksum_trailer: true,
+        batch_delete: true,
+        versioned: true,
+        copy: true,
+        part_copy: true,
+        list_uploads: true,
+        // The listing did not show it.
+        odd_keys: false,
+    };
+    assert_eq!(found, expected);
+    let seen = script.seen();
+    assert_eq!(seen.len(), CALLS_MAX);
+    // What was written, accepted or not, is in the batch that removes it.
+    let batch = std::str::from_utf8(&seen[9].body).unwrap();
+    for name in ["first", "odd//./../100%25", "copy"] {
+        assert!(
+            batch.contains(&format!("/{name}</Key>")),
+            "{name} in {batch}"
+        );
+    }
+    let asked = |at: usize| {
+        seen[at]
+            .header("x-amz-checksum-crc64nvme")
+            .unwrap()
+            .to_owned()
+    };
+    assert_ne!(asked(0), asked(1));
+    assert_eq!(seen[2].payload(), MD5_OF_BODY);
+}
+
+#[tokio::test]
+async fn checksums_that_are_ignored_are_not_counted_as_verified() {
+    let script = Script::play(vec![
+        ok(&[("x-amz-version-id", "v1")]),
+        ok(&[("x-amz-version-id", "v2")]),
+        ok(&[]),
+        document(EMPTY_LIST),
+        lacking(),
+        lacking(),
+        lacking(),
+        ok(&[]),
+        ok(&[]),
+        ok(&[]),
+    ])
+    .await;
+    let found = script.backend().probe().await.unwrap();
+    assert_eq!(
+        found,
+        Capabilities {
+            versioned: true,
+            ..Capabilities::UNKNOWN
+        }
+    );
+    // One by one, by their versions where they have one.
+    let mut removed: Vec<_> = script.seen()[7..]
+        .iter()
+        .map(|seen| seen.query.clone())
+        .collect();
+    removed.sort();
+    assert_eq!(removed, ["", "versionId=v1", "versionId=v2"]);
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_checksum_headers_is_asked_without() {
+    let script = Script::play(vec![
+        refused("ExcessHeaderValues"),
+        ok(&[]),
+        ok(&[]),
+        document(EMPTY_LIST),
+        document(COPIED),
+        document("<VersioningConfiguration/>"),
+        lacking(),
+        document("<DeleteResult/>"),
+    ])
+    .await;
+    let found = script.backend().probe().await.unwrap();
+    let expected = Capabilities {
+        batch_delete: true,
+        copy: true,
+        part_copy: true,
+        ..Capabilities::UNKNOWN
+    };
+    assert_eq!(found, expected);
+    assert!(
+        script.seen()[1]
+            .header("x-amz-checksum-crc64nvme")
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_or_goes_down_stays_unknown() {
+    let down = Action::Answer(refusal("503 Service Unavailable", "ServiceUnavailable"));
+    let script = Script::play(vec![down, ok(&[])]).await;
+    let backend = script.backend();
+    assert_eq!(backend.probe().await.unwrap_err().kind, Kind::Throttled);
+    assert_eq!(backend.capabilities(), Capabilities::UNKNOWN);
+
+    let script = Script::play(vec![
+        ok(&[]),
+        Action::AnswerAndClose(String::new()),
+        // What may be there is removed all the same.
+        ok(&[]),
+    ])
+    .await;
+    let backend = script.backend();
+    assert_eq!(backend.probe().await.unwrap_err().kind, Kind::Unavailable);
+    assert_eq!(backend.capabilities(), Capabilities::UNKNOWN);
+    assert_eq!(script.seen().len(), 3);
+    assert_eq!(script.seen()[2].method, "DELETE");
+}

@@ -1,0 +1,101 @@
+//! What can go wrong with the catalogue.
+
+use std::path::PathBuf;
+
+use base::{ByteSize, CopyId};
+
+/// `Result` with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed operation on the catalogue. The list is closed: every match is exhaustive.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has the catalogue open for writing.
+    #[error("the catalogue {path} is in use by another process{}", holder(.pid))]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+        /// Who holds it, where the lock file tells.
+        pid: Option<u32>,
+    },
+    /// The catalogue was written by a newer program.
+    #[error(
+        "the catalogue {path} has schema version {found}, this program knows {known}: install the newer program"
+    )]
+    TooNew {
+        /// The database file.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
+    /// The database is not one of ours; the Go program's schema is recognised by name.
+    #[error("{path} is not a catalogue of this program: {found}")]
+    Foreign {
+        /// The database file.
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        found: String,
+    },
+    /// The catalogue was retired or is missing where one is required.
+    #[error("there is no catalogue at {path}")]
+    Missing {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The backend has not so many bytes left.
+    #[error("no room for {wanted} on this backend")]
+    NoRoom {
+        /// What was asked for.
+        wanted: ByteSize,
+    },
+    /// An intent was given up in the meantime.
+    #[error("the intent {copy} is no longer open")]
+    IntentGone {
+        /// Which.
+        copy: CopyId,
+    },
+    /// The disk that holds the catalogue is full.
+    #[error("the disk that holds the catalogue is full ({operation})")]
+    Full {
+        /// What was attempted.
+        operation: &'static str,
+        /// The database's words.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database failed.
+    #[error("the catalogue failed to {operation}")]
+    Database {
+        /// What was attempted.
+        operation: &'static str,
+        /// The database's words.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A file beside the database failed.
+    #[error("{operation} {path}")]
+    File {
+        /// What was attempted.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A row holds what no version of this program writes.
+    #[error("the catalogue is damaged: {what}")]
+    Damaged {
+        /// What was found, and where.
+        what: String,
+    },
+    /// The store is shutting down.
+    #[error("the catalogue is closed")]
+    Closed,
+}
+
+fn holder(pid: &Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}

@@ -1,0 +1,232 @@
+//! Jobs for the writer and their answers, as plain data: a dialect only has to apply them.
+
+use std::time::Duration;
+
+use base::{
+    BackendKey, BackendName, BucketName, CopyId, ObjectKey, Precondition, Timestamp, UploadId,
+};
+
+use crate::guard::{Intent, PartClaim, Reservation};
+use crate::live::IntentRow;
+use crate::model::{
+    BackendId, BackendRow, BackendState, Bucket, BucketId, CleanupItem, CleanupReport, Completion,
+    Content, CopyState, Freeze, NewCopy, NewLeg, NewPartClaim, NewUpload, NewVersion, PartRow,
+    Removal, Removed, UploadVerdict, Verdict,
+};
+
+/// Something to be done in a transaction.
+#[derive(Debug)]
+pub(crate) enum Job {
+    EnterRecovery(String),
+    LeaveRecovery,
+    EnsureBuckets(Vec<BucketName>),
+    EnsureBackends(Vec<BackendName>),
+    SaveCapabilities {
+        backend: BackendId,
+        found: String,
+    },
+    SetBackendState {
+        backend: BackendId,
+        state: BackendState,
+    },
+    AdvanceMark {
+        backend: BackendId,
+        past: u64,
+    },
+    GiveUp(Vec<IntentRow>),
+    Commit {
+        version: NewVersion,
+        intents: Vec<IntentRow>,
+    },
+    Remove(Removal),
+    MarkCopy {
+        copy: CopyId,
+        state: CopyState,
+    },
+    Adopt {
+        version: NewVersion,
+        places: Vec<(CopyId, BackendId, BackendKey)>,
+    },
+    ClaimCleanup {
+        limit: u32,
+        visible: Duration,
+    },
+    ReportCleanup(Vec<CleanupReport>),
+    HastenCleanup(BackendId),
+    CreateUpload(NewUpload),
+    AddLeg {
+        upload: UploadId,
+        leg: NewLeg,
+    },
+    OpenLeg {
+        upload: UploadId,
+        leg: CopyId,
+        id: String,
+    },
+    DropLeg {
+        upload: UploadId,
+        leg: CopyId,
+    },
+    ClaimPart {
+        claim: NewPartClaim,
+        backend: BackendId,
+        bytes: u64,
+    },
+    CommitPart {
+        upload: UploadId,
+        attempt: CopyId,
+        part: PartRow,
+    },
+    WithdrawPart {
+        upload: UploadId,
+        attempt: CopyId,
+    },
+    Freeze {
+        upload: UploadId,
+        parts: Vec<(u32, CopyId)>,
+        precondition: Precondition,
+    },
+    CompleteLeg {
+        upload: UploadId,
+        leg: CopyId,
+        copy: NewCopy,
+        size: u64,
+    },
+    Thaw {
+        upload: UploadId,
+        missing: Option<CopyId>,
+    },
+    CompleteUpload(Completion),
+    AbortUpload {
+        bucket: BucketId,
+        key: ObjectKey,
+        upload: UploadId,
+    },
+    /// Part rows of ended uploads, so many at a time.
+    PurgeParts,
+    ForgetUploads {
+        before: Timestamp,
+        max: u32,
+    },
+    /// Compares the counters in memory with those in rows.
+    Audit,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Done,
+    Buckets(Vec<Bucket>),
+    Backends(Vec<BackendRow>),
+    Mark(u64),
+    Verdict(Verdict),
+    Removed(Removed),
+    Adopted(bool),
+    Items(Vec<CleanupItem>),
+    Count(u64),
+    Upload(UploadVerdict),
+    Freeze(Freeze),
+    Drift(Vec<String>),
+}
+
+/// Guards that travel with a job, so that they are settled however it ends.
+#[derive(Debug, Default)]
+pub(crate) enum Held {
+    #[default]
+    Nothing,
+    /// Intents that the job settles.
+    Intents(Vec<Intent>),
+    /// A claim under way.
+    Claim(PartClaim),
+    /// A claim that the job makes, with its room.
+    NewClaim(PartClaim, Reservation),
+}
+
+/// The bytes of which a key's commit consists count as one row each.
+const COMMIT_ROWS: usize = 4;
+
+impl Job {
+    /// What it attempts, for errors.
+    pub(crate) fn operation(&self) -> &'static str {
+        match self {
+            Self::EnterRecovery(_) => "enter the recovery state",
+            Self::LeaveRecovery => "leave the recovery state",
+            Self::EnsureBuckets(_) => "record buckets",
+            Self::EnsureBackends(_) => "record backends",
+            Self::SaveCapabilities { .. } => "record capabilities",
+            Self::SetBackendState { .. } => "record the state of a backend",
+            Self::AdvanceMark { .. } => "advance the mark of a backend",
+            Self::GiveUp(_) => "give intents up",
+            Self::Commit { .. } => "commit an object",
+            Self::Remove(_) => "remove an object",
+            Self::MarkCopy { .. } => "mark a copy",
+            Self::Adopt { .. } => "adopt an object",
+            Self::ClaimCleanup { .. } => "claim cleanup rows",
+            Self::ReportCleanup(_) => "settle cleanup rows",
+            Self::HastenCleanup(_) => "hasten the cleanup",
+            Self::CreateUpload(_) => "create an upload",
+            Self::AddLeg { .. } => "add a leg",
+            Self::OpenLeg { .. } => "open a leg",
+            Self::DropLeg { .. } => "drop a leg",
+            Self::ClaimPart { .. } => "claim a part",
+            Self::CommitPart { .. } => "commit a part",
+            Self::WithdrawPart { .. } => "withdraw a part",
+            Self::Freeze { .. } => "freeze an upload",
+            Self::CompleteLeg { .. } => "complete a leg",
+            Self::Thaw { .. } => "return an upload to open",
+            Self::CompleteUpload(_) => "complete an upload",
+            Self::AbortUpload { .. } => "abort an upload",
+            Self::PurgeParts => "purge part rows",
+            Self::ForgetUploads { .. } => "forget uploads",
+            Self::Audit => "compare counters",
+        }
+    }
+
+    /// About how many rows it touches; batches are bounded by it.
+    pub(crate) fn rows(&self) -> usize {
+        let version = |version: &NewVersion| {
+            let copies = match &version.content {
+                Content::Written { blobs, extents } => {
+                    extents.len()
+                        + blobs
+                            .iter()
+                            .map(|blob| 1 + blob.copies.len())
+                            .sum::<usize>()
+                }
+                Content::Same { .. } => 0,
+            };
+            COMMIT_ROWS + version.parts.len() + copies
+        };
+        match self {
+            Self::Commit { version: new, .. } | Self::Adopt { version: new, .. } => version(new),
+            Self::CompleteUpload(completion) => 2 * version(&completion.version),
+            Self::EnsureBuckets(names) => names.len(),
+            Self::EnsureBackends(names) => names.len(),
+            Self::GiveUp(intents) => intents.len(),
+            Self::ReportCleanup(reports) => reports.len(),
+            Self::ClaimCleanup { limit, .. } => usize::try_from(*limit).unwrap_or(usize::MAX),
+            Self::Freeze { parts, .. } => parts.len(),
+            Self::PurgeParts | Self::ForgetUploads { .. } | Self::HastenCleanup(_) => {
+                crate::writer::BATCH_ROWS_MAX
+            }
+            Self::EnterRecovery(_)
+            | Self::LeaveRecovery
+            | Self::SaveCapabilities { .. }
+            | Self::SetBackendState { .. }
+            | Self::AdvanceMark { .. }
+            | Self::Remove(_)
+            | Self::MarkCopy { .. }
+            | Self::CreateUpload(_)
+            | Self::AddLeg { .. }
+            | Self::OpenLeg { .. }
+            | Self::DropLeg { .. }
+            | Self::ClaimPart { .. }
+            | Self::CommitPart { .. }
+            | Self::WithdrawPart { .. }
+            | Self::CompleteLeg { .. }
+            | Self::Thaw { .. }
+            | Self::AbortUpload { .. }
+            | Self::Audit => COMMIT_ROWS,
+        }
+    }
+}

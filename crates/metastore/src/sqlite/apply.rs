@@ -1,0 +1,354 @@
+//! Applies batches of jobs to the catalogue.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Clock, Timestamp};
+use parking_lot::RwLock;
+use rusqlite::{Connection, params};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::job::{Answer, Held, Job};
+use crate::live::{Effects, Live};
+use crate::model::{BackendId, Catalogue};
+use crate::sqlite::batch::{self, CommitFault, Ended};
+use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
+use crate::sqlite::lock::LockFile;
+use crate::sqlite::values::{INSTANCE, uint};
+use crate::sqlite::{Fault, cleanup, database, legs, names, objects, parts, uploads};
+use crate::writer::{Applier, Health};
+use crate::{Error, Result};
+
+/// A job with its guards and whoever waits for it.
+pub(crate) struct Item {
+    pub(crate) job: Job,
+    pub(crate) held: Held,
+    pub(crate) reply: oneshot::Sender<(Result<Answer>, Held)>,
+}
+
+/// Applies batches of jobs.
+pub(crate) struct MainApplier {
+    pub(crate) conn: Connection,
+    pub(crate) live: Arc<Live>,
+    pub(crate) catalogue: Arc<RwLock<Catalogue>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) read_grace: Duration,
+    pub(crate) epoch: i64,
+    pub(crate) nudge: Nudge,
+    pub(crate) fatal: Arc<dyn Fn(&Error) + Send + Sync>,
+    pub(crate) fault: CommitFault,
+    /// Held until the last batch is done.
+    #[expect(dead_code, reason = "a guard: only its life matters")]
+    pub(crate) lock: Arc<LockFile>,
+}
+
+/// One job while it is applied.
+pub(crate) struct Work<'a> {
+    pub(crate) conn: &'a Connection,
+    pub(crate) live: &'a Live,
+    pub(crate) catalogue: &'a RwLock<Catalogue>,
+    pub(crate) now: Timestamp,
+    pub(crate) read_grace: Duration,
+    pub(crate) epoch: i64,
+    /// The last place in the order of commits that was given away.
+    pub(crate) seq: &'a Cell<u64>,
+    pub(crate) effects: Effects,
+}
+
+impl Applier for MainApplier {
+    type Item = Item;
+
+    fn rows(item: &Item) -> usize {
+        item.job.rows()
+    }
+
+    fn apply(&mut self, items: Vec<Item>) -> Health {
+        let drift = match items.iter().any(|item| matches!(item.job, Job::Audit)) {
+            true => self.drift(),
+            false => Vec::new(),
+        };
+        match self.transact(&items, &drift) {
+            Ended::Committed(results) => {
+                self.answer(items, results);
+                self.look_after_log()
+            }
+            Ended::Failed(error) => {
+                self.refuse(items, &error);
+                Health::Sound
+            }
+            Ended::Fatal(error) => {
+                (self.fatal)(&batch::share(&error, "commit"));
+                self.refuse(items, &error);
+                Health::Dead
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Err(error) = truncate(&self.conn) {
+            warn!(error = %base::report(&error), "the log was not copied back at the end");
+        }
+    }
+}
+
+impl MainApplier {
+    /// What the last batch did is durable and answered; a failed fsync of the log's copy means that
+    /// the next one could not be trusted.
+    fn look_after_log(&mut self) -> Health {
+        match self.nudge.after_commit(&self.conn) {
+            Err(error) if is_io(&error) => {
+                (self.fatal)(&database("copy the log back")(error));
+                Health::Dead
+            }
+            Err(error) => {
+                warn!(error = %base::report(&error), "the log was not looked at");
+                Health::Sound
+            }
+            Ok(()) => Health::Sound,
+        }
+    }
+
+    fn transact(&self, items: &[Item], drift: &[String]) -> Ended<(Answer, Effects)> {
+        let conn = &self.conn;
+        let start = match last_seq(conn) {
+            Ok(seq) => seq,
+            Err(error) => return Ended::Failed(error),
+        };
+        let seq = Cell::new(start);
+        let now = self.clock.now();
+        let apply = |item: &Item| {
+            let mut work = Work {
+                conn,
+                live: &self.live,
+                catalogue: &self.catalogue,
+                now,
+                read_grace: self.read_grace,
+                epoch: self.epoch,
+                seq: &seq,
+                effects: Effects::default(),
+            };
+            let answer = match &item.job {
+                Job::Audit => Answer::Drift(drift.to_vec()),
+                job => work.apply(job)?,
+            };
+            work.write_counters()?;
+            Ok((answer, work.effects))
+        };
+        let last = |conn: &Connection| {
+            if seq.get() == start {
+                return Ok(());
+            }
+            let mut update = conn.prepare_cached("UPDATE catalogue SET seq = ?1")?;
+            update.execute([seq.get().cast_signed()]).map(|_| ())
+        };
+        batch::run(
+            conn,
+            items,
+            |item| item.job.operation(),
+            apply,
+            last,
+            &self.fault,
+        )
+    }
+
+    /// Settles in memory first, in one step; then every caller may know.
+    fn answer(&self, items: Vec<Item>, results: Vec<Result<(Answer, Effects)>>) {
+        let effects = results.iter().flatten().map(|(_, effects)| effects);
+        self.live.settle(effects.clone());
+        for recovery in effects.filter_map(|effects| effects.recovery.as_ref()) {
+            self.catalogue.write().recovery.clone_from(recovery);
+        }
+        for (item, result) in items.into_iter().zip(results) {
+            let (answer, effects) = match result {
+                Ok((answer, effects)) => (Ok(answer), effects),
+                Err(error) => (Err(error), Effects::default()),
+            };
+            let held = self.settled(item.held, &effects);
+            // A caller that is gone drops its guards here: what is open is abandoned.
+            let _caller_gone = item.reply.send((answer, held));
+        }
+    }
+
+    fn refuse(&self, items: Vec<Item>, error: &rusqlite::Error) {
+        for item in items {
+            let held = self.settled(item.held, &Effects::default());
+            let answer = Err(batch::share(error, item.job.operation()));
+            let _caller_gone = item.reply.send((answer, held));
+        }
+    }
+
+    /// The guards that are still the caller's.
+    fn settled(&self, held: Held, effects: &Effects) -> Held {
+        match held {
+            Held::Intents(intents) => {
+                let (done, open): (Vec<_>, Vec<_>) = intents
+                    .into_iter()
+                    .partition(|intent| effects.settled.contains(&intent.copy()));
+                done.into_iter().for_each(crate::guard::Intent::disarm);
+                self.live
+                    .reopen(open.iter().map(crate::guard::Intent::copy));
+                Held::Intents(open)
+            }
+            Held::NewClaim(claim, room) if effects.room.is_some() => {
+                room.disarm();
+                Held::Claim(claim)
+            }
+            other => other,
+        }
+    }
+
+    /// Differences between the counters in memory and in rows. Asked between two batches, when
+    /// both should agree to the byte.
+    fn drift(&self) -> Vec<String> {
+        let read = || -> std::result::Result<Vec<String>, Fault> {
+            let mut statement = self.conn.prepare_cached(
+                "SELECT backend_id, sum(used), sum(orphan), sum(reserved_parts) FROM backend_slots
+                 GROUP BY backend_id",
+            )?;
+            let memory = self.live.counters();
+            let mut rows = statement.query([])?;
+            let mut drift = Vec::new();
+            while let Some(row) = rows.next()? {
+                let backend = BackendId(row.get(0)?);
+                let stored = (uint(row, 1)?, uint(row, 2)?, uint(row, 3)?);
+                let counted = memory
+                    .get(&backend)
+                    .map(|counters| (counters.used, counters.orphan, counters.parts));
+                if counted != Some(stored) {
+                    drift.push(format!(
+                        "backend {}: (used, orphan, parts) are {stored:?} in rows and {counted:?} \
+                         in memory",
+                        backend.0
+                    ));
+                }
+            }
+            Ok(drift)
+        };
+        read().unwrap_or_else(|fault| vec![fault.named("compare counters").to_string()])
+    }
+}
+
+fn last_seq(conn: &Connection) -> rusqlite::Result<u64> {
+    conn.prepare_cached("SELECT seq FROM catalogue")?
+        .query_row([], |row| row.get::<_, i64>(0))
+        .map(i64::cast_unsigned)
+}
+
+impl Work<'_> {
+    fn apply(&mut self, job: &Job) -> std::result::Result<Answer, Fault> {
+        let upload = Answer::Upload;
+        Ok(match job {
+            Job::EnterRecovery(reason) => names::set_recovery(self, Some(reason))?,
+            Job::LeaveRecovery => names::set_recovery(self, None)?,
+            Job::EnsureBuckets(names) => Answer::Buckets(names::ensure_buckets(self, names)?),
+            Job::EnsureBackends(names) => Answer::Backends(names::ensure_backends(self, names)?),
+            Job::SaveCapabilities { backend, found } => {
+                names::save_capabilities(self, *backend, found)?
+            }
+            Job::SetBackendState { backend, state } => names::set_state(self, *backend, *state)?,
+            Job::AdvanceMark { backend, past } => {
+                Answer::Mark(names::advance_mark(self, *backend, *past)?)
+            }
+            Job::GiveUp(intents) => cleanup::give_up(self, intents)?,
+            Job::Commit { version, intents } => {
+                Answer::Verdict(objects::commit(self, version, intents)?)
+            }
+            Job::Remove(removal) => Answer::Removed(objects::remove(self, removal)?),
+            Job::MarkCopy { copy, state } => objects::mark_copy(self, *copy, *state)?,
+            Job::Adopt { version, places } => {
+                Answer::Adopted(objects::adopt(self, version, places)?)
+            }
+            Job::ClaimCleanup { limit, visible } => {
+                Answer::Items(cleanup::claim(self, *limit, *visible)?)
+            }
+            Job::ReportCleanup(reports) => cleanup::report(self, reports)?,
+            Job::HastenCleanup(backend) => Answer::Count(cleanup::hasten(self, *backend)?),
+            Job::CreateUpload(new) => upload(uploads::create(self, new)?),
+            Job::AddLeg { upload: id, leg } => upload(legs::add(self, *id, leg)?),
+            Job::OpenLeg {
+                upload: id,
+                leg,
+                id: backend_id,
+            } => upload(legs::open(self, *id, *leg, backend_id)?),
+            Job::DropLeg { upload: id, leg } => upload(legs::drop_unused(self, *id, *leg)?),
+            Job::ClaimPart {
+                claim,
+                backend,
+                bytes,
+            } => upload(parts::claim(self, claim, *backend, *bytes)?),
+            Job::CommitPart {
+                upload: id,
+                attempt,
+                part,
+            } => upload(parts::commit(self, *id, *attempt, part)?),
+            Job::WithdrawPart {
+                upload: id,
+                attempt,
+            } => parts::withdraw(self, *id, *attempt)?,
+            Job::Freeze {
+                upload: id,
+                parts,
+                precondition,
+            } => Answer::Freeze(uploads::freeze(self, *id, parts, precondition)?),
+            Job::CompleteLeg {
+                upload: id,
+                leg,
+                copy,
+                size,
+            } => upload(legs::complete(self, *id, *leg, copy, *size)?),
+            Job::Thaw {
+                upload: id,
+                missing,
+            } => upload(uploads::thaw(self, *id, *missing)?),
+            Job::CompleteUpload(completion) => {
+                Answer::Verdict(uploads::complete(self, completion)?)
+            }
+            Job::AbortUpload {
+                bucket,
+                key,
+                upload: id,
+            } => upload(uploads::abort(self, *bucket, key, *id)?),
+            Job::PurgeParts => Answer::Count(uploads::purge_parts(self)?),
+            Job::ForgetUploads { before, max } => {
+                Answer::Count(uploads::forget(self, *before, *max)?)
+            }
+            Job::Audit => Answer::Drift(Vec::new()),
+        })
+    }
+
+    /// The next place in the order of commits.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.seq.set(self.seq.get() + 1);
+        self.seq.get()
+    }
+
+    /// Moves the counters in rows as the job said. A counter below zero fails its CHECK.
+    fn write_counters(&self) -> std::result::Result<(), Fault> {
+        for (backend, delta) in &self.effects.deltas {
+            let changed = self
+                .conn
+                .prepare_cached(
+                    "UPDATE backend_slots SET used = used + ?3, orphan = orphan + ?4,
+                         reserved_parts = reserved_parts + ?5, locations = locations + ?6
+                     WHERE backend_id = ?1 AND instance = ?2",
+                )?
+                .execute(params![
+                    backend.0,
+                    INSTANCE,
+                    delta.used,
+                    delta.orphan,
+                    delta.parts,
+                    delta.locations
+                ])?;
+            if changed != 1 {
+                return Err(Fault::damaged(format!(
+                    "backend {} has no counters",
+                    backend.0
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! Buckets, backends, operators' decisions, the recovery state.
+
+use base::{BackendName, BucketName};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::job::Answer;
+use crate::live::Live;
+use crate::model::{BackendId, BackendRow, BackendState, Bucket, BucketId};
+use crate::sqlite::Fault;
+use crate::sqlite::apply::Work;
+use crate::sqlite::values::{INSTANCE, int, time, uint};
+
+pub(super) fn set_recovery(work: &mut Work<'_>, reason: Option<&String>) -> Result<Answer, Fault> {
+    work.conn
+        .prepare_cached("UPDATE catalogue SET recovery = ?1")?
+        .execute([reason])?;
+    work.effects.recovery = Some(reason.cloned());
+    Ok(Answer::Done)
+}
+
+pub(super) fn ensure_buckets(work: &Work<'_>, names: &[BucketName]) -> Result<Vec<Bucket>, Fault> {
+    let mut buckets = Vec::with_capacity(names.len());
+    for name in names {
+        work.conn
+            .prepare_cached(
+                "INSERT INTO buckets (name, state, owner, created)
+                 VALUES (?1, 'active', 'config', ?2) ON CONFLICT (name) DO NOTHING",
+            )?
+            .execute(params![name.as_str(), work.now.millis()])?;
+        let mut statement = work
+            .conn
+            .prepare_cached("SELECT bucket_id, created FROM buckets WHERE name = ?1")?;
+        let mut rows = statement.query([name.as_str()])?;
+        let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let bucket = Bucket {
+            id: BucketId(row.get(0)?),
+            name: name.clone(),
+            created: time(row, 1)?,
+        };
+        work.conn
+            .prepare_cached(
+                "INSERT OR IGNORE INTO bucket_slots (bucket_id, instance) VALUES (?1, ?2)",
+            )?
+            .execute([bucket.id.0, INSTANCE])?;
+        buckets.push(bucket);
+    }
+    Ok(buckets)
+}
+
+pub(super) fn ensure_backends(
+    work: &mut Work<'_>,
+    names: &[BackendName],
+) -> Result<Vec<BackendRow>, Fault> {
+    for name in names {
+        let inserted = work
+            .conn
+            .prepare_cached(
+                "INSERT INTO backends (name, state) VALUES (?1, 'active')
+                 ON CONFLICT (name) DO NOTHING",
+            )?
+            .execute([name.as_str()])?;
+        if inserted == 1 {
+            let backend = work.conn.last_insert_rowid();
+            work.conn
+                .prepare_cached("INSERT INTO backend_slots (backend_id, instance) VALUES (?1, ?2)")?
+                .execute([backend, INSTANCE])?;
+            work.effects.accepting.push((BackendId(backend), true));
+        }
+    }
+    let all = backends(work.conn, work.live)?;
+    let row = |name: &BackendName| all.iter().find(|row| row.name == *name).cloned();
+    let found: Option<Vec<BackendRow>> = names.iter().map(row).collect();
+    found.ok_or_else(|| Fault::damaged("a backend that was just recorded is not there"))
+}
+
+/// All backends with the number of rows that name them.
+pub(super) fn backends(conn: &Connection, live: &Live) -> Result<Vec<BackendRow>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT b.backend_id, b.name, b.state, b.mark, b.capabilities,
+             (SELECT sum(locations) FROM backend_slots s WHERE s.backend_id = b.backend_id)
+             + (SELECT count(*) FROM cleanup_queue q WHERE q.backend_id = b.backend_id)
+             + (SELECT count(*) FROM cleanup_dlq d WHERE d.backend_id = b.backend_id)
+             + (SELECT count(*) FROM multipart_legs l WHERE l.backend_id = b.backend_id)
+             + (SELECT count(*) FROM multipart_part_copies p JOIN multipart_uploads u USING (upload_id)
+                WHERE p.backend_id = b.backend_id AND u.ended IS NULL)
+             + (SELECT count(*) FROM multipart_claims c JOIN multipart_uploads u USING (upload_id)
+                WHERE c.backend_id = b.backend_id AND u.ended IS NULL)
+             + (SELECT count(*) FROM write_intents i WHERE i.backend_id = b.backend_id)
+         FROM backends b ORDER BY b.backend_id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut backends = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut backend = backend(row)?;
+        backend.rows += live.intents_on(backend.id);
+        backends.push(backend);
+    }
+    Ok(backends)
+}
+
+fn backend(row: &Row<'_>) -> Result<BackendRow, Fault> {
+    let name: String = row.get(1)?;
+    let state: String = row.get(2)?;
+    let mark = uint(row, 3)?;
+    Ok(BackendRow {
+        id: BackendId(row.get(0)?),
+        name: backend_name(&name)?,
+        state: parse_state(&state)?,
+        marked: mark > 0,
+        mark,
+        capabilities: row.get(4)?,
+        rows: uint(row, 5)?,
+    })
+}
+
+pub(super) fn backend_name(name: &str) -> Result<BackendName, Fault> {
+    name.parse()
+        .map_err(|_| Fault::damaged(format!("the backend name {name:?}")))
+}
+
+fn parse_state(state: &str) -> Result<BackendState, Fault> {
+    match state {
+        "active" => Ok(BackendState::Active),
+        "draining" => Ok(BackendState::Draining),
+        "drained" => Ok(BackendState::Drained),
+        "removed" => Ok(BackendState::Removed),
+        other => Err(Fault::damaged(format!("the backend state {other:?}"))),
+    }
+}
+
+fn state_text(state: BackendState) -> &'static str {
+    match state {
+        BackendState::Active => "active",
+        BackendState::Draining => "draining",
+        BackendState::Drained => "drained",
+        BackendState::Removed => "removed",
+    }
+}
+
+pub(super) fn save_capabilities(
+    work: &Work<'_>,
+    backend: BackendId,
+    found: &str,
+) -> Result<Answer, Fault> {
+    let changed = work
+        .conn
+        .prepare_cached("UPDATE backends SET capabilities = ?2 WHERE backend_id = ?1")?
+        .execute(params![backend.0, found])?;
+    known(changed, backend)
+}
+
+pub(super) fn set_state(
+    work: &mut Work<'_>,
+    backend: BackendId,
+    state: BackendState,
+) -> Result<Answer, Fault> {
+    let accepting = state == BackendState::Active;
+    let changed = work
+        .conn
+        .prepare_cached("UPDATE backends SET state = ?2, epoch = epoch + 1 WHERE backend_id = ?1")?
+        .execute(params![backend.0, state_text(state)])?;
+    work.conn
+        .prepare_cached("UPDATE backend_slots SET accepting = ?2 WHERE backend_id = ?1")?
+        .execute(params![backend.0, accepting])?;
+    work.effects.accepting.push((backend, accepting));
+    known(changed, backend)
+}
+
+pub(super) fn advance_mark(work: &Work<'_>, backend: BackendId, past: u64) -> Result<u64, Fault> {
+    let mark: Option<i64> = work
+        .conn
+        .prepare_cached(
+            "UPDATE backends SET mark = max(mark, ?2) + 1 WHERE backend_id = ?1 RETURNING mark",
+        )?
+        .query_row(params![backend.0, past.cast_signed()], |row| row.get(0))
+        .optional()?;
+    mark.map(i64::cast_unsigned).ok_or_else(|| unknown(backend))
+}
+
+/// Moves the counters of a bucket.
+pub(super) fn count_objects(
+    work: &Work<'_>,
+    bucket: BucketId,
+    objects: i64,
+    (more, less): (u64, u64),
+) -> Result<(), Fault> {
+    let changed = work
+        .conn
+        .prepare_cached(
+            "UPDATE bucket_slots SET objects = objects + ?3, bytes = bytes + ?4 - ?5
+             WHERE bucket_id = ?1 AND instance = ?2",
+        )?
+        .execute(params![bucket.0, INSTANCE, objects, int(more)?, int(less)?])?;
+    match changed {
+        1 => Ok(()),
+        _ => Err(Fault::damaged(format!(
+            "bucket {} has no counters",
+            bucket.0
+        ))),
+    }
+}
+
+fn known(changed: usize, backend: BackendId) -> Result<Answer, Fault> {
+    match changed {
+        1 => Ok(Answer::Done),
+        _ => Err(unknown(backend)),
+    }
+}
+
+fn unknown(backend: BackendId) -> Fault {
+    Fault::damaged(format!("there is no backend {}", backend.0))
+}

@@ -1,0 +1,265 @@
+//! Lookups: each a function over one read transaction.
+
+use base::{BlobId, CopyId, ObjectKey, Timestamp, VersionId};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::live::Live;
+use crate::model::{
+    BackendId, BackendRow, BucketId, CopyRow, CopyState, Extent, Known, LocationRow, ObjectPart,
+    ObjectRecord, PlannedExtent, QueueDepth, ReadPlan,
+};
+use crate::sqlite::Fault;
+use crate::sqlite::values::{
+    backend_key, blob_id, checksum, copy_id, crc, etag, headers, maybe_etag, object_key,
+    stored_checksum, time, uint, version_id,
+};
+
+const OBJECT: &str = "SELECT o.version_id, o.seq, o.size, o.etag, o.last_modified, o.content_type,
+        m.headers, m.checksum, o.parts, o.blob_id
+    FROM objects o LEFT JOIN object_meta m ON m.version_id = o.version_id
+    WHERE o.bucket_id = ?1 AND o.key = ?2";
+
+/// The columns of a location, as `copy_row` reads them.
+const COPY: &str = "l.copy_id, l.backend_id, l.backend_key, l.backend_version, l.etag, l.crc64,
+    l.stored_bytes, l.state";
+
+pub(crate) fn backends(conn: &Connection, live: &Live) -> Result<Vec<BackendRow>, Fault> {
+    super::names::backends(conn, live)
+}
+
+pub(crate) fn object(
+    conn: &Connection,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<Option<ObjectRecord>, Fault> {
+    Ok(record(conn, bucket, key)?.map(|(record, _)| record))
+}
+
+fn record(
+    conn: &Connection,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<Option<(ObjectRecord, Option<BlobId>)>, Fault> {
+    let mut statement = conn.prepare_cached(OBJECT)?;
+    let mut rows = statement.query(params![bucket.0, key.as_str().as_bytes()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let record = ObjectRecord {
+        version: version_id(row, 0)?,
+        seq: uint(row, 1)?,
+        size: uint(row, 2)?,
+        etag: etag(row, 3)?,
+        last_modified: time(row, 4)?,
+        headers: headers(row, 5, 6)?,
+        checksum: stored_checksum(row, 7)?,
+        parts: row.get(8)?,
+    };
+    let blob = row.get::<_, Option<[u8; 16]>>(9)?.map(BlobId::from_bytes);
+    Ok(Some((record, blob)))
+}
+
+pub(crate) fn plan(
+    conn: &Connection,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<Option<ReadPlan>, Fault> {
+    let Some((object, blob)) = record(conn, bucket, key)? else {
+        return Ok(None);
+    };
+    let wanted = match blob {
+        Some(blob) => vec![Extent {
+            blob,
+            offset: 0,
+            length: object.size,
+        }],
+        None => extents(conn, object.version)?,
+    };
+    let extents = wanted
+        .into_iter()
+        .map(|extent| planned(conn, extent))
+        .collect::<Result<_, _>>()?;
+    Ok(Some(ReadPlan { object, extents }))
+}
+
+fn extents(conn: &Connection, version: VersionId) -> Result<Vec<Extent>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT blob_id, blob_offset, length FROM object_extents WHERE version_id = ?1 ORDER BY n",
+    )?;
+    let mut rows = statement.query([version.to_bytes()])?;
+    let mut extents = Vec::new();
+    while let Some(row) = rows.next()? {
+        extents.push(Extent {
+            blob: blob_id(row, 0)?,
+            offset: uint(row, 1)?,
+            length: uint(row, 2)?,
+        });
+    }
+    Ok(extents)
+}
+
+/// An extent with its copies, good ones first.
+fn planned(conn: &Connection, extent: Extent) -> Result<PlannedExtent, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COPY}, b.stored_size, b.crc64
+         FROM blobs b LEFT JOIN object_locations l ON l.blob_id = b.blob_id
+         WHERE b.blob_id = ?1 ORDER BY l.state, l.copy_id"
+    ))?;
+    let mut rows = statement.query([extent.blob.to_bytes()])?;
+    let mut blob = None;
+    let mut copies = Vec::new();
+    while let Some(row) = rows.next()? {
+        blob = Some((uint(row, 8)?, crc(row, 9)?));
+        if row.get::<_, Option<[u8; 16]>>(0)?.is_some() {
+            copies.push(copy_row(row)?);
+        }
+    }
+    let Some((blob_size, crc64)) = blob else {
+        return Err(Fault::damaged(format!(
+            "blob {} of a live object is missing",
+            extent.blob
+        )));
+    };
+    Ok(PlannedExtent {
+        extent,
+        blob_size,
+        crc64,
+        copies,
+    })
+}
+
+fn copy_row(row: &Row<'_>) -> Result<CopyRow, Fault> {
+    let state: String = row.get(7)?;
+    Ok(CopyRow {
+        copy: copy_id(row, 0)?,
+        backend: BackendId(row.get(1)?),
+        key: backend_key(row, 2)?,
+        version: row.get(3)?,
+        etag: maybe_etag(row, 4)?,
+        crc64: crc(row, 5)?,
+        stored_bytes: uint(row, 6)?,
+        state: match state.as_str() {
+            "good" => CopyState::Good,
+            "suspect" => CopyState::Suspect,
+            other => return Err(Fault::damaged(format!("the copy state {other:?}"))),
+        },
+    })
+}
+
+pub(crate) fn parts_of(
+    conn: &Connection,
+    version: VersionId,
+    after: u32,
+    max: u32,
+) -> Result<Vec<ObjectPart>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT n, size, checksum FROM object_parts WHERE version_id = ?1 AND n > ?2
+         ORDER BY n LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![version.to_bytes(), after, max])?;
+    let mut parts = Vec::new();
+    while let Some(row) = rows.next()? {
+        parts.push(ObjectPart {
+            number: row.get(0)?,
+            size: uint(row, 1)?,
+            checksum: checksum(row, 2)?,
+        });
+    }
+    Ok(parts)
+}
+
+pub(crate) fn locations(
+    conn: &Connection,
+    after: Option<CopyId>,
+    max: u32,
+) -> Result<Vec<LocationRow>, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COPY}, b.blob_id, b.bucket_id, b.key
+         FROM object_locations l JOIN blobs b ON b.blob_id = l.blob_id
+         WHERE l.copy_id > ?1 ORDER BY l.copy_id LIMIT ?2"
+    ))?;
+    // No identifier is empty: the empty one sorts before all.
+    let after: Vec<u8> = after.map_or_else(Vec::new, |copy| copy.to_bytes().to_vec());
+    let mut rows = statement.query(params![after, max])?;
+    let mut locations = Vec::new();
+    while let Some(row) = rows.next()? {
+        locations.push(LocationRow {
+            copy: copy_row(row)?,
+            blob: blob_id(row, 8)?,
+            bucket: BucketId(row.get(9)?),
+            object: object_key(row, 10)?,
+        });
+    }
+    Ok(locations)
+}
+
+pub(crate) fn next_cleanup(conn: &Connection) -> Result<Option<Timestamp>, Fault> {
+    let next: Option<i64> = conn
+        .prepare_cached("SELECT min(not_before) FROM cleanup_queue")?
+        .query_row([], |row| row.get(0))?;
+    Ok(next.map(Timestamp::from_millis))
+}
+
+pub(crate) fn depth(conn: &Connection, live: &Live) -> Result<QueueDepth, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT (SELECT count(*) FROM cleanup_queue), (SELECT count(*) FROM cleanup_dlq)",
+    )?;
+    let mut rows = statement.query([])?;
+    let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    Ok(QueueDepth {
+        queued: uint(row, 0)?,
+        dead: uint(row, 1)?,
+        intents: live.intent_count(),
+    })
+}
+
+pub(crate) fn known_copy(conn: &Connection, live: &Live, copy: CopyId) -> Result<Known, Fault> {
+    let found = conn
+        .prepare_cached(
+            "SELECT 'location' FROM object_locations WHERE copy_id = ?1
+             UNION ALL SELECT 'cleanup' FROM cleanup_queue WHERE copy_id = ?1
+             UNION ALL SELECT 'cleanup' FROM cleanup_dlq WHERE copy_id = ?1
+             UNION ALL SELECT 'pending' FROM multipart_legs WHERE copy_id = ?1
+             UNION ALL SELECT 'pending' FROM multipart_claims WHERE attempt = ?1
+             UNION ALL SELECT 'pending' FROM write_intents WHERE copy_id = ?1
+             LIMIT 1",
+        )?
+        .query_row([copy.to_bytes()], |row| row.get::<_, String>(0))
+        .optional()?;
+    Ok(known(found.as_deref(), || live.knows(copy)))
+}
+
+pub(crate) fn known_key(
+    conn: &Connection,
+    live: &Live,
+    backend: BackendId,
+    key: &str,
+) -> Result<Known, Fault> {
+    let found = conn
+        .prepare_cached(
+            "SELECT 'location' FROM object_locations WHERE backend_id = ?1 AND backend_key = ?2
+             UNION ALL SELECT 'cleanup' FROM cleanup_queue
+                 WHERE backend_id = ?1 AND backend_key = ?2
+             UNION ALL SELECT 'cleanup' FROM cleanup_dlq
+                 WHERE backend_id = ?1 AND backend_key = ?2
+             UNION ALL SELECT 'pending' FROM multipart_legs
+                 WHERE backend_id = ?1 AND backend_key = ?2
+             UNION ALL SELECT 'pending' FROM write_intents
+                 WHERE backend_id = ?1 AND backend_key = ?2
+             LIMIT 1",
+        )?
+        .query_row(params![backend.0, key], |row| row.get::<_, String>(0))
+        .optional()?;
+    Ok(known(found.as_deref(), || live.knows_key(backend, key)))
+}
+
+/// Rows first: an intent that is being settled right now may be in both.
+fn known(found: Option<&str>, in_memory: impl FnOnce() -> bool) -> Known {
+    match found {
+        Some("location") => Known::Location,
+        Some("cleanup") => Known::Cleanup,
+        Some(_) => Known::Pending,
+        None if in_memory() => Known::Pending,
+        None => Known::No,
+    }
+}

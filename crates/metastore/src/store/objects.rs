@@ -1,0 +1,245 @@
+//! Intents, objects, the cleanup queue, recovery.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{BackendKey, CopyId, ObjectKey, Timestamp, VersionId};
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+
+use super::{Store, answer};
+use crate::guard::{Intent, Reservation};
+use crate::job::{Answer, Held, Job};
+use crate::live::IntentRow;
+use crate::model::{
+    BackendId, BucketId, CleanupItem, CleanupReport, Content, CopyState, Known, ListQuery, Listing,
+    LocationRow, NewIntent, NewVersion, ObjectPart, ObjectRecord, QueueDepth, ReadPlan, Removal,
+    Removed, Verdict,
+};
+use crate::sqlite::intents::IntentItem;
+use crate::sqlite::{listing, read};
+use crate::writer::Priority;
+use crate::{Error, Result};
+
+impl Store {
+    // === intents ===
+
+    /// Makes an intent durable. Only after `Ok` may the last byte go to the backend.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] where the backend no longer accepts bytes.
+    pub async fn open_intent(&self, intent: NewIntent, room: Reservation) -> Result<Intent> {
+        let writing = self.inner.writing.as_ref().ok_or(Error::Closed)?;
+        let NewIntent { copy, blob, key } = intent;
+        let row = IntentRow {
+            copy,
+            blob,
+            backend: room.backend(),
+            key,
+            bytes: room.bytes(),
+        };
+        let (reply, answer) = oneshot::channel();
+        let item = IntentItem { row, room, reply };
+        writing
+            .intents
+            .send(item, Priority::Normal)
+            .await
+            .map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Gives an intent up whose write certainly had no effect: nothing is left to delete.
+    pub async fn withdraw_intent(&self, intent: Intent) -> Result<()> {
+        let copy = intent.copy();
+        match self.inner.live.withdraw(copy) {
+            true => {
+                intent.disarm();
+                Ok(())
+            }
+            false => Err(Error::IntentGone { copy }),
+        }
+    }
+
+    /// Gives an intent up whose write may have had an effect: intent out, unsettled cleanup row in.
+    pub async fn abandon_intent(&self, intent: Intent) -> Result<()> {
+        let copy = intent.copy();
+        if !self.inner.live.begin_settling(&[copy]) {
+            return Err(Error::IntentGone { copy });
+        }
+        let job = Job::GiveUp(vec![intent.row().clone()]);
+        // What fails leaves the guard to its drop: abandoned, for the reaper.
+        self.run_with(job, Held::Intents(vec![intent]), Priority::Normal)
+            .await
+            .0
+            .map(drop)
+    }
+
+    /// Turns at most `limit` abandoned intents into unsettled cleanup rows; the number of them.
+    /// None in recovery state.
+    pub async fn reap_intents(&self, limit: u32) -> Result<u64> {
+        if self.inner.catalogue.read().recovery.is_some() {
+            return Ok(0);
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let rows = self.inner.live.take_abandoned(limit);
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let guard = |row: &IntentRow| Intent::new(Arc::clone(&self.inner.live), row.clone());
+        let held = Held::Intents(rows.iter().map(guard).collect());
+        answer!(
+            self.run_with(Job::GiveUp(rows), held, Priority::Normal)
+                .await
+                .0,
+            Count
+        )
+    }
+
+    // === objects ===
+
+    /// Makes a version exist: intents become locations, what it displaces is queued for deletion,
+    /// counters move, all in one transaction. On any verdict but `Committed` the intents are still
+    /// the caller's, in the returned vector; on `Committed` those that the content did not name.
+    pub async fn commit(
+        &self,
+        version: NewVersion,
+        intents: Vec<Intent>,
+    ) -> (Result<Verdict>, Vec<Intent>) {
+        let named: Vec<CopyId> = match &version.content {
+            Content::Same { .. } => Vec::new(),
+            Content::Written { blobs, .. } => blobs
+                .iter()
+                .flat_map(|blob| &blob.copies)
+                .map(|copy| copy.copy)
+                .collect(),
+        };
+        let (used, spare): (Vec<Intent>, Vec<Intent>) = intents
+            .into_iter()
+            .partition(|intent| named.contains(&intent.copy()));
+        let open = used.len() == named.len() && self.inner.live.begin_settling(&named);
+        if !open {
+            return (
+                Ok(Verdict::IntentGone),
+                used.into_iter().chain(spare).collect(),
+            );
+        }
+        let rows = used.iter().map(|intent| intent.row().clone()).collect();
+        let job = Job::Commit {
+            version,
+            intents: rows,
+        };
+        let (answer, held) = self
+            .run_with(job, Held::Intents(used), Priority::Normal)
+            .await;
+        let verdict = (|| answer!(answer, Verdict))();
+        let mut left = match held {
+            Held::Intents(intents) => intents,
+            Held::Nothing | Held::Claim(_) | Held::NewClaim(..) => Vec::new(),
+        };
+        left.extend(spare);
+        (verdict, left)
+    }
+
+    /// Removes a key.
+    pub async fn remove(&self, removal: Removal) -> Result<Removed> {
+        answer!(self.run(Job::Remove(removal)).await, Removed)
+    }
+
+    /// Removes keys, each on its own, in the low-priority lane; outcomes in the order of the keys.
+    pub async fn remove_many(&self, removals: Vec<Removal>) -> Vec<Result<Removed>> {
+        let remove = async |removal| {
+            let (answer, _) = self
+                .run_with(Job::Remove(removal), Held::Nothing, Priority::Low)
+                .await;
+            answer!(answer, Removed)
+        };
+        join_all(removals.into_iter().map(remove)).await
+    }
+
+    /// The current version of a key.
+    pub fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
+        self.read("look an object up", |tx| read::object(tx, bucket, key))
+    }
+
+    /// The current version of a key and where its bytes are, in one snapshot.
+    pub fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
+        self.read("look an object up", |tx| read::plan(tx, bucket, key))
+    }
+
+    /// The parts of a version, behind a part number, by number.
+    pub fn parts_of(&self, version: VersionId, after: u32, max: u32) -> Result<Vec<ObjectPart>> {
+        self.read("list the parts of an object", |tx| {
+            read::parts_of(tx, version, after, max)
+        })
+    }
+
+    /// A page of keys.
+    pub fn list(&self, query: &ListQuery) -> Result<Listing> {
+        self.read("list objects", |tx| listing::objects(tx, query))
+    }
+
+    /// Marks a copy as suspect (repair work) or, after a look, as good again.
+    pub async fn mark_copy(&self, copy: CopyId, state: CopyState) -> Result<()> {
+        self.run(Job::MarkCopy { copy, state }).await.map(drop)
+    }
+
+    // === cleanup ===
+
+    /// Claims due rows, the longest due first; they are invisible to other claims for `visible`.
+    /// None in recovery state.
+    pub async fn claim_cleanup(&self, limit: u32, visible: Duration) -> Result<Vec<CleanupItem>> {
+        answer!(self.run(Job::ClaimCleanup { limit, visible }).await, Items)
+    }
+
+    /// Settles claimed rows.
+    pub async fn report_cleanup(&self, reports: Vec<CleanupReport>) -> Result<()> {
+        self.run(Job::ReportCleanup(reports)).await.map(drop)
+    }
+
+    /// Makes rows of a backend due now whose read grace has not ended, because room is needed; the
+    /// number of them.
+    pub async fn hasten_cleanup(&self, backend: BackendId) -> Result<u64> {
+        answer!(self.run(Job::HastenCleanup(backend)).await, Count)
+    }
+
+    /// When the next row of the cleanup queue is due, or its claim runs out.
+    pub fn next_cleanup(&self) -> Result<Option<Timestamp>> {
+        self.read("look at the cleanup queue", |tx| read::next_cleanup(tx))
+    }
+
+    /// Rows that wait.
+    pub fn depth(&self) -> Result<QueueDepth> {
+        self.read("count what waits", |tx| read::depth(tx, &self.inner.live))
+    }
+
+    // === recovery ===
+
+    /// What is known of a copy id.
+    pub fn known_copy(&self, copy: CopyId) -> Result<Known> {
+        self.read("look a copy up", |tx| {
+            read::known_copy(tx, &self.inner.live, copy)
+        })
+    }
+
+    /// What is known of a key on a backend.
+    pub fn known_key(&self, backend: BackendId, key: &str) -> Result<Known> {
+        self.read("look a key up", |tx| {
+            read::known_key(tx, &self.inner.live, backend, key)
+        })
+    }
+
+    /// Makes a version exist whose bytes were found on a backend, unless the key has a version that
+    /// was written later, or a copy is known already. `false` where it was not adopted.
+    pub async fn adopt(
+        &self,
+        version: NewVersion,
+        places: Vec<(CopyId, BackendId, BackendKey)>,
+    ) -> Result<bool> {
+        answer!(self.run(Job::Adopt { version, places }).await, Adopted)
+    }
+
+    /// All locations behind a copy id, by copy id.
+    pub fn locations(&self, after: Option<CopyId>, max: u32) -> Result<Vec<LocationRow>> {
+        self.read("list locations", |tx| read::locations(tx, after, max))
+    }
+}

@@ -1,0 +1,178 @@
+//! Opening: files, counters, intents of earlier processes, and the tasks that write.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use rusqlite::Connection;
+use tokio::time::sleep;
+
+use crate::live::Live;
+use crate::sqlite::apply::MainApplier;
+use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::connection::{ReadPool, Role, connect};
+use crate::sqlite::lock::LockFile;
+use crate::sqlite::migrate::{self, Opened};
+use crate::sqlite::{database, intents};
+use crate::store::{Inner, OpenOptions, Store, Tuning, Writing, blocking};
+use crate::writer::Lane;
+use crate::{Error, Result};
+
+/// How often, and after which pause, the lock is tried where this very process holds it: a store
+/// that was dropped still writes what waits.
+const OWN_LOCK_TRIES: u32 = 100;
+const OWN_LOCK_PAUSE_MS: u64 = 10;
+
+/// What the blocking part of opening yields.
+struct Parts {
+    opened: Opened,
+    intents: Connection,
+    live: Arc<Live>,
+    readers: ReadPool,
+}
+
+pub(super) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Store> {
+    let lock = Arc::new(lock(&options.path).await?);
+    let parts = {
+        let options = options.clone();
+        let pages_max = tuning.pages_max;
+        blocking(move || parts(&options, pages_max)).await?
+    };
+    let Parts {
+        opened,
+        intents,
+        live,
+        readers,
+    } = parts;
+    let catalogue = Arc::new(RwLock::new(opened.catalogue));
+    let fatal = || {
+        let on_fatal = Arc::clone(&tuning.on_fatal);
+        move |error: Error| on_fatal(&error)
+    };
+    let panicked = || {
+        let on_fatal = Arc::clone(&tuning.on_fatal);
+        move || {
+            on_fatal(&Error::Damaged {
+                what: "a transaction panicked".into(),
+            })
+        }
+    };
+    let (checkpoints, nudge) = Checkpointer::start(&options.path, fatal())?;
+    let (intent_checkpoints, intent_nudge) =
+        Checkpointer::start(&intents::path_of(&options.path), fatal())?;
+    let main = MainApplier {
+        conn: opened.conn,
+        live: Arc::clone(&live),
+        catalogue: Arc::clone(&catalogue),
+        clock: options.clock,
+        read_grace: options.read_grace,
+        epoch: opened.epoch,
+        nudge,
+        fatal: Arc::clone(&tuning.on_fatal),
+        fault: tuning.commit_fault.clone(),
+        lock: Arc::clone(&lock),
+    };
+    let main = Lane::start(main, panicked());
+    let intents = intents::IntentApplier {
+        conn: intents,
+        live: Arc::clone(&live),
+        nudge: intent_nudge,
+        fatal: Arc::clone(&tuning.on_fatal),
+        fault: tuning.commit_fault.clone(),
+        lock: Arc::clone(&lock),
+    };
+    let intents = Lane::start(intents, panicked());
+    let checkpointers = [checkpoints, intent_checkpoints];
+    let writing = Some(Writing {
+        main,
+        intents,
+        checkpointers,
+        lock,
+    });
+    let inner = Inner {
+        path: options.path,
+        live,
+        catalogue,
+        readers,
+        writing,
+    };
+    Ok(Store {
+        inner: Arc::new(inner),
+    })
+}
+
+/// Takes the lock. Another process that holds it is an error at once.
+async fn lock(path: &Path) -> Result<LockFile> {
+    let mut tries = OWN_LOCK_TRIES;
+    loop {
+        let wanted = path.to_path_buf();
+        match blocking(move || LockFile::take(&wanted)).await {
+            Err(Error::InUse { pid: Some(pid), .. }) if pid == std::process::id() && tries > 0 => {
+                tries -= 1;
+                sleep(Duration::from_millis(OWN_LOCK_PAUSE_MS)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn parts(options: &OpenOptions, pages_max: Option<u32>) -> Result<Parts> {
+    let opened = migrate::open(&options.path, &options.ids, options.clock.as_ref())?;
+    let live = Arc::new(Live::default());
+    let named = |fault: crate::sqlite::Fault| fault.named("load the catalogue");
+    migrate::load_counters(&opened.conn, &live).map_err(named)?;
+    let intents = intents::open(&options.path, &opened.catalogue)?;
+    let (open, stale) = intents::load(&intents, &opened.conn).map_err(named)?;
+    for row in open {
+        live.load_intent(row);
+    }
+    live.put_back_stale(stale);
+    if let Some(pages) = pages_max {
+        let limit = opened
+            .conn
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+        limit.map_err(database("limit the catalogue"))?;
+    }
+    let readers = ReadPool::open(&options.path)?;
+    Ok(Parts {
+        opened,
+        intents,
+        live,
+        readers,
+    })
+}
+
+pub(super) async fn reader(path: &Path) -> Result<Store> {
+    let path = path.to_path_buf();
+    blocking(move || read_only(path)).await
+}
+
+fn read_only(path: PathBuf) -> Result<Store> {
+    if !path.exists() {
+        return Err(Error::Missing { path });
+    }
+    let conn = connect(&path, Role::Reader)?;
+    let catalogue = migrate::check_reader(&conn, &path)?;
+    let live = Arc::new(Live::default());
+    let named = |fault: crate::sqlite::Fault| fault.named("load the catalogue");
+    migrate::load_counters(&conn, &live).map_err(named)?;
+    if let Some(intents) = intents::open_reader(&path, &catalogue)? {
+        let (open, _settled) = intents::load(&intents, &conn).map_err(named)?;
+        for row in open {
+            live.load_intent(row);
+        }
+    }
+    let readers = ReadPool::open(&path)?;
+    let catalogue = Arc::new(RwLock::new(catalogue));
+    let inner = Inner {
+        path,
+        live,
+        catalogue,
+        readers,
+        writing: None,
+    };
+    Ok(Store {
+        inner: Arc::new(inner),
+    })
+}

@@ -1,0 +1,238 @@
+//! Multipart uploads.
+
+use std::sync::Arc;
+
+use base::{CopyId, ObjectKey, Precondition, Timestamp, UploadId};
+use tokio::sync::oneshot;
+
+use super::{Store, answer};
+use crate::Result;
+use crate::guard::{PartClaim, Reservation};
+use crate::job::{Answer, Held, Job};
+use crate::model::{
+    BucketId, Completion, Freeze, NewCopy, NewLeg, NewPartClaim, NewUpload, PartRow, UploadListing,
+    UploadQuery, UploadRecord, UploadVerdict, Verdict,
+};
+use crate::sqlite::apply::Item;
+use crate::sqlite::{listing, parts, uploads};
+use crate::writer::Priority;
+
+impl Store {
+    /// Makes an upload with its first leg.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] where the leg's backend is not active.
+    pub async fn create_upload(&self, upload: NewUpload) -> Result<UploadVerdict> {
+        answer!(self.run(Job::CreateUpload(upload)).await, Upload)
+    }
+
+    /// Adds a leg on another backend.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] where the leg's backend is not active.
+    pub async fn add_leg(&self, upload: UploadId, leg: NewLeg) -> Result<UploadVerdict> {
+        answer!(self.run(Job::AddLeg { upload, leg }).await, Upload)
+    }
+
+    /// Records the backend's id of a leg: from now on it takes parts.
+    pub async fn open_leg(
+        &self,
+        upload: UploadId,
+        leg: CopyId,
+        id: String,
+    ) -> Result<UploadVerdict> {
+        answer!(self.run(Job::OpenLeg { upload, leg, id }).await, Upload)
+    }
+
+    /// Gives a leg up that has no parts: into the cleanup queue with it.
+    pub async fn drop_leg(&self, upload: UploadId, leg: CopyId) -> Result<UploadVerdict> {
+        answer!(self.run(Job::DropLeg { upload, leg }).await, Upload)
+    }
+
+    /// An upload of a bucket and key; another bucket's or key's upload id finds nothing.
+    pub fn upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        upload: UploadId,
+    ) -> Result<Option<UploadRecord>> {
+        self.read("look an upload up", |tx| {
+            uploads::upload(tx, bucket, key, upload)
+        })
+    }
+
+    /// Claims a part number; an older claim on it is superseded. The room is the part's from now on.
+    pub async fn claim_part(
+        &self,
+        claim: NewPartClaim,
+        room: Reservation,
+    ) -> Result<std::result::Result<PartClaim, UploadVerdict>> {
+        let live = Arc::clone(&self.inner.live);
+        // From before the job is queued: a freeze behind it must see it.
+        let guard = PartClaim::new(live, claim.upload, claim.attempt);
+        let (backend, bytes) = (room.backend(), room.bytes());
+        let job = Job::ClaimPart {
+            claim,
+            backend,
+            bytes,
+        };
+        let held = Held::NewClaim(guard, room);
+        let (answer, held) = self.run_with(job, held, Priority::Normal).await;
+        let verdict: Result<UploadVerdict> = (|| answer!(answer, Upload))();
+        match (verdict?, held) {
+            (UploadVerdict::Done, Held::Claim(claim)) => Ok(Ok(claim)),
+            (verdict, _) => Ok(Err(verdict)),
+        }
+    }
+
+    /// Records a part that its leg holds; the part it replaces there gives its room back.
+    pub async fn commit_part(&self, claim: PartClaim, part: PartRow) -> Result<UploadVerdict> {
+        let job = Job::CommitPart {
+            upload: claim.upload(),
+            attempt: claim.attempt(),
+            part,
+        };
+        answer!(
+            self.run_with(job, Held::Claim(claim), Priority::Normal)
+                .await
+                .0,
+            Upload
+        )
+    }
+
+    /// Gives a claim up whose write certainly had no effect.
+    pub async fn withdraw_part(&self, claim: PartClaim) -> Result<()> {
+        let job = Job::WithdrawPart {
+            upload: claim.upload(),
+            attempt: claim.attempt(),
+        };
+        self.run_with(job, Held::Claim(claim), Priority::Normal)
+            .await
+            .0
+            .map(drop)
+    }
+
+    /// The parts of an upload that has not ended, behind a number, by number.
+    pub fn parts(&self, upload: UploadId, after: u32, max: u32) -> Result<Vec<PartRow>> {
+        self.read("list parts", |tx| parts::list(tx, upload, after, max))
+    }
+
+    /// Uploads of a bucket that have not ended.
+    pub fn uploads(&self, query: &UploadQuery) -> Result<UploadListing> {
+        self.read("list uploads", |tx| listing::uploads(tx, query))
+    }
+
+    /// Freezes the part list: from now on neither parts nor an abort are accepted.
+    pub async fn freeze(
+        &self,
+        upload: UploadId,
+        parts: Vec<(u32, CopyId)>,
+        precondition: Precondition,
+    ) -> Result<Freeze> {
+        answer!(
+            self.run(Job::Freeze {
+                upload,
+                parts,
+                precondition
+            })
+            .await,
+            Freeze
+        )
+    }
+
+    /// Resolves when no part of the upload is being written by this process.
+    pub async fn claims_ended(&self, upload: UploadId) {
+        self.inner.live.claims_ended(upload).await;
+    }
+
+    /// Records that a leg's object was assembled on its backend.
+    pub async fn complete_leg(
+        &self,
+        upload: UploadId,
+        leg: CopyId,
+        copy: NewCopy,
+        size: u64,
+    ) -> Result<UploadVerdict> {
+        answer!(
+            self.run(Job::CompleteLeg {
+                upload,
+                leg,
+                copy,
+                size
+            })
+            .await,
+            Upload
+        )
+    }
+
+    /// Returns a completing upload to open; the parts of the `missing` leg are no longer there.
+    pub async fn thaw(&self, upload: UploadId, missing: Option<CopyId>) -> Result<UploadVerdict> {
+        answer!(self.run(Job::Thaw { upload, missing }).await, Upload)
+    }
+
+    /// Makes the object exist and the upload completed, in one transaction.
+    ///
+    /// [`Verdict::IntentGone`] where the upload is not completing, or a named leg not completed.
+    pub async fn complete_upload(&self, completion: Completion) -> Result<Verdict> {
+        let verdict = answer!(self.run(Job::CompleteUpload(completion)).await, Verdict);
+        self.offer_purge();
+        verdict
+    }
+
+    /// Ends an open upload; its legs are queued for cleanup.
+    pub async fn abort_upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        upload: UploadId,
+    ) -> Result<UploadVerdict> {
+        let job = Job::AbortUpload {
+            bucket,
+            key: key.clone(),
+            upload,
+        };
+        let verdict = answer!(self.run(job).await, Upload);
+        self.offer_purge();
+        verdict
+    }
+
+    /// Open uploads created before a moment, oldest first.
+    pub fn stale_uploads(&self, before: Timestamp, max: u32) -> Result<Vec<UploadRecord>> {
+        self.read("look for stale uploads", |tx| {
+            uploads::stale(tx, before, max)
+        })
+    }
+
+    /// Uploads whose part list is frozen: a Complete that may have been interrupted.
+    pub fn completing_uploads(&self, max: u32) -> Result<Vec<UploadRecord>> {
+        self.read("look for interrupted completions", |tx| {
+            uploads::completing(tx, max)
+        })
+    }
+
+    /// Forgets completed uploads that ended before a moment; the number of them. Also removes the
+    /// part rows of all ended uploads, in batches behind everything that somebody waits for.
+    pub async fn forget_uploads(&self, before: Timestamp, max: u32) -> Result<u64> {
+        loop {
+            let job = self.run_with(Job::PurgeParts, Held::Nothing, Priority::Low);
+            let purged: u64 = answer!(job.await.0, Count)?;
+            if purged == 0 {
+                break;
+            }
+        }
+        answer!(self.run(Job::ForgetUploads { before, max }).await, Count)
+    }
+
+    /// Part rows of an ended upload may go, behind everything that somebody waits for. Where this is
+    /// forgotten, `forget_uploads` does it.
+    fn offer_purge(&self) {
+        if let Some(writing) = &self.inner.writing {
+            let (reply, _nobody_waits) = oneshot::channel();
+            writing.main.offer(Item {
+                job: Job::PurgeParts,
+                held: Held::Nothing,
+                reply,
+            });
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A full disk, a commit of unknown outcome, batches with a bad job, dropped stores.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use metastore::model::{Removed, Verdict};
+use metastore::{Error, Tuning};
+
+use crate::support::Db;
+
+on_each_database! {
+    a_bad_job_fails_alone,
+    a_full_disk_fails_writes_and_loses_nothing,
+    an_unknown_commit_ends_the_process,
+    what_waits_is_written_before_the_store_closes,
+    writes_of_one_key_happen_in_queue_order,
+    the_log_does_not_grow_without_end,
+}
+
+/// Extended result codes of SQLite: an fsync failed; the disk is full.
+const IOERR_FSYNC: i32 = 1034;
+const FULL: i32 = 13;
+
+async fn a_bad_job_fails_alone(db: Db) {
+    let open = db.open().await;
+    let mut writes = Vec::new();
+    for n in 0..20 {
+        let (blob, intent) = open.intent(open.one(), 10).await.unwrap();
+        let intents = vec![intent];
+        // Every fifth says that its only blob is of another size than its object.
+        let mut version = open.version(&format!("k{n}"), 10, blob, &intents);
+        version.size = if n % 5 == 0 { 9 } else { 10 };
+        writes.push(open.store.commit(version, intents));
+    }
+    for (n, (verdict, left)) in join_all(writes).await.into_iter().enumerate() {
+        match n % 5 {
+            0 => assert!(matches!(verdict, Err(Error::Damaged { .. })) && left.len() == 1),
+            _ => assert!(matches!(verdict, Ok(Verdict::Committed { .. })) && left.is_empty()),
+        }
+    }
+    assert_eq!(open.room(open.one()).used, 160);
+    assert_eq!(open.store.reap_intents(100).await.unwrap(), 4);
+    open.check().await;
+}
+
+async fn a_full_disk_fails_writes_and_loses_nothing(db: Db) {
+    let tuning = Tuning {
+        pages_max: Some(120),
+        ..Tuning::default()
+    };
+    let open = db.open_tuned(tuning).await.unwrap();
+    let mut written = 0;
+    let refused = loop {
+        let (blob, intent) = open.intent(open.one(), 10).await.unwrap();
+        let intents = vec![intent];
+        let version = open.version(&format!("{written:0900}"), 10, blob, &intents);
+        match open.store.commit(version, intents).await {
+            (Ok(Verdict::Committed { .. }), _) => written += 1,
+            (refused, left) => {
+                assert_eq!(left.len(), 1);
+                break refused;
+            }
+        }
+        assert!(written < 10_000);
+    };
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    open.check().await;
+    assert_eq!(open.room(open.one()).used, written * 10);
+    // Room comes back with what is removed, as far as the disk allows it.
+    drop(open);
+    let open = db.open().await;
+    assert!(open.plan(&format!("{:0900}", written - 1)).is_some());
+    assert_eq!(open.store.reap_intents(10).await.unwrap(), 1);
+    open.check().await;
+}
+
+async fn an_unknown_commit_ends_the_process(db: Db) {
+    let broken = Arc::new(AtomicBool::new(false));
+    let ends = Arc::new(AtomicUsize::new(0));
+    let tuning = Tuning {
+        on_fatal: {
+            let ends = Arc::clone(&ends);
+            Arc::new(move |_| {
+                ends.fetch_add(1, Ordering::SeqCst);
+            })
+        },
+        commit_fault: {
+            let broken = Arc::clone(&broken);
+            Some(Arc::new(move || {
+                broken.load(Ordering::SeqCst).then_some(IOERR_FSYNC)
+            }))
+        },
+        ..Tuning::default()
+    };
+    let open = db.open_tuned(tuning).await.unwrap();
+    let version = open.put(open.one(), "k", 10).await;
+    broken.store(true, Ordering::SeqCst);
+    let failed = open.store.remove(open.removal("k")).await;
+    assert!(matches!(failed, Err(Error::Database { .. })), "{failed:?}");
+    assert_eq!(ends.load(Ordering::SeqCst), 1);
+    broken.store(false, Ordering::SeqCst);
+    let late = open.store.remove(open.removal("k")).await;
+    assert!(matches!(late, Err(Error::Closed)), "{late:?}");
+    drop(open);
+    let open = db.open().await;
+    assert_eq!(open.plan("k").unwrap().object.version, version.version);
+    open.check().await;
+
+    // A full disk at the commit is no such end: it is known that nothing happened.
+    drop(open);
+    let full = Arc::new(AtomicBool::new(false));
+    let commit_fault: Option<Arc<dyn Fn() -> Option<i32> + Send + Sync>> = {
+        let full = Arc::clone(&full);
+        Some(Arc::new(move || {
+            full.load(Ordering::SeqCst).then_some(FULL)
+        }))
+    };
+    let open = db
+        .open_tuned(Tuning {
+            commit_fault,
+            ..Tuning::default()
+        })
+        .await
+        .unwrap();
+    let held = open.intent(open.one(), 1).await.unwrap();
+    full.store(true, Ordering::SeqCst);
+    assert!(matches!(
+        open.store.remove(open.removal("k")).await,
+        Err(Error::Full { .. })
+    ));
+    assert!(matches!(
+        open.intent(open.one(), 1).await,
+        Err(Error::Full { .. })
+    ));
+    let abandoned = open.store.abandon_intent(held.1).await;
+    assert!(
+        matches!(abandoned, Err(Error::Full { .. })),
+        "{abandoned:?}"
+    );
+    assert_eq!(open.room(open.one()).reserved, 1);
+    full.store(false, Ordering::SeqCst);
+    assert!(matches!(
+        open.store.remove(open.removal("k")).await,
+        Ok(Removed::Gone { .. })
+    ));
+    assert_eq!(open.store.reap_intents(10).await.unwrap(), 1);
+    open.check().await;
+}
+
+async fn what_waits_is_written_before_the_store_closes(db: Db) {
+    let open = db.open().await;
+    for n in 0..40 {
+        open.put(open.one(), &format!("k{n}"), 1).await;
+    }
+    let store = open.store.clone();
+    let removals: Vec<_> = (0..40).map(|n| open.removal(&format!("k{n}"))).collect();
+    let (outcomes, closed) = tokio::join!(store.remove_many(removals), open.store.close());
+    closed.unwrap();
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Ok(Removed::Gone { .. })))
+    );
+    drop((open, store));
+    let open = db.open().await;
+    assert_eq!(open.room(open.one()).orphan, 40);
+    open.check().await;
+}
+
+async fn writes_of_one_key_happen_in_queue_order(db: Db) {
+    let open = db.open().await;
+    let mut writes = Vec::new();
+    let mut last = None;
+    // Few enough that tokio's budget does not reorder those who queue.
+    for n in 0..50 {
+        let (blob, intent) = open.intent(open.one(), n).await.unwrap();
+        let intents = vec![intent];
+        let version = open.version("k", n, blob, &intents);
+        last = Some(version.version);
+        writes.push(open.store.commit(version, intents));
+    }
+    let mut seq = 0;
+    for (verdict, _) in join_all(writes).await {
+        let Ok(Verdict::Committed { seq: next }) = verdict else {
+            panic!("{verdict:?}")
+        };
+        assert!(next > seq);
+        seq = next;
+    }
+    assert_eq!(Some(open.plan("k").unwrap().object.version), last);
+    assert_eq!(open.room(open.one()).used, 49);
+    open.check().await;
+}
+
+/// Larger than what is left over between two checkpoints, smaller than what all commits write.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+async fn the_log_does_not_grow_without_end(db: Db) {
+    let open = db.open().await;
+    let mut written = 0;
+    for round in 0..20 {
+        let writes = (0..200).map(|n| {
+            let open = &open;
+            async move {
+                let (blob, intent) = open.intent(open.one(), 1).await.unwrap();
+                let intents = vec![intent];
+                let mut version = open.version(&format!("{round}-{n}"), 1, blob, &intents);
+                version.headers.user = vec![("x".into(), "y".repeat(3500))];
+                let (verdict, _) = open.store.commit(version, intents).await;
+                assert!(matches!(verdict, Ok(Verdict::Committed { .. })));
+            }
+        });
+        written += join_all(writes).await.len();
+        let log = std::fs::metadata(db.beside("catalogue.db-wal"))
+            .unwrap()
+            .len();
+        assert!(log < LOG_BYTES_MAX, "{log} after {written}");
+    }
+    // All of it went somewhere: there was more than the log ever held.
+    let copied = std::fs::metadata(db.path()).unwrap().len();
+    assert!(copied > LOG_BYTES_MAX / 2, "{copied}");
+    open.store.close().await.unwrap();
+    assert!(!db.beside("catalogue.db-wal").exists());
+}

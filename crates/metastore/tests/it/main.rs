@@ -1,0 +1,28 @@
+//! The suite of the catalogue: plain functions over a database, run on each that we support.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+/// Makes a test of each function, on each database.
+macro_rules! on_each_database {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(crate::support::Db::sqlite()).await;
+                }
+            )+
+        }
+    };
+}
+
+mod backup;
+mod cleanup;
+mod faults;
+mod intents;
+mod listing;
+mod model;
+mod multipart;
+mod objects;
+mod opening;
+mod support;

@@ -1,0 +1,226 @@
+//! A database for a test, and short ways to write to it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{
+    BackendKey, BlobId, Clock, CopyId, Crc64, ETag, Ids, ManualClock, ObjectHeaders, ObjectKey,
+    Precondition, VersionId,
+};
+use metastore::model::{
+    BackendId, BucketId, Content, Extent, NewBlob, NewCopy, NewIntent, NewVersion, ReadPlan,
+    Removal, Room, Verdict,
+};
+use metastore::{Intent, OpenOptions, Result, Store, Tuning};
+use tempfile::TempDir;
+
+pub(crate) const READ_GRACE: Duration = Duration::from_secs(60);
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
+
+/// An empty place for a catalogue, with a clock and identifiers that repeat.
+pub(crate) struct Db {
+    dir: TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) ids: Arc<Ids>,
+}
+
+impl Db {
+    pub(crate) fn sqlite() -> Self {
+        Self::seeded(1)
+    }
+
+    pub(crate) fn seeded(seed: u64) -> Self {
+        let clock = Arc::new(ManualClock::at(START_MS));
+        let ids = Arc::new(Ids::seeded(Arc::clone(&clock) as Arc<dyn Clock>, seed));
+        Self {
+            dir: TempDir::new().unwrap(),
+            clock,
+            ids,
+        }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("catalogue.db")
+    }
+
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn options(&self) -> OpenOptions {
+        OpenOptions {
+            path: self.path(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            ids: Arc::clone(&self.ids),
+            read_grace: READ_GRACE,
+        }
+    }
+
+    /// Opens it with one bucket and two backends.
+    pub(crate) async fn open(&self) -> Open<'_> {
+        self.open_tuned(Tuning::default()).await.unwrap()
+    }
+
+    pub(crate) async fn open_tuned(&self, tuning: Tuning) -> Result<Open<'_>> {
+        let store = Store::open_tuned(self.options(), tuning).await?;
+        let bucket = store.ensure_buckets(&["bucket".parse().unwrap()]).await?[0].id;
+        let names = ["one".parse().unwrap(), "two".parse().unwrap()];
+        let backends = store
+            .ensure_backends(&names)
+            .await?
+            .iter()
+            .map(|row| row.id)
+            .collect();
+        Ok(Open {
+            db: self,
+            store,
+            bucket,
+            backends,
+        })
+    }
+}
+
+/// An open catalogue.
+pub(crate) struct Open<'a> {
+    pub(crate) db: &'a Db,
+    pub(crate) store: Store,
+    pub(crate) bucket: BucketId,
+    pub(crate) backends: Vec<BackendId>,
+}
+
+pub(crate) fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
+
+impl Open<'_> {
+    pub(crate) fn one(&self) -> BackendId {
+        self.backends[0]
+    }
+
+    pub(crate) fn two(&self) -> BackendId {
+        self.backends[1]
+    }
+
+    pub(crate) fn room(&self, backend: BackendId) -> Room {
+        self.store.room(backend)
+    }
+
+    pub(crate) fn copy(&self) -> CopyId {
+        CopyId::draw(&self.db.ids)
+    }
+
+    /// An intent for a fresh blob.
+    pub(crate) async fn intent(&self, backend: BackendId, bytes: u64) -> Result<(BlobId, Intent)> {
+        let (copy, blob) = (self.copy(), BlobId::draw(&self.db.ids));
+        let room = self.store.reserve(backend, bytes)?;
+        let backend_key = BackendKey::new(&format!("bucket/key~{copy}")).unwrap();
+        let new = NewIntent {
+            copy,
+            blob,
+            key: backend_key,
+        };
+        Ok((blob, self.store.open_intent(new, room).await?))
+    }
+
+    /// A version of one blob of `size` bytes, written under these intents.
+    pub(crate) fn version(
+        &self,
+        name: &str,
+        size: u64,
+        blob: BlobId,
+        intents: &[Intent],
+    ) -> NewVersion {
+        let copies = intents.iter().map(|intent| stored(intent.copy())).collect();
+        let version = VersionId::draw(&self.db.ids);
+        NewVersion {
+            bucket: self.bucket,
+            key: key(name),
+            version,
+            size,
+            etag: ETag::new(&version.to_string()),
+            last_modified: self.db.clock.now(),
+            headers: ObjectHeaders::default(),
+            checksum: None,
+            parts: Vec::new(),
+            content: Content::Written {
+                blobs: vec![NewBlob {
+                    blob,
+                    size,
+                    crc64: Some(Crc64(7)),
+                    copies,
+                }],
+                extents: vec![Extent {
+                    blob,
+                    offset: 0,
+                    length: size,
+                }],
+            },
+            precondition: Precondition::None,
+        }
+    }
+
+    /// Writes a key to one backend; the version.
+    pub(crate) async fn put(&self, backend: BackendId, name: &str, size: u64) -> NewVersion {
+        let (verdict, version) = self.put_if(backend, name, size, Precondition::None).await;
+        assert!(matches!(verdict, Verdict::Committed { .. }), "{verdict:?}");
+        version
+    }
+
+    pub(crate) async fn put_if(
+        &self,
+        backend: BackendId,
+        name: &str,
+        size: u64,
+        precondition: Precondition,
+    ) -> (Verdict, NewVersion) {
+        let (blob, intent) = self.intent(backend, size).await.unwrap();
+        let intents = vec![intent];
+        let mut version = self.version(name, size, blob, &intents);
+        version.precondition = precondition;
+        let (verdict, left) = self.store.commit(version.clone(), intents).await;
+        let verdict = verdict.unwrap();
+        let committed = matches!(verdict, Verdict::Committed { .. });
+        assert_eq!(left.is_empty(), committed);
+        for intent in left {
+            self.store.abandon_intent(intent).await.unwrap();
+        }
+        (verdict, version)
+    }
+
+    pub(crate) fn plan(&self, name: &str) -> Option<ReadPlan> {
+        self.store.plan(self.bucket, &key(name)).unwrap()
+    }
+
+    pub(crate) fn removal(&self, name: &str) -> Removal {
+        Removal {
+            bucket: self.bucket,
+            key: key(name),
+            precondition: Precondition::None,
+        }
+    }
+
+    /// Promise 4, to the byte.
+    pub(crate) async fn check(&self) {
+        let verification = self.store.verify().await.unwrap();
+        assert_eq!(verification.contradictions, Vec::<String>::new());
+        for sums in &verification.backends {
+            assert!(sums.exact(), "{sums:?}");
+            let room = self.room(sums.backend);
+            assert_eq!(
+                (room.used, room.orphan, room.reserved),
+                (sums.used.0, sums.orphan.0, sums.admitted)
+            );
+        }
+    }
+}
+
+/// What a backend says of a copy.
+pub(crate) fn stored(copy: CopyId) -> NewCopy {
+    NewCopy {
+        copy,
+        etag: Some(ETag::new("backend")),
+        version: Some("v1".into()),
+        crc64: None,
+    }
+}

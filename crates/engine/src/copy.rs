@@ -1,0 +1,411 @@
+//! CopyObject: native where the backend that holds the source can do it, streamed otherwise.
+
+use std::sync::Arc;
+
+use backend::{Capabilities, Effect, Kind, ObjectBackend as _};
+use base::{
+    BlobId, ByteRange, Conditions, CopyId, ETag, ObjectHeaders, ObjectKey, Precondition, Timestamp,
+    Validators, VersionId,
+};
+use futures_util::stream::StreamExt;
+use metastore::Intent;
+use metastore::model::{
+    BucketId, Content, CopyRow, Extent, NewBlob, NewCopy, NewIntent, NewVersion, PlannedExtent,
+    ReadPlan, StoredChecksum,
+};
+
+use crate::body::{BodyError, Declared, Incoming};
+use crate::fleet::Member;
+use crate::keys::Role;
+use crate::observe::{Event, Outcome};
+use crate::put::{PutAttempts, PutRequest, WritePlan, give_up};
+use crate::send::send;
+use crate::{Engine, Error, Result};
+
+/// The largest object that CopyObject takes at once, in bytes.
+///
+/// Source: Amazon S3 API reference, CopyObject.
+const NATIVE_BYTES_MAX: u64 = 5 << 30;
+
+/// What is copied.
+#[derive(Debug, Clone)]
+pub struct CopySource {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its key.
+    pub key: ObjectKey,
+    /// What must hold of it.
+    pub conditions: Conditions,
+}
+
+/// Where the headers of the copy come from.
+#[derive(Debug, Clone)]
+pub enum CopyMeta {
+    /// From the source.
+    Keep,
+    /// From the request.
+    Replace(ObjectHeaders),
+}
+
+/// A copy to make.
+#[derive(Debug, Clone)]
+pub struct CopyRequest {
+    /// What is copied.
+    pub source: CopySource,
+    /// Bucket of the copy.
+    pub bucket: BucketId,
+    /// Key of the copy.
+    pub key: ObjectKey,
+    /// Where its headers come from.
+    pub meta: CopyMeta,
+    /// What must hold of the version that it replaces.
+    pub precondition: Precondition,
+}
+
+/// A copy that was made.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    /// Its version.
+    pub version: VersionId,
+    /// Its entity tag.
+    pub etag: ETag,
+    /// The time of the copy.
+    pub last_modified: Timestamp,
+    /// Its checksum.
+    pub checksum: Option<StoredChecksum>,
+}
+
+impl Engine {
+    /// Copies an object within or across virtual buckets.
+    pub async fn copy(&self, request: CopyRequest) -> Result<Copied> {
+        let began = tokio::time::Instant::now();
+        let result = self.copy_unobserved(request).await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Error,
+        };
+        let operation = "CopyObject";
+        self.observe(Event::Verb {
+            operation,
+            backend: None,
+            outcome,
+            took: began.elapsed(),
+        });
+        result
+    }
+
+    async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {
+        let plan = self.source_plan(&request.source)?;
+        let itself = request.source.bucket == request.bucket && request.source.key == request.key;
+        let headers = match request.meta {
+            CopyMeta::Keep => plan.object.headers.clone(),
+            CopyMeta::Replace(headers) => headers,
+        };
+        let put = PutRequest {
+            bucket: request.bucket,
+            key: request.key,
+            headers,
+            precondition: request.precondition,
+        };
+        if itself {
+            return self.rewrite_metadata(put, plan).await;
+        }
+        match self.copy_natively(&put, &plan).await? {
+            Some(copied) => Ok(copied),
+            None => self.copy_streamed(put, plan).await,
+        }
+    }
+
+    /// The plan of a copy source whose conditions hold.
+    pub(crate) fn source_plan(&self, source: &CopySource) -> Result<ReadPlan> {
+        let plan = self
+            .inner
+            .store
+            .plan(source.bucket, &source.key)?
+            .ok_or(Error::NoSuchKey)?;
+        let object = &plan.object;
+        let current = Validators {
+            etag: &object.etag,
+            last_modified: object.last_modified,
+        };
+        match source.conditions.copy_source(current) {
+            true => Ok(plan),
+            false => Err(Error::PreconditionFailed),
+        }
+    }
+
+    /// A copy onto itself: a new version over the same blobs; no byte moves.
+    async fn rewrite_metadata(&self, put: PutRequest, plan: ReadPlan) -> Result<Copied> {
+        let object = plan.object;
+        let parts = match object.parts {
+            None => Vec::new(),
+            Some(_) => self
+                .inner
+                .store
+                .parts_of(object.version, 0, crate::PART_NUMBER_MAX)?,
+        };
+        let version = NewVersion {
+            bucket: put.bucket,
+            key: put.key,
+            version: VersionId::draw(&self.inner.ids),
+            size: object.size,
+            etag: object.etag,
+            last_modified: self.inner.clock.now(),
+            headers: put.headers,
+            checksum: object.checksum,
+            parts,
+            content: Content::Same {
+                current: object.version,
+            },
+            precondition: put.precondition,
+        };
+        let copied = copied(&version);
+        self.commit_version(version, Vec::new()).await?;
+        Ok(copied)
+    }
+
+    /// Has every backend copy its own blobs; `None` where one cannot, or has no room.
+    async fn copy_natively(&self, put: &PutRequest, plan: &ReadPlan) -> Result<Option<Copied>> {
+        let Some(sources) = self.native_sources(plan) else {
+            return Ok(None);
+        };
+        let role = match sources.len() {
+            1 => Role::Whole,
+            _ => Role::Leg,
+        };
+        let template = WritePlan::draw(self, put.clone(), role);
+        let mut intents = Vec::with_capacity(sources.len());
+        let mut blobs: Vec<(BlobId, NewBlob)> = Vec::with_capacity(sources.len());
+        for source in sources {
+            let blob = BlobId::draw(&self.inner.ids);
+            let made = self.copy_blob(&template, blob, &source).await;
+            match made {
+                Ok((copy, intent)) => {
+                    let old = source.extent.extent.blob;
+                    let (size, crc64) = (source.extent.blob_size, source.extent.crc64);
+                    blobs.push((
+                        old,
+                        NewBlob {
+                            blob,
+                            size,
+                            crc64,
+                            copies: vec![copy],
+                        },
+                    ));
+                    intents.push(intent);
+                }
+                Err(error) => {
+                    for intent in intents {
+                        give_up(&self.inner.store, intent, Effect::Unknown).await;
+                    }
+                    self.inner.bells.settle();
+                    // Whatever the provider refused can still be streamed.
+                    return match error {
+                        Error::WriteUnavailable { .. } | Error::NoRoom { .. } => Ok(None),
+                        other => Err(other),
+                    };
+                }
+            }
+        }
+        let renamed = |old: BlobId| {
+            let found = blobs.iter().find(|(blob, _)| *blob == old);
+            found.expect("every blob of the source was copied").1.blob
+        };
+        let extents = plan
+            .extents
+            .iter()
+            .map(|part| Extent {
+                blob: renamed(part.extent.blob),
+                ..part.extent
+            })
+            .collect();
+        let content = Content::Written {
+            blobs: blobs.into_iter().map(|(_, blob)| blob).collect(),
+            extents,
+        };
+        let version = NewVersion {
+            bucket: put.bucket,
+            key: put.key.clone(),
+            version: template.version,
+            size: plan.object.size,
+            etag: plan.object.etag.clone(),
+            last_modified: self.inner.clock.now(),
+            headers: put.headers.clone(),
+            checksum: plan.object.checksum,
+            parts: Vec::new(),
+            content,
+            precondition: put.precondition.clone(),
+        };
+        let copied = copied(&version);
+        self.commit_version(version, intents).await?;
+        Ok(Some(copied))
+    }
+
+    /// For every blob of the plan a copy whose backend can copy it; `None` where one has none.
+    fn native_sources(&self, plan: &ReadPlan) -> Option<Vec<NativeSource>> {
+        let mut sources: Vec<NativeSource> = Vec::new();
+        for extent in &plan.extents {
+            if sources
+                .iter()
+                .any(|known| known.extent.extent.blob == extent.extent.blob)
+            {
+                continue;
+            }
+            if extent.blob_size > NATIVE_BYTES_MAX {
+                return None;
+            }
+            let able = |copy: &&CopyRow| {
+                self.inner.fleet.member(copy.backend).is_some_and(|member| {
+                    let Capabilities { copy, .. } = member.backend().capabilities();
+                    copy && member.takes_bytes()
+                })
+            };
+            let copy = extent.copies.iter().find(able)?;
+            let member = self.inner.fleet.member(copy.backend)?;
+            sources.push(NativeSource {
+                member: Arc::clone(member),
+                copy: copy.clone(),
+                extent: extent.clone(),
+            });
+        }
+        (!sources.is_empty()).then_some(sources)
+    }
+
+    /// Copies one blob on its backend. The whole call is withheld until the intent is durable.
+    async fn copy_blob(
+        &self,
+        template: &WritePlan,
+        blob: BlobId,
+        source: &NativeSource,
+    ) -> Result<(NewCopy, Intent)> {
+        let store = &self.inner.store;
+        let copy = CopyId::draw(&self.inner.ids);
+        let (key, meta) = template.place(copy, blob, source.extent.crc64);
+        let room = store.reserve(source.member.id, source.extent.blob_size)?;
+        let intent = store
+            .open_intent(
+                NewIntent {
+                    copy,
+                    blob,
+                    key: key.clone(),
+                },
+                room,
+            )
+            .await?;
+        let backend = source.member.backend();
+        let version = source.copy.version.as_deref();
+        let result = match backend.copy(&source.copy.key, version, &key, &meta).await {
+            Ok(made) => self.prove_copy(source, &key, &made).await.map(|()| made),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(made) => {
+                let new = NewCopy {
+                    copy,
+                    etag: made.etag,
+                    version: made.version,
+                    crc64: made.crc64,
+                };
+                Ok((new, intent))
+            }
+            Err(error) => {
+                give_up(store, intent, error.effect).await;
+                let tried = crate::Tried(vec![(source.member.name().clone(), error)]);
+                Err(Error::WriteUnavailable { tried })
+            }
+        }
+    }
+
+    /// A native copy counts if the backend reports our sum or the source's tag for it; otherwise it
+    /// is read back.
+    async fn prove_copy(
+        &self,
+        source: &NativeSource,
+        key: &base::BackendKey,
+        made: &backend::Copied,
+    ) -> backend::Result<()> {
+        if made.crc64.is_some() && made.crc64 == source.extent.crc64 {
+            return Ok(());
+        }
+        let tag = made.etag.as_ref().filter(|tag| tag.as_md5().is_some());
+        if tag.is_some() && tag == source.copy.etag.as_ref() {
+            return Ok(());
+        }
+        let member = &source.member;
+        let wrong = || backend::Error::new(Kind::Corrupt, Effect::Unknown, member.name(), "copy");
+        let Some(expected) = source.extent.crc64 else {
+            let head = member.backend().head(key, made.version.as_deref()).await?;
+            return match head.size == source.extent.blob_size {
+                true => Ok(()),
+                false => Err(wrong()),
+            };
+        };
+        let fetched = member
+            .backend()
+            .get(key, made.version.as_deref(), None)
+            .await?;
+        let mut body = fetched.body;
+        let mut sum = base::Crc64Hasher::new();
+        while let Some(piece) = body.next().await {
+            sum.update(&piece?);
+        }
+        match sum.sum() == expected {
+            true => Ok(()),
+            false => Err(wrong()),
+        }
+    }
+
+    async fn copy_streamed(&self, put: PutRequest, plan: ReadPlan) -> Result<Copied> {
+        let size = plan.object.size;
+        let source_checksum = plan.object.checksum;
+        let body = self.stream_of(&plan, ByteRange::whole(size)).await?;
+        let write = WritePlan::draw(self, put, Role::Whole);
+        let mut attempts = PutAttempts::new(self, Arc::clone(&write), size);
+        let mut delivery = send(body, self.send_options(), &mut attempts).await?;
+        self.report_failover("CopyObject", &delivery);
+        delivery.digests.checksum = source_checksum;
+        // What was uploaded in parts keeps its tag: clients compare it with the source's.
+        if plan.object.etag.as_md5().is_none() {
+            delivery.etag = plan.object.etag;
+        }
+        let written = self.commit(&write, size, delivery).await?;
+        Ok(Copied {
+            version: written.version,
+            etag: written.etag,
+            last_modified: written.last_modified,
+            checksum: written.checksum,
+        })
+    }
+
+    /// The bytes of a planned object as a body to be written elsewhere.
+    pub(crate) async fn stream_of(&self, plan: &ReadPlan, range: ByteRange) -> Result<Incoming> {
+        let body = self.open(plan, range).await?;
+        let stream = body.map(|piece| {
+            piece.map_err(|error| {
+                tracing::warn!(error = %base::report(&error), "copy source failed");
+                BodyError::Short
+            })
+        });
+        let stream = Box::pin(stream);
+        Ok(Incoming {
+            length: range.length,
+            stream,
+            declared: Declared::default(),
+        })
+    }
+}
+
+struct NativeSource {
+    member: Arc<Member>,
+    copy: CopyRow,
+    extent: PlannedExtent,
+}
+
+fn copied(version: &NewVersion) -> Copied {
+    Copied {
+        version: version.version,
+        etag: version.etag.clone(),
+        last_modified: version.last_modified,
+        checksum: version.checksum,
+    }
+}

@@ -1,0 +1,141 @@
+//! What can go wrong with a verb, as the client or the operator can act on it.
+
+use std::fmt;
+
+use base::{BackendName, ByteSize, ETag, Timestamp};
+
+use crate::BodyError;
+
+/// `Result` with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Backends that were tried, with what each said.
+#[derive(Debug, Default)]
+pub struct Tried(pub Vec<(BackendName, backend::Error)>);
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (name, error)) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{name}: {}", base::report(error))?;
+        }
+        Ok(())
+    }
+}
+
+/// A verb that failed. The list is closed: the front renders it in one exhaustive match.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key has no current version.
+    #[error("the key does not exist")]
+    NoSuchKey,
+    /// The upload does not exist, or is not this bucket's and key's.
+    #[error("the upload does not exist")]
+    NoSuchUpload,
+    /// A condition of the request does not hold.
+    #[error("a precondition does not hold")]
+    PreconditionFailed,
+    /// The client's copy is current.
+    #[error("not modified")]
+    NotModified {
+        /// The current entity tag.
+        etag: ETag,
+        /// When the current version was written.
+        last_modified: Timestamp,
+    },
+    /// The range, or the part number of a read, lies outside the object.
+    #[error("the range lies outside the object's {size} bytes")]
+    InvalidRange {
+        /// Size of the object in bytes.
+        size: u64,
+    },
+    /// A part number of a read that the object does not have.
+    #[error("the object has no such part")]
+    NoSuchPart,
+    /// A listed part was never uploaded, or its entity tag or checksum differs.
+    #[error("part {number} is missing, or is not the one that was uploaded")]
+    InvalidPart {
+        /// Which.
+        number: u32,
+    },
+    /// The listed parts are not in ascending order.
+    #[error("the parts are not in ascending order")]
+    InvalidPartOrder,
+    /// A part other than the last is below the minimum.
+    #[error(
+        "part {number} has {size} bytes, the minimum is {}",
+        crate::PART_BYTES_MIN
+    )]
+    PartTooSmall {
+        /// Which.
+        number: u32,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The body, or the assembled object, is larger than allowed.
+    #[error("larger than the limit of {limit}")]
+    TooLarge {
+        /// The limit.
+        limit: ByteSize,
+    },
+    /// The client's body ended badly.
+    #[error("the body was refused")]
+    Body(#[source] BodyError),
+    /// The bytes do not match a digest that the client declared.
+    #[error("the body does not match the declared {digest}")]
+    BadDigest {
+        /// Which, for example `Content-MD5`.
+        digest: &'static str,
+    },
+    /// The declared SHA-256 of the payload differs from the body's.
+    #[error("the body does not match x-amz-content-sha256")]
+    PayloadMismatch,
+    /// A trailer that was announced is missing or no valid value.
+    #[error("the announced trailer is missing or malformed")]
+    BadTrailer,
+    /// A checksum algorithm that the upload did not announce.
+    #[error("the checksum does not fit what the upload announced")]
+    ChecksumMismatch,
+    /// No backend has room for so many bytes.
+    #[error("no backend has room for {wanted}")]
+    NoRoom {
+        /// How many bytes.
+        wanted: ByteSize,
+    },
+    /// The bucket has as many open uploads as it may have.
+    #[error("too many open multipart uploads")]
+    TooManyUploads,
+    /// Another request is completing, aborting or rewriting the same thing.
+    #[error("a conflicting operation is in progress")]
+    Conflict,
+    /// No backend could take the bytes; a later attempt may succeed.
+    #[error("no backend could take the bytes: {tried}")]
+    WriteUnavailable {
+        /// What was tried.
+        tried: Tried,
+    },
+    /// No copy could be read; a later attempt may succeed.
+    #[error("no copy could be read: {tried}")]
+    ReadUnavailable {
+        /// What was tried.
+        tried: Tried,
+    },
+    /// A write waited for longer than allowed for what it needs.
+    #[error("timed out waiting for {what}")]
+    TimedOut {
+        /// For what.
+        what: &'static str,
+    },
+    /// The catalogue failed.
+    #[error("the catalogue failed")]
+    Catalogue(#[source] metastore::Error),
+}
+
+impl From<metastore::Error> for Error {
+    fn from(error: metastore::Error) -> Self {
+        match error {
+            metastore::Error::NoRoom { wanted } => Self::NoRoom { wanted },
+            other => Self::Catalogue(other),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! ListObjects: from the catalogue alone.
+
+use metastore::model::{ListQuery, Listing};
+
+use crate::{Engine, Result};
+
+impl Engine {
+    /// One page of keys and common prefixes.
+    pub fn list(&self, query: &ListQuery) -> Result<Listing> {
+        Ok(self.inner.store.list(query)?)
+    }
+}

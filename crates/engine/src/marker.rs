@@ -1,0 +1,188 @@
+//! The marker `.s3o/backend`: how a backend tells whose it is.
+
+use base::BackendName;
+use metastore::model::{BackendRow, Catalogue};
+use uuid::Uuid;
+
+/// What the marker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) catalogue: Uuid,
+    pub(crate) incarnation: Uuid,
+    pub(crate) backend: BackendName,
+    pub(crate) mark: u64,
+}
+
+/// What a look at the marker means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// There is none, and there never was: this is the first use.
+    First,
+    /// It is ours and not newer than the catalogue.
+    Ours,
+    /// There is none although there was one.
+    Missing,
+    /// It names another catalogue or another backend.
+    Foreign {
+        /// Whose.
+        found: String,
+    },
+    /// It was written by a newer state of this catalogue, or by another incarnation of it: this
+    /// catalogue was restored.
+    Newer {
+        /// What it says.
+        found: String,
+    },
+}
+
+impl Mark {
+    pub(crate) fn to_text(&self) -> String {
+        format!(
+            "s3-orchestrator backend marker 1\ncatalogue {}\nincarnation {}\nbackend {}\nmark {}\n",
+            self.catalogue, self.incarnation, self.backend, self.mark
+        )
+    }
+
+    pub(crate) fn parse(content: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(content).ok()?;
+        let mut lines = text.lines();
+        if lines.next()? != "s3-orchestrator backend marker 1" {
+            return None;
+        }
+        let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
+        Some(Self {
+            catalogue: Uuid::parse_str(field("catalogue")?).ok()?,
+            incarnation: Uuid::parse_str(field("incarnation")?).ok()?,
+            backend: field("backend")?.parse().ok()?,
+            mark: field("mark")?.parse().ok()?,
+        })
+    }
+
+    /// Compares what a backend carries with what the catalogue knows.
+    pub(crate) fn judge(
+        content: Option<&[u8]>,
+        catalogue: &Catalogue,
+        row: &BackendRow,
+    ) -> Finding {
+        let Some(content) = content else {
+            return match expected(row) {
+                true => Finding::Missing,
+                false => Finding::First,
+            };
+        };
+        let Some(found) = Self::parse(content) else {
+            return Finding::Foreign {
+                found: "something that is not ours".to_owned(),
+            };
+        };
+        if found.catalogue != catalogue.uuid {
+            return Finding::Foreign {
+                found: format!("catalogue {}", found.catalogue),
+            };
+        }
+        if found.backend != row.name {
+            return Finding::Foreign {
+                found: format!("backend {}", found.backend),
+            };
+        }
+        if found.mark > row.mark || found.incarnation != catalogue.incarnation {
+            let found = format!("mark {} of incarnation {}", found.mark, found.incarnation);
+            return Finding::Newer { found };
+        }
+        Finding::Ours
+    }
+}
+
+/// The mark of the first use.
+const FIRST_MARK: u64 = 1;
+
+/// Whether the backend must carry a marker. A process that dies between its first mark's row and the
+/// marker itself leaves a row with the first mark and nothing else that names the backend.
+pub(crate) const fn expected(row: &BackendRow) -> bool {
+    row.mark > FIRST_MARK || row.rows > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use metastore::model::{BackendId, BackendState};
+
+    use super::*;
+
+    #[test]
+    fn a_marker_is_judged_by_whose_it_is_and_how_new() {
+        let catalogue = Catalogue {
+            uuid: Uuid::from_u128(1),
+            incarnation: Uuid::from_u128(2),
+            recovery: None,
+        };
+        let row = BackendRow {
+            id: BackendId(1),
+            name: "disk".parse().unwrap(),
+            state: BackendState::Active,
+            marked: true,
+            mark: 5,
+            capabilities: None,
+            rows: 0,
+        };
+        let mark = Mark {
+            catalogue: catalogue.uuid,
+            incarnation: catalogue.incarnation,
+            backend: row.name.clone(),
+            mark: 5,
+        };
+        let judge = |mark: &Mark| Mark::judge(Some(mark.to_text().as_bytes()), &catalogue, &row);
+        assert_eq!(Mark::parse(mark.to_text().as_bytes()), Some(mark.clone()));
+        assert_eq!(judge(&mark), Finding::Ours);
+        assert_eq!(
+            judge(&Mark {
+                mark: 4,
+                ..mark.clone()
+            }),
+            Finding::Ours
+        );
+        let newer = Mark {
+            mark: 6,
+            ..mark.clone()
+        };
+        assert!(matches!(judge(&newer), Finding::Newer { .. }));
+        let other = Mark {
+            incarnation: Uuid::from_u128(9),
+            mark: 1,
+            ..mark.clone()
+        };
+        assert!(matches!(judge(&other), Finding::Newer { .. }));
+        let foreign = Mark {
+            catalogue: Uuid::from_u128(9),
+            ..mark.clone()
+        };
+        assert!(matches!(judge(&foreign), Finding::Foreign { .. }));
+        let renamed = Mark {
+            backend: "other".parse().unwrap(),
+            ..mark
+        };
+        assert!(matches!(judge(&renamed), Finding::Foreign { .. }));
+        assert!(matches!(
+            Mark::judge(Some(b"?"), &catalogue, &row),
+            Finding::Foreign { .. }
+        ));
+        assert_eq!(Mark::judge(None, &catalogue, &row), Finding::Missing);
+        let judge = |mark, rows| {
+            Mark::judge(
+                None,
+                &catalogue,
+                &BackendRow {
+                    mark,
+                    rows,
+                    ..row.clone()
+                },
+            )
+        };
+        assert_eq!(judge(0, 0), Finding::First);
+        assert_eq!(
+            judge(1, 0),
+            Finding::First,
+            "the first mark may not have reached the backend"
+        );
+        assert_eq!(judge(1, 1), Finding::Missing);
+    }
+}

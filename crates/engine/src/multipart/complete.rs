@@ -1,0 +1,602 @@
+//! CompleteMultipartUpload: freeze the list, one call per leg, one commit.
+//!
+//! Every step is durable before the next, and each can be repeated: a Complete that was interrupted
+//! is taken up again by the client's retry or by the multipart worker. A call whose outcome is
+//! unknown is settled by a look at the leg's key.
+
+use std::sync::Arc;
+
+use backend::{Kind, ObjectBackend as _, PartFact};
+use base::{
+    ByteSize, Checksum, ChecksumAlgorithm, ChecksumKind, CopyId, Crc64, ETag, Md5Hasher, ObjectKey,
+    Precondition, UploadId, VersionId, composite, full_object,
+};
+use futures_util::stream::StreamExt;
+use metastore::model::{
+    BucketId, Completion, Content, Extent, Freeze, Leg, LegState, NewBlob, NewCopy, NewVersion,
+    ObjectPart, PartRow, StoredChecksum, UploadRecord, UploadState, Verdict,
+};
+use parking_lot::Mutex;
+
+use super::accept;
+use crate::fleet::Member;
+use crate::observe::{Event, Outcome};
+use crate::put::Written;
+use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
+
+/// A part as the client names it.
+#[derive(Debug, Clone)]
+pub struct CompletedPart {
+    /// Its number.
+    pub number: u32,
+    /// Its entity tag.
+    pub etag: ETag,
+    /// Its checksum, where the client gives it.
+    pub checksum: Option<Checksum>,
+}
+
+/// An upload to complete.
+#[derive(Debug, Clone)]
+pub struct CompleteRequest {
+    /// Bucket of the upload.
+    pub bucket: BucketId,
+    /// Key of the upload.
+    pub key: ObjectKey,
+    /// The upload.
+    pub upload: UploadId,
+    /// Its parts; at least one.
+    pub parts: Vec<CompletedPart>,
+    /// The checksum that the client expects of the object.
+    pub checksum: Option<Checksum>,
+    /// The size in bytes that the client expects of the object.
+    pub size: Option<u64>,
+    /// What must hold of the version that it replaces.
+    pub precondition: Precondition,
+}
+
+/// Uploads whose Complete runs in this process.
+#[derive(Clone, Default)]
+pub(crate) struct Completing(Arc<Mutex<Vec<UploadId>>>);
+
+struct CompletingGuard(Completing, UploadId);
+
+impl Completing {
+    fn begin(&self, upload: UploadId) -> Option<CompletingGuard> {
+        let mut running = self.0.lock();
+        if running.contains(&upload) {
+            return None;
+        }
+        running.push(upload);
+        Some(CompletingGuard(self.clone(), upload))
+    }
+}
+
+impl Drop for CompletingGuard {
+    fn drop(&mut self) {
+        self.0.0.lock().retain(|upload| *upload != self.1);
+    }
+}
+
+/// The object that a list of parts makes.
+struct Assembly {
+    parts: Vec<PartRow>,
+    size: u64,
+    etag: ETag,
+    checksum: Option<StoredChecksum>,
+}
+
+impl Engine {
+    /// Makes an object of the parts of an upload.
+    ///
+    /// Idempotent: the answer to a completed upload is repeated for a day.
+    pub async fn complete_upload(&self, request: CompleteRequest) -> Result<Written> {
+        let began = tokio::time::Instant::now();
+        let result = self.complete_unobserved(request).await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Error,
+        };
+        let operation = "CompleteMultipartUpload";
+        self.observe(Event::Verb {
+            operation,
+            backend: None,
+            outcome,
+            took: began.elapsed(),
+        });
+        result
+    }
+
+    async fn complete_unobserved(&self, request: CompleteRequest) -> Result<Written> {
+        let inner = &self.inner;
+        let _running = inner
+            .completing
+            .begin(request.upload)
+            .ok_or(Error::Conflict)?;
+        let record = inner
+            .store
+            .upload(request.bucket, &request.key, request.upload)?;
+        let record = record.ok_or(Error::NoSuchUpload)?;
+        let stored = inner.store.parts(request.upload, 0, PART_NUMBER_MAX)?;
+        match &record.state {
+            UploadState::Completed {
+                version,
+                etag,
+                checksum,
+            } => {
+                return self.completed_before(&record, *version, etag, *checksum);
+            }
+            UploadState::Completing { parts: frozen, .. } => {
+                let listed = request.parts.iter().map(|part| part.number);
+                if !listed.eq(frozen.iter().map(|(number, _)| *number)) {
+                    return Err(Error::Conflict);
+                }
+                return self.assemble(&record).await;
+            }
+            UploadState::Open => {}
+        }
+        let part_size_min = inner.settings.part_size_min;
+        let assembly = check_list(&record, stored, &request, part_size_min)?;
+        if request.precondition != Precondition::None {
+            let current = inner.store.object(request.bucket, &request.key)?;
+            if !request
+                .precondition
+                .holds(current.as_ref().map(|object| &object.etag))
+            {
+                return Err(Error::PreconditionFailed);
+            }
+        }
+        self.freeze(&request, &assembly).await?;
+        let record = inner
+            .store
+            .upload(request.bucket, &request.key, request.upload)?;
+        self.assemble(&record.ok_or(Error::NoSuchUpload)?).await
+    }
+
+    fn completed_before(
+        &self,
+        record: &UploadRecord,
+        version: VersionId,
+        etag: &ETag,
+        checksum: Option<StoredChecksum>,
+    ) -> Result<Written> {
+        let current = self.inner.store.object(record.bucket, &record.key)?;
+        let same = current.filter(|object| object.version == version);
+        let (size, last_modified) = same.map_or((0, self.inner.clock.now()), |object| {
+            (object.size, object.last_modified)
+        });
+        Ok(Written {
+            version,
+            etag: etag.clone(),
+            checksum,
+            size,
+            last_modified,
+        })
+    }
+
+    async fn freeze(&self, request: &CompleteRequest, assembly: &Assembly) -> Result<()> {
+        let store = &self.inner.store;
+        let list: Vec<(u32, CopyId)> = assembly
+            .parts
+            .iter()
+            .map(|part| (part.number, part.attempt))
+            .collect();
+        loop {
+            let frozen = store.freeze(request.upload, list.clone(), request.precondition.clone());
+            match frozen.await? {
+                Freeze::Frozen => return Ok(()),
+                Freeze::PartChanged { number } => return Err(Error::InvalidPart { number }),
+                Freeze::NoSuchUpload => return Err(Error::NoSuchUpload),
+                Freeze::NotOpen => return Err(Error::Conflict),
+                Freeze::Busy => {
+                    let ended = store.claims_ended(request.upload);
+                    let limit = self.inner.settings.backend_timeout;
+                    if tokio::time::timeout(limit, ended).await.is_err() {
+                        return Err(Error::TimedOut {
+                            what: "parts that are still being written",
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes up the Completes that were interrupted; called by the multipart worker.
+    pub(crate) async fn resume_completes(&self, max: u32) -> Result<u64> {
+        let mut done = 0;
+        for record in self.inner.store.completing_uploads(max)? {
+            let Some(_running) = self.inner.completing.begin(record.upload) else {
+                continue;
+            };
+            match self.assemble(&record).await {
+                Ok(_) => done += 1,
+                Err(error) => {
+                    let error = base::report(&error);
+                    tracing::warn!(upload = %record.upload, %error, "complete not taken up");
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// From the frozen list to the object.
+    async fn assemble(&self, record: &UploadRecord) -> Result<Written> {
+        let UploadState::Completing {
+            parts: frozen,
+            precondition,
+        } = &record.state
+        else {
+            return Err(Error::Conflict);
+        };
+        let stored = self.inner.store.parts(record.upload, 0, PART_NUMBER_MAX)?;
+        let parts = frozen
+            .iter()
+            .map(|(number, attempt)| {
+                let found = stored.iter().find(|part| part.attempt == *attempt);
+                found.cloned().ok_or(Error::InvalidPart { number: *number })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let assembly = assemble_parts(record, parts)?;
+        let mut blobs = Vec::new();
+        for leg in &record.legs {
+            let parts: Vec<&PartRow> = assembly
+                .parts
+                .iter()
+                .filter(|part| part.leg == leg.copy)
+                .collect();
+            if parts.is_empty() {
+                continue;
+            }
+            let size = parts.iter().map(|part| part.size).sum();
+            let copy = self.complete_leg(record, leg, &parts).await?;
+            blobs.push(NewBlob {
+                blob: leg.blob,
+                size,
+                crc64: sum_of(&parts),
+                copies: vec![copy],
+            });
+        }
+        let version = NewVersion {
+            bucket: record.bucket,
+            key: record.key.clone(),
+            version: super::draw_version(self),
+            size: assembly.size,
+            etag: assembly.etag.clone(),
+            last_modified: self.inner.clock.now(),
+            headers: record.headers.clone(),
+            checksum: assembly.checksum,
+            parts: assembly.parts.iter().map(object_part).collect(),
+            content: Content::Written {
+                blobs,
+                extents: extents(record, &assembly.parts),
+            },
+            precondition: precondition.clone(),
+        };
+        let written = Written {
+            version: version.version,
+            etag: assembly.etag,
+            checksum: assembly.checksum,
+            size: assembly.size,
+            last_modified: version.last_modified,
+        };
+        let completion = Completion {
+            upload: record.upload,
+            version,
+        };
+        let verdict = self.inner.store.complete_upload(completion).await?;
+        self.inner.bells.settle();
+        let refusal = match verdict {
+            Verdict::Committed { .. } => return Ok(written),
+            Verdict::PreconditionFailed => Error::PreconditionFailed,
+            Verdict::Absent => Error::NoSuchKey,
+            Verdict::IntentGone | Verdict::Changed => Error::Conflict,
+        };
+        // The upload can still be completed under another condition, or aborted.
+        accept(self.inner.store.thaw(record.upload, None).await?)?;
+        Err(refusal)
+    }
+
+    /// Has the backend of one leg assemble its object, once.
+    async fn complete_leg(
+        &self,
+        record: &UploadRecord,
+        leg: &Leg,
+        parts: &[&PartRow],
+    ) -> Result<NewCopy> {
+        let size: u64 = parts.iter().map(|part| part.size).sum();
+        let id = match &leg.state {
+            LegState::Completed { copy, size: done } if *done == size => return Ok(copy.clone()),
+            LegState::Open { upload } => upload,
+            LegState::Completed { .. } | LegState::Creating => {
+                return self.leg_missing(record, leg, parts).await;
+            }
+        };
+        let Some(member) = self.inner.fleet.member(leg.backend) else {
+            return Err(Error::WriteUnavailable {
+                tried: Tried::default(),
+            });
+        };
+        let facts: Vec<PartFact> = parts.iter().map(|part| fact(part)).collect();
+        let completed = member.backend().complete_upload(&leg.key, id, &facts).await;
+        let copy = match completed {
+            Ok(stored) => {
+                let expected = tag_of(parts);
+                let copy = NewCopy {
+                    copy: leg.copy,
+                    etag: stored.etag,
+                    version: stored.version,
+                    crc64: stored.crc64,
+                };
+                let proven = copy.etag.as_ref() == Some(&expected)
+                    || (copy.crc64.is_some() && copy.crc64 == sum_of(parts));
+                match proven {
+                    true => Some(copy),
+                    false => self.look_at_leg(member, leg, size).await?,
+                }
+            }
+            Err(error) => match error.kind {
+                Kind::InvalidPart | Kind::Rejected | Kind::Unsupported => None,
+                Kind::NoSuchUpload
+                | Kind::NotFound
+                | Kind::TimedOut
+                | Kind::Unavailable
+                | Kind::Throttled
+                | Kind::Precondition
+                | Kind::Range
+                | Kind::Full
+                | Kind::Corrupt
+                | Kind::PayloadCut
+                | Kind::Denied => {
+                    let gone = error.kind == Kind::NoSuchUpload;
+                    match self.look_at_leg(member, leg, size).await? {
+                        None if !gone => {
+                            let tried = Tried(vec![(member.name().clone(), error)]);
+                            return Err(Error::WriteUnavailable { tried });
+                        }
+                        found => found,
+                    }
+                }
+            },
+        };
+        let Some(copy) = copy else {
+            return self.leg_missing(record, leg, parts).await;
+        };
+        self.prove_leg(member, leg, &copy, parts).await?;
+        let verdict = self
+            .inner
+            .store
+            .complete_leg(record.upload, leg.copy, copy.clone(), size)
+            .await?;
+        accept(verdict)?;
+        Ok(copy)
+    }
+
+    /// The leg's object, if it is there with the right size.
+    async fn look_at_leg(&self, member: &Member, leg: &Leg, size: u64) -> Result<Option<NewCopy>> {
+        match member.backend().head(&leg.key, None).await {
+            Ok(head) if head.size == size => Ok(Some(NewCopy {
+                copy: leg.copy,
+                etag: head.etag,
+                version: head.version,
+                crc64: head.crc64,
+            })),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(Error::WriteUnavailable {
+                tried: Tried(vec![(member.name().clone(), error)]),
+            }),
+        }
+    }
+
+    /// Parts that no backend vouched for are proven by reading the object back.
+    async fn prove_leg(
+        &self,
+        member: &Member,
+        leg: &Leg,
+        copy: &NewCopy,
+        parts: &[&PartRow],
+    ) -> Result<()> {
+        let vouched = |part: &&PartRow| {
+            part.crc64.is_none()
+                || part.backend_etag == part.etag
+                || part.backend_crc64 == part.crc64
+        };
+        let Some(expected) = sum_of(parts) else {
+            return Ok(());
+        };
+        if parts.iter().all(vouched) || copy.crc64 == Some(expected) {
+            return Ok(());
+        }
+        let failed = |error: backend::Error| Error::WriteUnavailable {
+            tried: Tried(vec![(member.name().clone(), error)]),
+        };
+        let fetched = member
+            .backend()
+            .get(&leg.key, copy.version.as_deref(), None)
+            .await;
+        let mut body = fetched.map_err(failed)?.body;
+        let mut sum = base::Crc64Hasher::new();
+        while let Some(piece) = body.next().await {
+            sum.update(&piece.map_err(failed)?);
+        }
+        match sum.sum() == expected {
+            true => Ok(()),
+            false => {
+                let effect = backend::Effect::Unknown;
+                let wrong = backend::Error::new(Kind::Corrupt, effect, member.name(), "complete");
+                Err(failed(
+                    wrong.with_message("the assembled bytes are not the bytes sent"),
+                ))
+            }
+        }
+    }
+
+    /// A leg that cannot be assembled: the upload takes parts again, this leg's are missing.
+    async fn leg_missing<T>(
+        &self,
+        record: &UploadRecord,
+        leg: &Leg,
+        parts: &[&PartRow],
+    ) -> Result<T> {
+        accept(self.inner.store.thaw(record.upload, Some(leg.copy)).await?)?;
+        Err(Error::InvalidPart {
+            number: parts.first().map_or(1, |part| part.number),
+        })
+    }
+}
+
+/// Compares the client's list with the parts that are there.
+fn check_list(
+    record: &UploadRecord,
+    stored: Vec<PartRow>,
+    request: &CompleteRequest,
+    part_size_min: ByteSize,
+) -> Result<Assembly> {
+    if request
+        .parts
+        .windows(2)
+        .any(|pair| pair[0].number >= pair[1].number)
+    {
+        return Err(Error::InvalidPartOrder);
+    }
+    let mut parts = Vec::with_capacity(request.parts.len());
+    for listed in &request.parts {
+        let number = listed.number;
+        let place = stored.binary_search_by_key(&number, |part| part.number);
+        let part = place
+            .map_err(|_| Error::InvalidPart { number })
+            .map(|place| &stored[place])?;
+        let checksum = listed.checksum.is_none() || listed.checksum == part.checksum;
+        if part.etag != listed.etag || !checksum {
+            return Err(Error::InvalidPart { number });
+        }
+        parts.push(part.clone());
+    }
+    let last = parts.len().saturating_sub(1);
+    if let Some(part) = parts[..last]
+        .iter()
+        .find(|part| part.size < part_size_min.0)
+    {
+        return Err(Error::PartTooSmall {
+            number: part.number,
+            size: part.size,
+        });
+    }
+    let assembly = assemble_parts(record, parts)?;
+    if request.size.is_some_and(|size| size != assembly.size) {
+        return Err(Error::BadDigest {
+            digest: "x-amz-mp-object-size",
+        });
+    }
+    if let Some(expected) = &request.checksum {
+        let found = assembly.checksum.map(|stored| stored.checksum);
+        if found
+            .is_some_and(|found| found.algorithm() == expected.algorithm() && found != *expected)
+        {
+            return Err(Error::BadDigest {
+                digest: expected.algorithm().header(),
+            });
+        }
+    }
+    Ok(assembly)
+}
+
+fn assemble_parts(record: &UploadRecord, parts: Vec<PartRow>) -> Result<Assembly> {
+    let mut md5 = Md5Hasher::new();
+    for part in &parts {
+        let tag = part.etag.as_md5().ok_or(Error::InvalidPart {
+            number: part.number,
+        })?;
+        md5.update(&tag.0);
+    }
+    let etag = ETag::of_parts(md5.finish(), parts.len());
+    let size = parts.iter().map(|part| part.size).sum();
+    let checksum = record
+        .checksum
+        .and_then(|(algorithm, kind)| checksum_of(algorithm, kind, &parts));
+    Ok(Assembly {
+        parts,
+        size,
+        etag,
+        checksum,
+    })
+}
+
+fn checksum_of(
+    algorithm: ChecksumAlgorithm,
+    kind: ChecksumKind,
+    parts: &[PartRow],
+) -> Option<StoredChecksum> {
+    let sums: Vec<&Checksum> = parts
+        .iter()
+        .map(|part| part.checksum.as_ref())
+        .collect::<Option<_>>()?;
+    let checksum = match kind {
+        ChecksumKind::Composite => composite(algorithm, sums),
+        ChecksumKind::FullObject => full_object(
+            algorithm,
+            sums.into_iter().zip(parts.iter().map(|part| part.size)),
+        )?,
+    };
+    Some(StoredChecksum { checksum, kind })
+}
+
+/// Our sum over the parts of a leg, where it is known of each.
+fn sum_of(parts: &[&PartRow]) -> Option<Crc64> {
+    parts.iter().try_fold(Crc64::EMPTY, |sum, part| {
+        Some(sum.then(part.crc64?, part.size))
+    })
+}
+
+/// The entity tag that S3 gives the object that a backend assembles of these parts.
+fn tag_of(parts: &[&PartRow]) -> ETag {
+    let mut md5 = Md5Hasher::new();
+    for part in parts {
+        if let Some(tag) = part.backend_etag.as_md5() {
+            md5.update(&tag.0);
+        }
+    }
+    ETag::of_parts(md5.finish(), parts.len())
+}
+
+fn fact(part: &PartRow) -> PartFact {
+    PartFact {
+        number: part.number,
+        etag: part.backend_etag.clone(),
+        crc64: part.backend_crc64,
+    }
+}
+
+fn object_part(part: &PartRow) -> ObjectPart {
+    ObjectPart {
+        number: part.number,
+        size: part.size,
+        checksum: part.checksum,
+    }
+}
+
+/// The object in order: runs of parts that lie side by side in one leg become one extent.
+fn extents(record: &UploadRecord, parts: &[PartRow]) -> Vec<Extent> {
+    let mut ends: Vec<(CopyId, u64)> = record.legs.iter().map(|leg| (leg.copy, 0)).collect();
+    let mut extents: Vec<Extent> = Vec::new();
+    for part in parts {
+        let Some(leg) = record.legs.iter().find(|leg| leg.copy == part.leg) else {
+            continue;
+        };
+        let Some((_, end)) = ends.iter_mut().find(|(copy, _)| *copy == part.leg) else {
+            continue;
+        };
+        let (offset, length) = (*end, part.size);
+        *end += length;
+        match extents.last_mut() {
+            Some(last) if last.blob == leg.blob && last.offset + last.length == offset => {
+                last.length += length;
+            }
+            _ => extents.push(Extent {
+                blob: leg.blob,
+                offset,
+                length,
+            }),
+        }
+    }
+    extents
+}

@@ -1,0 +1,230 @@
+//! Multipart uploads, native on the backends.
+//!
+//! An upload has legs: one backend upload each, that becomes one blob. It begins with one leg; when
+//! that leg's backend can take no more, later parts go to another leg elsewhere, and the object
+//! becomes an ordered list of extents. Complete moves no byte: one call per leg, one commit.
+
+mod complete;
+mod copy_part;
+mod part;
+
+use std::sync::Arc;
+
+use backend::ObjectBackend as _;
+use base::{
+    BlobId, ChecksumAlgorithm, ChecksumKind, CopyId, ObjectHeaders, ObjectKey, Precondition,
+    UploadId, VersionId,
+};
+use metastore::model::{
+    BucketId, LegState, NewLeg, NewUpload, PartRow, UploadListing, UploadQuery, UploadRecord,
+    UploadVerdict,
+};
+
+pub(crate) use complete::Completing;
+pub use complete::{CompleteRequest, CompletedPart};
+pub use copy_part::PartCopyRequest;
+pub use part::{PartRequest, UploadedPart};
+
+use crate::fleet::Member;
+use crate::keys::Role;
+use crate::put::{PutRequest, WritePlan};
+use crate::{Engine, Error, Result, Tried};
+
+/// A page of open uploads.
+pub type Uploads = UploadListing;
+
+/// An upload to begin.
+#[derive(Debug, Clone)]
+pub struct CreateUpload {
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its key.
+    pub key: ObjectKey,
+    /// Headers of the future object.
+    pub headers: ObjectHeaders,
+    /// The checksum that the parts and the object will have.
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+}
+
+impl Engine {
+    /// Begins an upload.
+    pub async fn create_upload(&self, request: CreateUpload) -> Result<UploadId> {
+        let inner = &self.inner;
+        let upload = UploadId::draw(&inner.ids);
+        let plan = self.leg_plan(request.bucket, &request.key, &request.headers);
+        let open_max = inner
+            .buckets
+            .iter()
+            .zip(&inner.settings.buckets)
+            .find(|(bucket, _)| bucket.id == request.bucket)
+            .and_then(|(_, (_, max))| *max);
+        let mut tried = Tried::default();
+        let mut begun = false;
+        for member in inner.fleet.choose(&inner.store, 0)? {
+            let leg = draw_leg(self, &plan, &member);
+            let verdict = match begun {
+                false => {
+                    let row = NewUpload {
+                        upload,
+                        bucket: request.bucket,
+                        key: request.key.clone(),
+                        headers: request.headers.clone(),
+                        checksum: request.checksum,
+                        created: inner.clock.now(),
+                        leg: leg.clone(),
+                        open_max,
+                    };
+                    inner.store.create_upload(row).await?
+                }
+                true => inner.store.add_leg(upload, leg.clone()).await?,
+            };
+            accept(verdict)?;
+            begun = true;
+            match self.begin_leg(upload, &plan, &member, &leg).await? {
+                Ok(_) => return Ok(upload),
+                Err(error) => tried.0.push((member.name().clone(), error)),
+            }
+        }
+        // Nothing was handed out, so nobody else will end it.
+        inner
+            .store
+            .abort_upload(request.bucket, &request.key, upload)
+            .await?;
+        inner.bells.settle();
+        Err(Error::WriteUnavailable { tried })
+    }
+
+    /// Ends an open upload and frees its parts.
+    pub async fn abort_upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        upload: UploadId,
+    ) -> Result<()> {
+        let verdict = self.inner.store.abort_upload(bucket, key, upload).await?;
+        self.inner.bells.settle();
+        accept(verdict)
+    }
+
+    /// A page of the parts of an open upload, and whether more follow.
+    pub fn list_parts(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        upload: UploadId,
+        after: u32,
+        max: u32,
+    ) -> Result<(UploadRecord, Vec<PartRow>, bool)> {
+        let record = self.open_upload(bucket, key, upload)?;
+        let mut parts = self
+            .inner
+            .store
+            .parts(upload, after, max.saturating_add(1))?;
+        let truncated = parts.len() > usize::try_from(max).unwrap_or(usize::MAX);
+        if truncated {
+            parts.pop();
+        }
+        Ok((record, parts, truncated))
+    }
+
+    /// A page of the open uploads of a bucket.
+    pub fn list_uploads(&self, query: &UploadQuery) -> Result<Uploads> {
+        Ok(self.inner.store.uploads(query)?)
+    }
+
+    /// An upload that still takes parts, or is just being completed.
+    pub(crate) fn open_upload(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        upload: UploadId,
+    ) -> Result<UploadRecord> {
+        use metastore::model::UploadState;
+        let record = self
+            .inner
+            .store
+            .upload(bucket, key, upload)?
+            .ok_or(Error::NoSuchUpload)?;
+        match record.state {
+            UploadState::Open | UploadState::Completing { .. } => Ok(record),
+            UploadState::Completed { .. } => Err(Error::NoSuchUpload),
+        }
+    }
+
+    pub(crate) fn leg_plan(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+    ) -> Arc<WritePlan> {
+        let put = PutRequest {
+            bucket,
+            key: key.clone(),
+            headers: headers.clone(),
+            precondition: Precondition::None,
+        };
+        WritePlan::draw(self, put, Role::Leg)
+    }
+
+    /// Begins the backend's upload of a leg whose row is durable. The inner error is the backend's;
+    /// the leg is then gone.
+    pub(crate) async fn begin_leg(
+        &self,
+        upload: UploadId,
+        plan: &WritePlan,
+        member: &Member,
+        leg: &NewLeg,
+    ) -> Result<backend::Result<String>> {
+        let (_, meta) = plan.place(leg.copy, leg.blob, None);
+        match member.backend().create_upload(&leg.key, &meta).await {
+            Ok(id) => {
+                let verdict = self
+                    .inner
+                    .store
+                    .open_leg(upload, leg.copy, id.clone())
+                    .await?;
+                accept(verdict)?;
+                Ok(Ok(id))
+            }
+            Err(error) => {
+                accept(self.inner.store.drop_leg(upload, leg.copy).await?)?;
+                self.inner.bells.settle();
+                Ok(Err(error))
+            }
+        }
+    }
+}
+
+pub(crate) fn draw_leg(engine: &Engine, plan: &WritePlan, member: &Member) -> NewLeg {
+    let copy = CopyId::draw(&engine.inner.ids);
+    let blob = BlobId::draw(&engine.inner.ids);
+    let (key, _) = plan.place(copy, blob, None);
+    NewLeg {
+        copy,
+        blob,
+        backend: member.id,
+        key,
+    }
+}
+
+/// The backend's id of a leg that takes parts.
+pub(crate) fn open_id(state: &LegState) -> Option<&str> {
+    match state {
+        LegState::Open { upload } => Some(upload),
+        LegState::Creating | LegState::Completed { .. } => None,
+    }
+}
+
+pub(crate) fn accept(verdict: UploadVerdict) -> Result<()> {
+    match verdict {
+        UploadVerdict::Done => Ok(()),
+        UploadVerdict::NoSuchUpload => Err(Error::NoSuchUpload),
+        UploadVerdict::Superseded => Err(Error::Conflict),
+        UploadVerdict::TooMany => Err(Error::TooManyUploads),
+    }
+}
+
+/// A version id for an object that an upload becomes.
+pub(crate) fn draw_version(engine: &Engine) -> VersionId {
+    VersionId::draw(&engine.inner.ids)
+}

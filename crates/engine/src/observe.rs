@@ -1,0 +1,92 @@
+//! Facts about what the engine did, for metrics and the audit log.
+
+use std::time::Duration;
+
+use base::BackendName;
+use metastore::model::CleanupReason;
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It worked.
+    Success,
+    /// It failed.
+    Error,
+}
+
+/// One fact. The list is closed: whoever observes matches exhaustively.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// A call to a backend ended (a body's end is another matter).
+    BackendCall {
+        /// Which backend.
+        backend: &'a BackendName,
+        /// For example `put`.
+        operation: &'static str,
+        /// How it ended.
+        outcome: Outcome,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A verb ended on a backend.
+    Verb {
+        /// For example `PutObject`.
+        operation: &'static str,
+        /// Which backend, where one was involved.
+        backend: Option<&'a BackendName>,
+        /// How it ended.
+        outcome: Outcome,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A write went to another backend after one had failed.
+    WriteFailover {
+        /// For example `PutObject`.
+        operation: &'static str,
+        /// Where it failed.
+        failed: &'a BackendName,
+        /// Where it succeeded.
+        succeeded: &'a BackendName,
+    },
+    /// Bytes were queued for deletion.
+    CleanupEnqueued {
+        /// Why.
+        reason: CleanupReason,
+    },
+    /// A queued deletion was tried.
+    CleanupProcessed {
+        /// `success`, `success_absent`, `retry` or `exhausted`.
+        status: &'static str,
+        /// Where.
+        backend: &'a BackendName,
+        /// Under which key.
+        key: &'a str,
+    },
+    /// A step of a worker ended.
+    WorkerStep {
+        /// Which worker.
+        worker: &'static str,
+        /// How it ended.
+        outcome: Outcome,
+        /// Failures in a row, this one included.
+        failures: u32,
+        /// What it did.
+        done: u64,
+    },
+    /// An upload went stale and was aborted.
+    UploadReaped,
+}
+
+/// Takes facts. Called on the data path: must be quick and must not block.
+pub trait Observer: Send + Sync {
+    /// Takes one fact.
+    fn observe(&self, event: Event<'_>);
+}
+
+/// An observer that looks away.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl Observer for Quiet {
+    fn observe(&self, _event: Event<'_>) {}
+}

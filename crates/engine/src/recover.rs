@@ -1,0 +1,241 @@
+//! `reconcile --recover`: settles what a restored catalogue no longer knows.
+//!
+//! Every backend is listed. What is unknown and carries our own label is adopted: it becomes the
+//! key's version unless the key has a later one. Everything else is reported. Nothing is deleted.
+
+use std::sync::Arc;
+
+use backend::{Head, Kind, ListRequest, MARKER_KEY, ObjectBackend as _};
+use base::{BackendKey, BackendName, Crc64Hasher, ETag, Md5Hasher, Precondition, report};
+use futures_util::stream::StreamExt;
+use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
+
+use crate::fleet::Member;
+use crate::keys::{Label, OWN_META, ParsedKey, Role, label_of, parse_backend_key};
+use crate::verify::{LocationFault, look_at_all};
+use crate::{Engine, Error, Result};
+
+/// Keys listed at a time.
+const KEYS_PER_PAGE: u32 = 1000;
+/// Unknown keys that are named in a report; the rest is counted.
+const NAMED_MAX: usize = 1000;
+
+/// What a recovery found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Keys that were listed on backends.
+    pub listed: u64,
+    /// Objects that were adopted.
+    pub adopted: u64,
+    /// Keys that carry our label but were not adopted: an older version, a leg of an upload, a
+    /// bucket that is not configured, bytes that do not match their label.
+    pub left: Vec<(BackendName, String, String)>,
+    /// Keys that are not ours.
+    pub foreign: Vec<(BackendName, String)>,
+    /// Unknown keys beyond those named above.
+    pub unnamed: u64,
+    /// Copies that the catalogue knows and the backends do not have.
+    pub missing: Vec<LocationFault>,
+    /// Backends that could not be looked at: the recovery is not complete without them.
+    pub unseen: Vec<(BackendName, String)>,
+}
+
+impl Recovered {
+    fn leave(&mut self, backend: &BackendName, key: &str, why: impl Into<String>) {
+        match self.left.len() < NAMED_MAX {
+            true => self
+                .left
+                .push((backend.clone(), key.to_owned(), why.into())),
+            false => self.unnamed += 1,
+        }
+    }
+}
+
+impl Engine {
+    /// Reconciles a restored catalogue with its backends and, if all of them could be looked at,
+    /// ends the recovery state.
+    pub async fn recover(&self) -> Result<Recovered> {
+        let inner = &self.inner;
+        let mut found = Recovered::default();
+        for member in inner.fleet.members() {
+            if let Some(reason) = member.out_of_service() {
+                found
+                    .unseen
+                    .push((member.name().clone(), reason.to_string()));
+                continue;
+            }
+            if let Err(error) = self.recover_backend(member, &mut found).await {
+                found
+                    .unseen
+                    .push((member.name().clone(), report(&error).to_string()));
+            }
+        }
+        let (_, missing) = look_at_all(&inner.store, &inner.fleet).await?;
+        found.missing = missing;
+        if found.unseen.is_empty() {
+            for member in inner.fleet.members() {
+                inner.fleet.outrun(&inner.store, member).await?;
+            }
+            inner.store.leave_recovery().await?;
+        }
+        Ok(found)
+    }
+
+    async fn recover_backend(&self, member: &Arc<Member>, found: &mut Recovered) -> Result<()> {
+        let mut after = None;
+        loop {
+            let request = ListRequest {
+                prefix: String::new(),
+                after,
+                max_keys: KEYS_PER_PAGE,
+            };
+            let page = member
+                .backend()
+                .list(&request)
+                .await
+                .map_err(|e| unseen(member, e))?;
+            for listed in &page.objects {
+                found.listed += 1;
+                self.recover_key(member, &listed.key, found).await?;
+            }
+            match page.objects.last() {
+                Some(last) if page.truncated => after = Some(last.key.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn recover_key(
+        &self,
+        member: &Arc<Member>,
+        key: &str,
+        found: &mut Recovered,
+    ) -> Result<()> {
+        let store = &self.inner.store;
+        if key == MARKER_KEY || store.known_key(member.id, key)? != Known::No {
+            return Ok(());
+        }
+        let (Some(parsed), Some(place)) = (parse_backend_key(key), BackendKey::new(key)) else {
+            match found.foreign.len() < NAMED_MAX {
+                true => found.foreign.push((member.name().clone(), key.to_owned())),
+                false => found.unnamed += 1,
+            }
+            return Ok(());
+        };
+        let head = match member.backend().head(&place, None).await {
+            Ok(head) => head,
+            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            Err(error) => return Err(unseen(member, error)),
+        };
+        let Some(label) = label_of(&head.headers) else {
+            found.leave(member.name(), key, "it carries no label of ours");
+            return Ok(());
+        };
+        if label.catalogue != store.catalogue().uuid {
+            found.leave(
+                member.name(),
+                key,
+                format!("it belongs to catalogue {}", label.catalogue),
+            );
+            return Ok(());
+        }
+        match self.adopt(member, &place, parsed, label, head).await? {
+            Adoption::Adopted => found.adopted += 1,
+            Adoption::Left(why) => found.leave(member.name(), key, why),
+        }
+        Ok(())
+    }
+
+    async fn adopt(
+        &self,
+        member: &Arc<Member>,
+        place: &BackendKey,
+        parsed: ParsedKey,
+        label: Label,
+        head: Head,
+    ) -> Result<Adoption> {
+        if label.role == Role::Leg {
+            return Ok(Adoption::Left(
+                "it is a leg of a multipart object".to_owned(),
+            ));
+        }
+        let Some(bucket) = self.bucket(&parsed.bucket).map(|bucket| bucket.id) else {
+            return Ok(Adoption::Left(format!(
+                "bucket {} is not configured",
+                parsed.bucket
+            )));
+        };
+        let Some(key) = parsed.key.or(label.key) else {
+            return Ok(Adoption::Left("its label does not name its key".to_owned()));
+        };
+        let fetched = member
+            .backend()
+            .get(place, head.version.as_deref(), None)
+            .await;
+        let mut body = fetched.map_err(|error| unseen(member, error))?.body;
+        let (mut crc64, mut md5) = (Crc64Hasher::new(), Md5Hasher::new());
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| unseen(member, error))?;
+            crc64.update(&piece);
+            md5.update(&piece);
+        }
+        let (crc64, etag) = (crc64.sum(), ETag::of_body(md5.finish()));
+        if label.crc64.is_some_and(|expected| expected != crc64) {
+            return Ok(Adoption::Left(
+                "its bytes do not match its label".to_owned(),
+            ));
+        }
+        let mut headers = head.headers;
+        headers.user.retain(|(name, _)| name != OWN_META);
+        let size = head.size;
+        let copy = NewCopy {
+            copy: parsed.copy,
+            etag: head.etag,
+            version: head.version,
+            crc64: head.crc64,
+        };
+        let blob = NewBlob {
+            blob: label.blob,
+            size,
+            crc64: Some(crc64),
+            copies: vec![copy],
+        };
+        let extent = Extent {
+            blob: label.blob,
+            offset: 0,
+            length: size,
+        };
+        let version = NewVersion {
+            bucket,
+            key,
+            version: label.version,
+            size,
+            etag,
+            last_modified: head.last_modified.unwrap_or_else(|| self.inner.clock.now()),
+            headers,
+            checksum: None,
+            parts: Vec::new(),
+            content: Content::Written {
+                blobs: vec![blob],
+                extents: vec![extent],
+            },
+            precondition: Precondition::None,
+        };
+        let places = vec![(parsed.copy, member.id, place.clone())];
+        match self.inner.store.adopt(version, places).await? {
+            true => Ok(Adoption::Adopted),
+            false => Ok(Adoption::Left("the key has a later version".to_owned())),
+        }
+    }
+}
+
+enum Adoption {
+    Adopted,
+    Left(String),
+}
+
+fn unseen(member: &Member, error: backend::Error) -> Error {
+    Error::ReadUnavailable {
+        tried: crate::Tried(vec![(member.name().clone(), error)]),
+    }
+}

@@ -1,0 +1,110 @@
+//! What the engine is told by its operator.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base::{BackendName, BucketName, ByteSize};
+
+/// How a backend is chosen for new bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routing {
+    /// The first backend in the order of the configuration that has room.
+    Pack,
+    /// The backend that is least full in proportion to its quota.
+    Spread,
+}
+
+/// Limits and choices; the defaults are those of the configuration reference.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The catalogue's database file.
+    pub catalogue: PathBuf,
+    /// The virtual buckets that exist, with their limit on open multipart uploads.
+    pub buckets: Vec<(BucketName, Option<u32>)>,
+    /// The backends in order.
+    pub backends: Vec<BackendSettings>,
+    /// How backends are chosen.
+    pub routing: Routing,
+    /// The largest object of a plain PUT, and the largest part.
+    pub max_object_size: ByteSize,
+    /// Longest time to a backend's response head.
+    pub backend_timeout: Duration,
+    /// Bytes of a body that are kept so that another backend can be tried.
+    pub replay_window: ByteSize,
+    /// The smallest part of a multipart upload but the last.
+    pub part_size_min: ByteSize,
+    /// How long displaced bytes stay on their backends.
+    pub read_grace: Duration,
+    /// Deletions on backends at a time.
+    pub cleanup_concurrency: u32,
+    /// How long a claimed cleanup row is invisible to others.
+    pub claim_grace: Duration,
+    /// Open uploads older than this are aborted.
+    pub multipart_stale: Duration,
+}
+
+impl Settings {
+    /// Settings for a catalogue at this place, without buckets and backends.
+    pub fn new(catalogue: PathBuf) -> Self {
+        Self {
+            catalogue,
+            buckets: Vec::new(),
+            backends: Vec::new(),
+            routing: Routing::Pack,
+            max_object_size: ByteSize(5 << 30),
+            backend_timeout: Duration::from_secs(30),
+            replay_window: ByteSize(1 << 20),
+            part_size_min: ByteSize(crate::PART_BYTES_MIN),
+            read_grace: Duration::from_secs(60),
+            cleanup_concurrency: 10,
+            claim_grace: Duration::from_secs(300),
+            multipart_stale: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// One backend.
+#[derive(Debug, Clone)]
+pub struct BackendSettings {
+    /// Its name.
+    pub name: BackendName,
+    /// What it is.
+    pub kind: BackendKind,
+    /// Its quota; `None` is unlimited.
+    pub quota: Option<ByteSize>,
+    /// The largest blob that it takes; `None` is unlimited.
+    pub max_object_size: Option<ByteSize>,
+    /// Longest time without a byte of a body.
+    pub body_idle_timeout: Duration,
+    /// Calls at a time.
+    pub calls_max: u32,
+}
+
+/// The kinds of backends.
+#[derive(Debug, Clone)]
+pub enum BackendKind {
+    /// A directory on this machine.
+    Local {
+        /// Where.
+        path: PathBuf,
+    },
+    /// An S3 bucket at a provider.
+    S3(Box<backend::S3Settings>),
+    /// This process's memory: for trying things out; nothing survives a restart.
+    Memory,
+    /// A backend that a test made.
+    #[cfg(feature = "testing")]
+    Custom(CustomBackend),
+}
+
+/// A backend that a test made.
+#[cfg(feature = "testing")]
+#[derive(Clone)]
+pub struct CustomBackend(pub std::sync::Arc<dyn backend::ObjectBackend>);
+
+#[cfg(feature = "testing")]
+impl std::fmt::Debug for CustomBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CustomBackend({})", self.0.name())
+    }
+}

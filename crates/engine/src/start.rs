@@ -1,0 +1,256 @@
+//! Start and stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{BackendName, Clock, Ids, report};
+use futures_util::future::join_all;
+use metastore::{OpenOptions, Store};
+use tokio::sync::watch;
+
+use crate::fleet::{self, BackendCheck, Fleet};
+use crate::get::Reads;
+use crate::multipart::Completing;
+use crate::observe::Observer;
+use crate::workers::{self, Bells, Workers};
+use crate::{Engine, Inner, Settings};
+
+/// How long a start waits for a backend; what does not answer is looked at again later.
+const START_LOOK_MAX: Duration = Duration::from_secs(10);
+/// How long a clean stop waits for the last marks.
+const STOP_MARK_MAX: Duration = Duration::from_secs(5);
+
+/// Why the engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The catalogue cannot be opened.
+    #[error("opening the catalogue")]
+    Catalogue(#[from] metastore::Error),
+    /// A backend's settings make no backend.
+    #[error("backend {name}: {reason}")]
+    Backend {
+        /// Which.
+        name: BackendName,
+        /// Why.
+        reason: String,
+    },
+    /// The catalogue knows bytes on backends that the configuration does not name.
+    #[error(
+        "the configuration lacks {} although the catalogue has rows for it; \
+         add it to backends again (a renamed backend keeps its old name in the catalogue)",
+        list(.missing)
+    )]
+    BackendsMissing {
+        /// Which, with the number of rows that name it.
+        missing: Vec<(BackendName, u64)>,
+    },
+}
+
+fn list(missing: &[(BackendName, u64)]) -> String {
+    let one = |(name, rows): &(BackendName, u64)| format!("backend {name} ({rows} rows)");
+    missing.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+impl Engine {
+    /// Opens the catalogue as its one writing process and looks at every backend.
+    ///
+    /// A backend that cannot be reached does not prevent the start; it is out of service until it
+    /// answers.
+    pub async fn start(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        ids: Arc<Ids>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        let store = Store::open(OpenOptions {
+            path: settings.catalogue.clone(),
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+            read_grace: settings.read_grace,
+        })
+        .await?;
+        match Self::assemble_from(store.clone(), settings, clock, ids, observer).await {
+            Ok(engine) => Ok(engine),
+            Err(error) => {
+                store.close().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble_from(
+        store: Store,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        ids: Arc<Ids>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        let missing = missing_backends(&store, &settings)?;
+        if !missing.is_empty() {
+            return Err(StartError::BackendsMissing { missing });
+        }
+        let names: Vec<_> = settings
+            .buckets
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        let buckets = store.ensure_buckets(&names).await?;
+        let names: Vec<_> = settings.backends.iter().map(|b| b.name.clone()).collect();
+        let rows = store.ensure_backends(&names).await?;
+        for (backend, row) in settings.backends.iter().zip(&rows) {
+            store.set_limit(row.id, backend.quota.map(|quota| quota.0));
+        }
+        let timeout = settings.backend_timeout;
+        let fleet = Fleet::new(
+            settings.routing,
+            &settings.backends,
+            &rows,
+            timeout,
+            &clock,
+            &observer,
+        )
+        .map_err(|(name, reason)| StartError::Backend { name, reason })?;
+        let engine = Self {
+            inner: Arc::new(Inner {
+                store,
+                fleet,
+                buckets,
+                settings,
+                clock,
+                ids,
+                observer,
+                reads: Reads::default(),
+                bells: Bells::default(),
+                completing: Completing::default(),
+                workers: Workers::new(workers::all()),
+            }),
+        };
+        engine.enlist_all().await?;
+        Ok(engine)
+    }
+
+    /// Looks at all backends at once.
+    async fn enlist_all(&self) -> Result<(), StartError> {
+        let inner = &self.inner;
+        let looks = inner.fleet.members().iter().map(|member| async move {
+            let look = inner.fleet.enlist(&inner.store, member);
+            (member, tokio::time::timeout(START_LOOK_MAX, look).await)
+        });
+        for (member, look) in join_all(looks).await {
+            match look {
+                Ok(Ok(Some(reason))) => inner.store.enter_recovery(reason).await?,
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(backend = %member.name(), error = %report(&error), "no look");
+                }
+                Err(_elapsed) => {
+                    tracing::error!(backend = %member.name(), "backend does not answer");
+                }
+            }
+        }
+        if let Some(reason) = inner.store.catalogue().recovery {
+            tracing::error!(
+                %reason,
+                "this catalogue was restored: nothing is deleted on backends until \
+                 `s3-orchestrator reconcile --recover` has run"
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs the background workers until `stop` holds `true`.
+    pub async fn run_workers(&self, stop: watch::Receiver<bool>) {
+        self.inner.workers.run(self, stop).await;
+    }
+
+    /// Runs the workers' steps now, until none has anything to do, at most so many times.
+    pub async fn settle(&self, rounds_max: u32) {
+        self.inner.workers.settle(self, rounds_max).await;
+    }
+
+    /// Marks the backends a last time and closes the catalogue. No verb may run any more.
+    pub async fn stop(&self) -> Result<(), StartError> {
+        let inner = &self.inner;
+        let calm = inner.store.catalogue().recovery.is_none();
+        let marks = inner
+            .fleet
+            .members()
+            .iter()
+            .filter(|member| calm && member.in_service());
+        let marks = marks.map(|member| async move {
+            let mark = inner.fleet.mark(&inner.store, member);
+            (member, tokio::time::timeout(STOP_MARK_MAX, mark).await)
+        });
+        for (member, marked) in join_all(marks).await {
+            if !matches!(marked, Ok(Ok(()))) {
+                tracing::warn!(backend = %member.name(), "last mark not written");
+            }
+        }
+        inner.store.close().await?;
+        Ok(())
+    }
+
+    /// Sets the recovery state of a catalogue that is known to be restored.
+    pub async fn declare_restored(
+        catalogue: &Path,
+        clock: Arc<dyn Clock>,
+        ids: Arc<Ids>,
+    ) -> Result<(), StartError> {
+        let read_grace = Duration::ZERO;
+        let path = catalogue.to_owned();
+        if !path.exists() {
+            return Err(metastore::Error::Missing { path }.into());
+        }
+        let store = Store::open(OpenOptions {
+            path,
+            clock,
+            ids,
+            read_grace,
+        })
+        .await?;
+        store
+            .enter_recovery("declared by `catalogue restored`".to_owned())
+            .await?;
+        store.close().await?;
+        Ok(())
+    }
+
+    /// Copies a catalogue that may be in use to a new file.
+    pub async fn backup_catalogue(
+        catalogue: &Path,
+        to: &Path,
+        ids: &Ids,
+    ) -> Result<(), StartError> {
+        Ok(Store::backup(catalogue, to, ids).await?)
+    }
+
+    /// Looks at every backend of the settings without a catalogue: whether it answers, and what its
+    /// probe finds.
+    pub async fn check_backends(
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Vec<BackendCheck> {
+        fleet::check_all(
+            &settings.backends,
+            settings.backend_timeout,
+            &clock,
+            &observer,
+        )
+        .await
+    }
+}
+
+/// Backends with rows that the configuration does not name.
+fn missing_backends(
+    store: &Store,
+    settings: &Settings,
+) -> Result<Vec<(BackendName, u64)>, StartError> {
+    let known = store.backends()?;
+    let configured = |name: &BackendName| settings.backends.iter().any(|b| b.name == *name);
+    let missing = known
+        .into_iter()
+        .filter(|row| row.rows > 0 && !configured(&row.name));
+    Ok(missing.map(|row| (row.name, row.rows)).collect())
+}

@@ -1,0 +1,50 @@
+//! What an operator sees of a running engine.
+
+use base::BackendName;
+use metastore::model::{Catalogue, QueueDepth, Room};
+
+use crate::fleet::OutOfService;
+use crate::workers::WorkerStatus;
+use crate::{Engine, Result};
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: BackendName,
+    /// How full it is.
+    pub room: Room,
+    /// Why it is not used, where that is so.
+    pub out_of_service: Option<OutOfService>,
+}
+
+/// Everything at a glance.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Who the catalogue is, and whether it is in recovery.
+    pub catalogue: Catalogue,
+    /// The backends in the order of the configuration.
+    pub backends: Vec<BackendStatus>,
+    /// Rows that wait.
+    pub depth: QueueDepth,
+    /// The workers.
+    pub workers: Vec<WorkerStatus>,
+}
+
+impl Engine {
+    /// Everything at a glance, without calling a backend.
+    pub fn status(&self) -> Result<Status> {
+        let inner = &self.inner;
+        let backends = inner.fleet.members().iter().map(|member| BackendStatus {
+            name: member.name().clone(),
+            room: inner.store.room(member.id),
+            out_of_service: member.out_of_service(),
+        });
+        Ok(Status {
+            catalogue: inner.store.catalogue(),
+            backends: backends.collect(),
+            depth: inner.store.depth()?,
+            workers: inner.workers.status(),
+        })
+    }
+}

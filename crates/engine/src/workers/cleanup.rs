@@ -1,0 +1,293 @@
+//! The cleanup queue: the one place where bytes are deleted on backends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backend::{DeleteTarget, Kind, ObjectBackend as _};
+use base::Timestamp;
+use futures_util::stream::{self, StreamExt};
+use metastore::model::{BackendId, CleanupItem, CleanupKind, CleanupOutcome, CleanupReport};
+use tokio::sync::Notify;
+
+use super::{Schedule, Step, Worker};
+use crate::fleet::Member;
+use crate::observe::Event;
+use crate::{Engine, Result};
+
+/// Rows claimed in one step.
+const ROWS_PER_STEP_MAX: u32 = 500;
+/// The most keys that one DeleteObjects takes at a provider.
+const KEYS_PER_BATCH_MAX: usize = 1000;
+/// Failed attempts before a row becomes a dead letter.
+const ATTEMPTS_MAX: u32 = 10;
+/// The wait after the first failure; it doubles with every further one.
+const BACK_OFF_BASE: Duration = Duration::from_secs(60);
+/// The longest wait.
+const BACK_OFF_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The wait while a reader still uses the bytes, or the backend is out of service.
+const POSTPONE: Duration = Duration::from_secs(30);
+/// When an unsettled row is looked at again: longer than any provider keeps a half-sent request.
+const SETTLE_AFTER: Duration = Duration::from_secs(3600);
+
+/// The cleaner.
+pub(super) struct Cleaner;
+
+#[async_trait]
+impl Worker for Cleaner {
+    fn name(&self) -> &'static str {
+        "cleanup"
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            every: Duration::from_secs(60),
+            step_max: Duration::from_secs(600),
+        }
+    }
+
+    fn bell(&self, engine: &Engine) -> Option<Arc<Notify>> {
+        Some(Arc::clone(&engine.inner.bells.cleanup))
+    }
+
+    async fn step(&self, engine: &Engine) -> Result<Step> {
+        let inner = &engine.inner;
+        // Until a restored catalogue has been reconciled, its queue may name live bytes.
+        if inner.store.catalogue().recovery.is_some() {
+            return Ok(Step::default());
+        }
+        if inner.bells.take_hurry() {
+            for member in inner.fleet.members() {
+                inner.store.hasten_cleanup(member.id).await?;
+            }
+        }
+        // A look costs a read; a claim costs a commit.
+        if inner
+            .store
+            .next_cleanup()?
+            .is_none_or(|due| due > inner.clock.now())
+        {
+            return Ok(Step::default());
+        }
+        let visible = inner.settings.claim_grace;
+        let items = inner
+            .store
+            .claim_cleanup(ROWS_PER_STEP_MAX, visible)
+            .await?;
+        let more = items.len() == usize::try_from(ROWS_PER_STEP_MAX).unwrap_or(usize::MAX);
+        let done = items.len() as u64;
+        let mut by_backend: BTreeMap<BackendId, Vec<CleanupItem>> = BTreeMap::new();
+        for item in items {
+            by_backend.entry(item.backend).or_default().push(item);
+        }
+        let width = usize::try_from(inner.settings.cleanup_concurrency)
+            .unwrap_or(1)
+            .max(1);
+        let reports: Vec<Vec<CleanupReport>> = stream::iter(by_backend)
+            .map(|(backend, items)| clean(engine, backend, items))
+            .buffer_unordered(width)
+            .collect()
+            .await;
+        let reports: Vec<_> = reports.into_iter().flatten().collect();
+        if !reports.is_empty() {
+            inner.store.report_cleanup(reports).await?;
+        }
+        Ok(Step { done, more })
+    }
+}
+
+/// Deletes what one backend is to forget.
+async fn clean(engine: &Engine, backend: BackendId, items: Vec<CleanupItem>) -> Vec<CleanupReport> {
+    let now = engine.inner.clock.now();
+    let member = engine
+        .inner
+        .fleet
+        .member(backend)
+        .filter(|member| member.in_service());
+    let Some(member) = member else {
+        let postponed = |item: CleanupItem| postpone(item.id, now);
+        return items.into_iter().map(postponed).collect();
+    };
+    let mut reports = Vec::with_capacity(items.len());
+    let mut objects = Vec::new();
+    let mut uploads = Vec::new();
+    for item in items {
+        if item
+            .blob
+            .is_some_and(|blob| engine.inner.reads.is_reading(blob))
+        {
+            reports.push(postpone(item.id, now));
+            continue;
+        }
+        match &item.kind {
+            CleanupKind::Object { .. } => objects.push(item),
+            CleanupKind::Upload { .. } => uploads.push(item),
+        }
+    }
+    for batch in objects.chunks(KEYS_PER_BATCH_MAX) {
+        let results = delete_objects(member, batch).await;
+        for (item, result) in batch.iter().zip(results) {
+            reports.push(settle(engine, member, item, result, now));
+        }
+    }
+    for item in &uploads {
+        let result = delete_upload(member, item).await;
+        reports.push(settle(engine, member, item, result, now));
+    }
+    reports
+}
+
+fn postpone(id: i64, now: Timestamp) -> CleanupReport {
+    let outcome = CleanupOutcome::Retry {
+        again_at: now.after(POSTPONE),
+        error: None,
+    };
+    CleanupReport { id, outcome }
+}
+
+/// Whether bytes were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Deleted,
+    Absent,
+}
+
+async fn delete_objects(member: &Member, items: &[CleanupItem]) -> Vec<backend::Result<Found>> {
+    let backend = member.backend();
+    let versioned = backend.capabilities().versioned;
+    let mut targets = Vec::new();
+    let mut owner = Vec::new();
+    let mut results: Vec<backend::Result<Found>> =
+        items.iter().map(|_| Ok(Found::Absent)).collect();
+    for (place, item) in items.iter().enumerate() {
+        let version = match &item.kind {
+            CleanupKind::Object { version } => version.clone(),
+            CleanupKind::Upload { .. } => None,
+        };
+        if version.is_some() || !versioned {
+            targets.push(DeleteTarget {
+                key: item.key.clone(),
+                version,
+            });
+            owner.push(place);
+            continue;
+        }
+        // A delete without a version id would only add a delete marker.
+        match backend.versions(&item.key).await {
+            Ok(page) => {
+                for version in page.versions {
+                    targets.push(DeleteTarget {
+                        key: item.key.clone(),
+                        version: version.version,
+                    });
+                    owner.push(place);
+                }
+            }
+            Err(error) => results[place] = Err(error),
+        }
+    }
+    if targets.is_empty() {
+        return results;
+    }
+    for (place, result) in owner.into_iter().zip(backend.delete(&targets).await) {
+        match result {
+            Ok(()) if results[place].is_ok() => results[place] = Ok(Found::Deleted),
+            Ok(()) => {}
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => results[place] = Err(error),
+        }
+    }
+    results
+}
+
+/// Aborts an upload until the provider no longer knows it, and deletes what it may have become.
+async fn delete_upload(member: &Member, item: &CleanupItem) -> backend::Result<Found> {
+    let backend = member.backend();
+    let known = match &item.kind {
+        CleanupKind::Upload { upload } => upload.clone(),
+        CleanupKind::Object { .. } => None,
+    };
+    let mut ids: Vec<String> = known.into_iter().collect();
+    if ids.is_empty() && backend.capabilities().list_uploads {
+        let page = backend.list_uploads(item.key.as_str(), None).await?;
+        let ours = page
+            .uploads
+            .into_iter()
+            .filter(|upload| upload.key == item.key.as_str());
+        ids.extend(ours.map(|upload| upload.upload));
+    }
+    for id in &ids {
+        match backend.abort_upload(&item.key, id).await {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind, Kind::NoSuchUpload | Kind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        // A part that was under way during the abort may have come back; abort again then.
+        match backend.list_parts(&item.key, id, 0).await {
+            Ok(page) if page.parts.is_empty() => {}
+            Ok(_) => {
+                let effect = backend::Effect::Unknown;
+                let kind = Kind::Unavailable;
+                let error = backend::Error::new(kind, effect, member.name(), "abort_upload");
+                return Err(error.with_message("parts are left after the abort"));
+            }
+            Err(error) if matches!(error.kind, Kind::NoSuchUpload | Kind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut objects = delete_objects(member, std::slice::from_ref(item)).await;
+    objects.pop().expect("one outcome per item")
+}
+
+fn settle(
+    engine: &Engine,
+    member: &Member,
+    item: &CleanupItem,
+    result: backend::Result<Found>,
+    now: Timestamp,
+) -> CleanupReport {
+    let (outcome, status) = match result {
+        Ok(_) if item.unsettled && !item.first_pass_done => (
+            CleanupOutcome::FirstPassDone {
+                again_at: now.after(SETTLE_AFTER),
+            },
+            "success",
+        ),
+        Ok(Found::Deleted) => (CleanupOutcome::Done, "success"),
+        Ok(Found::Absent) => (CleanupOutcome::Done, "success_absent"),
+        Err(error) => {
+            let error = base::report(&error).to_string();
+            let attempts = item.attempts + 1;
+            tracing::warn!(
+                backend = %member.name(), key = %item.key, attempts, %error, "delete failed"
+            );
+            match attempts >= ATTEMPTS_MAX {
+                true => (CleanupOutcome::Dead { error }, "exhausted"),
+                false => {
+                    let wait = BACK_OFF_BASE
+                        .saturating_mul(2u32.saturating_pow(item.attempts))
+                        .min(BACK_OFF_MAX);
+                    let again_at = now.after(wait);
+                    (
+                        CleanupOutcome::Retry {
+                            again_at,
+                            error: Some(error),
+                        },
+                        "retry",
+                    )
+                }
+            }
+        }
+    };
+    let (backend, key) = (member.name(), item.key.as_str());
+    engine.observe(Event::CleanupProcessed {
+        status,
+        backend,
+        key,
+    });
+    CleanupReport {
+        id: item.id,
+        outcome,
+    }
+}

@@ -1,0 +1,96 @@
+//! Background work. Adding a worker is one file and one line in [`all`].
+//!
+//! A worker is one bounded, idempotent step that takes no input: it looks at the world, does one
+//! batch, and reports. Being killed between any two steps is harmless. The driver owns timers,
+//! wake-ups, back-off, the step's time limit, status and shutdown; so a worker never sleeps, spawns,
+//! retries or counts its own errors.
+
+mod cleanup;
+mod driver;
+mod intents;
+mod markers;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+pub use driver::{WorkerStatus, Workers};
+
+use crate::{Engine, Result};
+
+/// When a worker's step runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    /// The time between steps when nothing rings.
+    pub every: Duration,
+    /// A step that takes longer is cut off.
+    pub step_max: Duration,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    /// Things that were settled.
+    pub done: u64,
+    /// Whether more is waiting: the next step runs at once.
+    pub more: bool,
+}
+
+/// Idempotent background work.
+#[async_trait]
+pub trait Worker: Send + Sync + 'static {
+    /// Log field, metric label, and name in the status.
+    fn name(&self) -> &'static str;
+
+    /// When it runs.
+    fn schedule(&self) -> Schedule;
+
+    /// The bell that makes it run early, where it has one.
+    fn bell(&self, engine: &Engine) -> Option<Arc<Notify>>;
+
+    /// One bounded batch.
+    async fn step(&self, engine: &Engine) -> Result<Step>;
+}
+
+/// Every worker there is.
+pub fn all() -> Vec<Box<dyn Worker>> {
+    vec![
+        Box::new(intents::Reaper),
+        Box::new(cleanup::Cleaner),
+        Box::new(uploads::StaleUploads),
+        Box::<markers::Marker>::default(),
+    ]
+}
+
+/// What wakes workers before their time.
+#[derive(Clone, Default)]
+pub(crate) struct Bells {
+    cleanup: Arc<Notify>,
+    intents: Arc<Notify>,
+    hurry: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Bells {
+    /// There may be something to delete on a backend, or an intent to settle.
+    pub(crate) fn settle(&self) {
+        self.intents.notify_one();
+    }
+
+    /// Rows of the cleanup queue are due.
+    pub(crate) fn due(&self) {
+        self.cleanup.notify_one();
+    }
+
+    /// Room is needed: displaced bytes must not wait for the end of their read grace.
+    pub(crate) fn room(&self) {
+        self.hurry.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.cleanup.notify_one();
+    }
+
+    fn take_hurry(&self) -> bool {
+        self.hurry.swap(false, std::sync::atomic::Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,6 @@
+//! The engine against real backends and a real catalogue.
+
+mod model;
+mod multipart;
+mod verbs;
+mod world;

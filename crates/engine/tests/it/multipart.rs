@@ -1,0 +1,479 @@
+//! Multipart uploads: native, over several backends, interrupted.
+
+use backend::faulty::Fault;
+use base::{
+    ByteSize, Checksum, ChecksumAlgorithm, ChecksumKind, Conditions, ETag, Hasher, Md5, Md5Hasher,
+    ObjectHeaders, Precondition, UploadId, composite,
+};
+use bytes::Bytes;
+use engine::catalogue::UploadQuery;
+use engine::{
+    CompleteRequest, CompletedPart, CopySource, CreateUpload, Declared, Engine, Error, Incoming,
+    PartCopyRequest, PartRequest, ReadRequest, Selection, UploadedPart, Written,
+};
+
+use crate::world::{World, body, bytes, get, hang_up_after, key, photos, put, read, read_request};
+
+/// Small parts, so that the tests are quick; the real limit has a test of its own.
+const PART: usize = 100_000;
+
+fn world(quotas: &[Option<u64>]) -> World {
+    let mut world = World::new(quotas);
+    world.settings.part_size_min = ByteSize(1000);
+    world
+}
+
+async fn create(engine: &Engine, name: &str) -> UploadId {
+    let headers = ObjectHeaders {
+        content_type: Some("video/mp4".into()),
+        ..ObjectHeaders::default()
+    };
+    let request = CreateUpload {
+        bucket: photos(engine),
+        key: key(name),
+        headers,
+        checksum: None,
+    };
+    engine.create_upload(request).await.unwrap()
+}
+
+fn part_request(engine: &Engine, name: &str, upload: UploadId, number: u32) -> PartRequest {
+    PartRequest {
+        bucket: photos(engine),
+        key: key(name),
+        upload,
+        number,
+    }
+}
+
+async fn part(
+    engine: &Engine,
+    name: &str,
+    upload: UploadId,
+    number: u32,
+    content: &Bytes,
+) -> engine::Result<UploadedPart> {
+    let request = part_request(engine, name, upload, number);
+    engine.upload_part(request, body(content, 16 << 10)).await
+}
+
+fn listed(parts: &[(u32, ETag)]) -> Vec<CompletedPart> {
+    parts
+        .iter()
+        .map(|(number, etag)| CompletedPart {
+            number: *number,
+            etag: etag.clone(),
+            checksum: None,
+        })
+        .collect()
+}
+
+async fn complete(
+    engine: &Engine,
+    name: &str,
+    upload: UploadId,
+    parts: &[(u32, ETag)],
+) -> engine::Result<Written> {
+    let request = CompleteRequest {
+        bucket: photos(engine),
+        key: key(name),
+        upload,
+        parts: listed(parts),
+        checksum: None,
+        size: None,
+        precondition: Precondition::None,
+    };
+    engine.complete_upload(request).await
+}
+
+fn tag(content: &Bytes) -> ETag {
+    ETag::of_body(Md5::of(content))
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_out_of_order_become_one_object_without_moving_a_byte() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let contents: Vec<Bytes> = (1..=4).map(|n| bytes(n, PART + n as usize)).collect();
+    for number in [3, 1, 4, 2, 3] {
+        let content = &contents[number - 1];
+        let stored = part(&engine, "a", upload, number as u32, content)
+            .await
+            .unwrap();
+        assert_eq!(stored.etag, tag(content));
+        world.check(&engine).await.unwrap();
+    }
+    world.places[0].memory.reset_calls();
+    let parts: Vec<_> = contents
+        .iter()
+        .enumerate()
+        .map(|(n, content)| (n as u32 + 1, tag(content)))
+        .collect();
+    let written = complete(&engine, "a", upload, &parts).await.unwrap();
+    let calls = world.places[0].memory.calls();
+    assert_eq!(
+        (calls.bytes_in, calls.bytes_out),
+        (0, 0),
+        "Complete moves no bytes"
+    );
+    assert_eq!(calls.of("complete_upload"), 1);
+    let mut md5 = Md5Hasher::new();
+    contents
+        .iter()
+        .for_each(|content| md5.update(&Md5::of(content).0));
+    assert_eq!(written.etag, ETag::of_parts(md5.finish(), 4));
+    assert_eq!(get(&engine, "a").await.unwrap(), contents.concat());
+    let looked = engine.look(&read_request(photos(&engine), "a")).unwrap();
+    assert_eq!(
+        looked.object.headers.content_type.as_deref(),
+        Some("video/mp4")
+    );
+    for (number, content) in contents.iter().enumerate() {
+        let selection = Selection::Part(number as u32 + 1);
+        let request = ReadRequest {
+            selection,
+            ..read_request(photos(&engine), "a")
+        };
+        assert_eq!(read(&engine, &request).await.unwrap(), content);
+    }
+    let again = complete(&engine, "a", upload, &parts).await.unwrap();
+    assert_eq!(
+        again.version, written.version,
+        "a retry gets the same answer"
+    );
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_larger_than_any_backend_is_stored_as_extents() {
+    let quota = Some(250_000);
+    let world = world(&[quota, quota, quota]);
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let contents: Vec<Bytes> = (1..=6).map(|n| bytes(n, PART)).collect();
+    for (number, content) in contents.iter().enumerate() {
+        part(&engine, "a", upload, number as u32 + 1, content)
+            .await
+            .unwrap();
+        world.check(&engine).await.unwrap();
+    }
+    let full = part(&engine, "a", upload, 7, &bytes(7, PART)).await;
+    assert!(matches!(full, Err(Error::NoRoom { .. })), "{full:?}");
+    world
+        .places
+        .iter()
+        .for_each(|place| place.memory.reset_calls());
+    let parts: Vec<_> = contents
+        .iter()
+        .enumerate()
+        .map(|(n, content)| (n as u32 + 1, tag(content)))
+        .collect();
+    complete(&engine, "a", upload, &parts).await.unwrap();
+    for place in &world.places {
+        let calls = place.memory.calls();
+        assert_eq!(
+            (calls.bytes_in, calls.bytes_out),
+            (0, 0),
+            "Complete moves no bytes"
+        );
+        assert_eq!(calls.of("complete_upload"), 1);
+    }
+    assert_eq!(get(&engine, "a").await.unwrap(), contents.concat());
+    world.check(&engine).await.unwrap();
+    engine
+        .remove(photos(&engine), key("a"), Precondition::None)
+        .await
+        .unwrap();
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
+    assert!(
+        engine
+            .status()
+            .unwrap()
+            .backends
+            .iter()
+            .all(|b| b.room.used + b.room.orphan == 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_lists_are_refused_and_leave_the_upload_open() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let (one, two, tiny) = (bytes(1, PART), bytes(2, PART), bytes(3, 10));
+    part(&engine, "a", upload, 1, &one).await.unwrap();
+    part(&engine, "a", upload, 2, &two).await.unwrap();
+    part(&engine, "a", upload, 3, &tiny).await.unwrap();
+    part(&engine, "a", upload, 4, &tiny).await.unwrap();
+    let lists: [(&[(u32, ETag)], fn(&Error) -> bool); 5] = [
+        (&[(2, tag(&two)), (1, tag(&one))], |e| {
+            matches!(e, Error::InvalidPartOrder)
+        }),
+        (&[(1, tag(&one)), (1, tag(&one))], |e| {
+            matches!(e, Error::InvalidPartOrder)
+        }),
+        (&[(1, tag(&two))], |e| {
+            matches!(e, Error::InvalidPart { number: 1 })
+        }),
+        (&[(9, tag(&two))], |e| {
+            matches!(e, Error::InvalidPart { number: 9 })
+        }),
+        (&[(3, tag(&tiny)), (4, tag(&tiny))], |e| {
+            matches!(e, Error::PartTooSmall { number: 3, .. })
+        }),
+    ];
+    for (list, expected) in lists {
+        let refused = complete(&engine, "a", upload, list).await.unwrap_err();
+        assert!(expected(&refused), "{refused:?}");
+        world.check(&engine).await.unwrap();
+    }
+    let other = complete(&engine, "b", upload, &[(1, tag(&one))]).await;
+    assert!(
+        matches!(other, Err(Error::NoSuchUpload)),
+        "another key's upload: {other:?}"
+    );
+    complete(&engine, "a", upload, &[(1, tag(&one)), (4, tag(&tiny))])
+        .await
+        .unwrap();
+    assert_eq!(get(&engine, "a").await.unwrap(), [one, tiny].concat());
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_aborted_or_stale_upload_gives_everything_back() {
+    for stale in [false, true] {
+        let world = world(&[Some(1 << 20), Some(1 << 20)]);
+        let engine = world.engine().await;
+        let upload = create(&engine, "a").await;
+        for number in 1..=8 {
+            part(&engine, "a", upload, number, &bytes(1, PART + 50_000))
+                .await
+                .unwrap();
+        }
+        match stale {
+            false => engine
+                .abort_upload(photos(&engine), &key("a"), upload)
+                .await
+                .unwrap(),
+            true => world.clock.advance_ms(25 * 3600 * 1000),
+        }
+        world.quiesce(&engine).await;
+        world.check(&engine).await.unwrap();
+        let gone = part(&engine, "a", upload, 1, &bytes(1, 10)).await;
+        assert!(matches!(gone, Err(Error::NoSuchUpload)), "{gone:?}");
+        for (place, status) in world.places.iter().zip(engine.status().unwrap().backends) {
+            assert!(place.memory.uploads().is_empty());
+            let room = status.room;
+            assert_eq!((room.used, room.orphan, room.reserved), (0, 0, 0));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_of_unknown_outcome_is_settled_by_a_look() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    for (name, fault) in [("a", Fault::LoseReply), ("b", Fault::Refuse)] {
+        let upload = create(&engine, name).await;
+        part(&engine, name, upload, 1, &content).await.unwrap();
+        world.places[0].faults.script("complete_upload", fault);
+        let first = complete(&engine, name, upload, &[(1, tag(&content))]).await;
+        match fault {
+            Fault::LoseReply => assert!(first.is_ok(), "{first:?}"),
+            _ => {
+                assert!(
+                    matches!(first, Err(Error::WriteUnavailable { .. })),
+                    "{first:?}"
+                );
+                complete(&engine, name, upload, &[(1, tag(&content))])
+                    .await
+                    .unwrap();
+            }
+        }
+        assert_eq!(get(&engine, name).await.unwrap(), content);
+        world.check(&engine).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_complete_is_taken_up_after_a_restart() {
+    for polls in 1..40 {
+        let world = world(&[Some(250_000), Some(250_000)]);
+        let engine = world.engine().await;
+        let upload = create(&engine, "a").await;
+        let contents: Vec<Bytes> = (1..=4).map(|n| bytes(n, PART)).collect();
+        for (number, content) in contents.iter().enumerate() {
+            part(&engine, "a", upload, number as u32 + 1, content)
+                .await
+                .unwrap();
+        }
+        let parts: Vec<_> = contents
+            .iter()
+            .enumerate()
+            .map(|(n, c)| (n as u32 + 1, tag(c)))
+            .collect();
+        let done = hang_up_after(polls, complete(&engine, "a", upload, &parts)).await;
+        drop(engine);
+        let engine = world.engine().await;
+        world.check(&engine).await.unwrap();
+        if done.is_none() {
+            complete(&engine, "a", upload, &parts).await.unwrap();
+        }
+        assert_eq!(
+            get(&engine, "a").await.unwrap(),
+            contents.concat(),
+            "{polls} polls"
+        );
+        world.quiesce(&engine).await;
+        world.check(&engine).await.unwrap();
+        assert!(
+            world
+                .places
+                .iter()
+                .all(|place| place.memory.uploads().is_empty())
+        );
+        if done.is_some() {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_copy_is_native_or_streamed_and_the_same_bytes() {
+    for checksum in [
+        None,
+        Some((ChecksumAlgorithm::Crc32, ChecksumKind::Composite)),
+    ] {
+        let world = world(&[None]);
+        let engine = world.engine().await;
+        let source = bytes(1, 300_000);
+        put(&engine, "source", &source).await.unwrap();
+        let headers = ObjectHeaders::default();
+        let request = CreateUpload {
+            bucket: photos(&engine),
+            key: key("a"),
+            headers,
+            checksum,
+        };
+        let upload = engine.create_upload(request).await.unwrap();
+        let copy = |number, range| PartCopyRequest {
+            bucket: photos(&engine),
+            key: key("a"),
+            upload,
+            number,
+            source: CopySource {
+                bucket: photos(&engine),
+                key: key("source"),
+                conditions: Conditions::default(),
+            },
+            range,
+        };
+        let range = base::RangeSpec::From {
+            first: 100,
+            last: Some(99_999),
+        };
+        let first = engine.upload_part_copy(copy(1, None)).await.unwrap();
+        let second = engine.upload_part_copy(copy(2, Some(range))).await.unwrap();
+        assert_eq!(first.etag, tag(&source));
+        assert_eq!(second.etag, tag(&source.slice(100..100_000)));
+        let native = world.places[0].memory.calls().of("upload_part_copy");
+        assert_eq!(native, if checksum.is_none() { 2 } else { 0 });
+        complete(&engine, "a", upload, &[(1, first.etag), (2, second.etag)])
+            .await
+            .unwrap();
+        let expected = [source.clone(), source.slice(100..100_000)].concat();
+        assert_eq!(get(&engine, "a").await.unwrap(), expected);
+        world.check(&engine).await.unwrap();
+    }
+}
+
+fn sum(algorithm: ChecksumAlgorithm, content: &[u8]) -> Checksum {
+    let mut hasher = Hasher::new(algorithm);
+    hasher.update(content);
+    hasher.finish()
+}
+
+#[tokio::test(start_paused = true)]
+async fn checksums_of_parts_become_the_checksum_of_the_object() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let contents = [bytes(1, PART), bytes(2, PART)];
+    for (algorithm, kind) in [
+        (ChecksumAlgorithm::Crc32, ChecksumKind::Composite),
+        (ChecksumAlgorithm::Sha256, ChecksumKind::Composite),
+        (ChecksumAlgorithm::Crc64Nvme, ChecksumKind::FullObject),
+        (ChecksumAlgorithm::Crc32c, ChecksumKind::FullObject),
+    ] {
+        let headers = ObjectHeaders::default();
+        let checksum = Some((algorithm, kind));
+        let request = CreateUpload {
+            bucket: photos(&engine),
+            key: key("a"),
+            headers,
+            checksum,
+        };
+        let upload = engine.create_upload(request).await.unwrap();
+        let mut parts = Vec::new();
+        for (number, content) in (1..).zip(&contents) {
+            let declared = Declared {
+                checksum: Some(sum(algorithm, content)),
+                ..Declared::default()
+            };
+            let incoming = Incoming {
+                declared,
+                ..body(content, 10_000)
+            };
+            let request = part_request(&engine, "a", upload, number);
+            let stored = engine.upload_part(request, incoming).await.unwrap();
+            assert_eq!(stored.checksum, Some(sum(algorithm, content)));
+            parts.push((number, stored.etag));
+        }
+        let written = complete(&engine, "a", upload, &parts).await.unwrap();
+        let expected = match kind {
+            ChecksumKind::FullObject => sum(algorithm, &contents.concat()),
+            ChecksumKind::Composite => {
+                let sums = contents
+                    .iter()
+                    .map(|content| sum(algorithm, content))
+                    .collect::<Vec<_>>();
+                composite(algorithm, &sums)
+            }
+        };
+        let found = written.checksum.unwrap();
+        assert_eq!((found.checksum, found.kind), (expected, kind));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_has_no_more_open_uploads_than_it_may() {
+    let mut world = world(&[None]);
+    world.settings.buckets[0].1 = Some(2);
+    let engine = world.engine().await;
+    let first = create(&engine, "a").await;
+    create(&engine, "b").await;
+    let request = CreateUpload {
+        bucket: photos(&engine),
+        key: key("c"),
+        headers: ObjectHeaders::default(),
+        checksum: None,
+    };
+    let third = engine.create_upload(request.clone()).await;
+    assert!(matches!(third, Err(Error::TooManyUploads)), "{third:?}");
+    engine
+        .abort_upload(photos(&engine), &key("a"), first)
+        .await
+        .unwrap();
+    engine.create_upload(request).await.unwrap();
+    let query = UploadQuery {
+        bucket: photos(&engine),
+        prefix: String::new(),
+        delimiter: None,
+        after: None,
+        max_entries: 10,
+    };
+    assert_eq!(engine.list_uploads(&query).unwrap().entries.len(), 2);
+}

@@ -1,0 +1,89 @@
+//! From the configuration to what the engine is told.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use engine::{BackendKind as EngineKind, BackendSettings, Routing, S3Settings, Settings};
+
+use crate::config::{
+    BackendConfig, BackendKind, Config, HttpConfig, RoutingStrategy, S3BackendConfig,
+};
+
+/// Why a backend cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file of certificates cannot be read.
+    #[error("reading the certificates of {path}")]
+    CaFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What the engine is told.
+pub fn engine_settings(config: &Config) -> Result<Settings, SettingsError> {
+    let mut settings = Settings::new(config.database_path.clone());
+    settings.buckets = config
+        .buckets
+        .iter()
+        .map(|bucket| (bucket.name.clone(), bucket.max_multipart_uploads))
+        .collect();
+    settings.backends = config
+        .backends
+        .iter()
+        .map(backend)
+        .collect::<Result<Vec<_>, SettingsError>>()?;
+    settings.routing = match config.routing_strategy {
+        RoutingStrategy::Pack => Routing::Pack,
+        RoutingStrategy::Spread => Routing::Spread,
+    };
+    settings.max_object_size = config.server.max_object_size;
+    settings.backend_timeout = config.server.backend_timeout;
+    settings.replay_window = config.write_path.replay_window;
+    settings.read_grace = config.cleanup_queue.read_grace;
+    settings.cleanup_concurrency = config.cleanup_queue.concurrency;
+    settings.claim_grace = config.cleanup_queue.claim_grace_period;
+    settings.multipart_stale = config.cleanup_queue.multipart_stale_timeout;
+    Ok(settings)
+}
+
+fn backend(config: &BackendConfig) -> Result<BackendSettings, SettingsError> {
+    Ok(BackendSettings {
+        name: config.name.clone(),
+        kind: match &config.kind {
+            BackendKind::Local { path } => EngineKind::Local { path: path.clone() },
+            BackendKind::Memory => EngineKind::Memory,
+            BackendKind::S3(s3) => EngineKind::S3(Box::new(provider(s3, &config.http)?)),
+        },
+        quota: config.quota,
+        max_object_size: config.max_object_size,
+        body_idle_timeout: config.http.body_idle_timeout,
+        calls_max: config.http.max_conns_per_host,
+    })
+}
+
+fn provider(config: &S3BackendConfig, http: &HttpConfig) -> Result<S3Settings, SettingsError> {
+    let mut settings = S3Settings::new(
+        &config.endpoint.to_string(),
+        &config.bucket,
+        &config.access_key_id,
+        config.secret_access_key.clone(),
+    );
+    settings.region = config.region.clone();
+    settings.force_path_style = config.force_path_style;
+    settings.unsigned_payload = config.unsigned_payload;
+    settings.disable_checksum = config.disable_checksum;
+    settings.ca_file = config.ca_file.as_deref().map(read).transpose()?;
+    settings.connect_timeout = http.connect_timeout;
+    settings.pool_idle_max = http.max_idle_conns_per_host;
+    Ok(settings)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SettingsError> {
+    std::fs::read(path).map_err(|source| SettingsError::CaFile {
+        path: path.to_owned(),
+        source,
+    })
+}

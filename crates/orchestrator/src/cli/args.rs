@@ -1,0 +1,198 @@
+//! The arguments, as clap sees them.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// The name of the program.
+pub(super) const NAME: &str = "s3-orchestrator";
+
+const AFTER_HELP: &str = "\
+Without a command it serves. Long flags work with one dash as well: -config FILE.
+Exit codes: 0 done, 1 failed or could not start, 64 bad usage or configuration.";
+
+const BACKEND_HELP: &str = "\
+A backend, repeatable: KEY=VALUE pairs with commas between.
+A directory: kind=local,path=/srv/s3
+A bucket of an S3 provider: endpoint=https://HOST,bucket=B,access_key_id=ID and
+secret_access_key_file=FILE or secret_access_key=SECRET; also region
+Either kind: name=NAME,quota=10GiB";
+
+/// One S3 endpoint in front of many storage backends.
+#[derive(Debug, Parser)]
+#[command(
+    name = NAME,
+    bin_name = NAME,
+    version,
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve until a signal ends it (also what happens without a command)
+    Serve(ServeArgs),
+    /// Serve at once from a new directory: three local backends, one bucket, generated keys
+    Quickstart(QuickstartArgs),
+    /// Write a commented configuration file; asks on a terminal, takes flags elsewhere
+    Init(InitArgs),
+    /// Check the configuration file and print what it says
+    Validate(ValidateArgs),
+    /// Print name, version, system and architecture
+    Version,
+    /// Back up and check the catalogue
+    Catalogue(CatalogueArgs),
+    /// Settle what a restored catalogue does not know
+    Reconcile(ReconcileArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// Print generated pages of the documentation
+    #[command(hide = true)]
+    Docs {
+        /// The page
+        #[command(subcommand)]
+        page: DocsCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "config.yaml")]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Which parts run: all (api and worker alone are not available in this release)
+    #[arg(long, value_enum, default_value = "all", hide_possible_values = true)]
+    pub(super) mode: Mode,
+}
+
+/// Which parts of the program run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// Requests and background work.
+    All,
+    /// Requests only.
+    Api,
+    /// Background work only.
+    Worker,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct QuickstartArgs {
+    /// Where everything is kept; reused where it exists
+    #[arg(long, value_name = "DIR", default_value = "s3o-data")]
+    pub(super) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// The file to write; it must not exist
+    #[arg(long, value_name = "FILE", default_value = "config.yaml")]
+    pub(super) config: PathBuf,
+    /// Where S3 requests are accepted [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) listen: Option<String>,
+    /// The file of the catalogue [default: s3-orchestrator.db]
+    #[arg(long, value_name = "FILE")]
+    pub(super) database: Option<PathBuf>,
+    /// The virtual bucket; its keys are generated [default: my-bucket]
+    #[arg(long, value_name = "NAME")]
+    pub(super) bucket: Option<String>,
+    /// A backend, repeatable: kind=local,path=DIR or endpoint=URL,bucket=B,…
+    #[arg(
+        long = "backend",
+        value_name = "KEY=VALUE,…",
+        long_help = BACKEND_HELP
+    )]
+    pub(super) backends: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ValidateArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Call every backend as well
+    #[arg(long)]
+    pub(super) connect: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CatalogueArgs {
+    #[command(subcommand)]
+    pub(super) command: CatalogueCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CatalogueCommand {
+    /// Copy the catalogue into a new file, also while the server runs
+    Backup {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The file to write; it must not exist
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Check that all sums are right and every copy exists
+    Verify {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Say that the catalogue was restored: nothing is deleted on backends until reconcile
+    /// --recover has run
+    Restored {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReconcileArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Adopt what carries our metadata, report the rest, delete nothing
+    #[arg(long, required = true)]
+    pub(super) recover: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DocsCommand {
+    /// The reference of all configuration keys, as Markdown
+    Config,
+}
+
+/// The manual: the page of the program, followed by one per command.
+pub(super) fn man_pages(out: &mut dyn Write) -> io::Result<()> {
+    let mut root = Cli::command();
+    root.build();
+    let mut pages = vec![(NAME.to_owned(), root)];
+    while let Some((name, command)) = pages.pop() {
+        let mut below: Vec<_> = command
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help" && !command.is_hide_set())
+            .map(|command| (format!("{name}-{}", command.get_name()), command.clone()))
+            .collect();
+        below.reverse();
+        pages.extend(below);
+        clap_mangen::Man::new(command.disable_help_subcommand(true).name(name)).render(out)?;
+    }
+    Ok(())
+}

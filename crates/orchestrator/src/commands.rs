@@ -1,0 +1,272 @@
+//! What the command line asks for, joined to the running parts.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use base::{ByteSize, Clock, Ids, SystemClock};
+use engine::{Capabilities, Engine, Quiet, Recovered, Verified};
+
+use crate::app::{self, ServeOptions, engine_settings};
+use crate::cli::{Commands, LogTarget, Report, ServeRequest, Verdict};
+use crate::config::Config;
+use crate::telemetry::log::Destination;
+
+/// Lines of each kind that a report shows; the rest is counted.
+const LINES_SHOWN_MAX: usize = 20;
+
+/// The program's own commands.
+#[derive(Debug, Clone, Copy)]
+pub struct Program;
+
+impl Commands for Program {
+    fn serve(&self, request: ServeRequest) -> anyhow::Result<()> {
+        let log = match request.log {
+            LogTarget::Stdout => Destination::Stdout,
+            LogTarget::File(path) => Destination::File(path),
+        };
+        let options = ServeOptions {
+            config: request.config,
+            config_file: Some(request.config_file),
+            log,
+            listener: request.listener,
+            announce: request.announce,
+        };
+        wait_for(async { Ok(app::serve(options).await?) })
+    }
+
+    fn connect(&self, config: &Config) -> anyhow::Result<Report> {
+        let settings = engine_settings(config)?;
+        let (clock, _) = machine();
+        let checks = wait_for(async {
+            Ok(Engine::check_backends(&settings, clock, Arc::new(Quiet)).await)
+        })?;
+        let mut text = String::new();
+        let mut verdict = Verdict::Sound;
+        for check in checks {
+            match check.outcome {
+                Ok(found) => writeln!(text, "backend {}: {}", check.name, found_text(&found))?,
+                Err(reason) => {
+                    verdict = Verdict::Faulty;
+                    writeln!(text, "backend {}: FAILED: {reason}", check.name)?;
+                }
+            }
+        }
+        Ok(Report { text, verdict })
+    }
+
+    fn backup(&self, config: &Config, to: &Path) -> anyhow::Result<Report> {
+        let (_, ids) = machine();
+        wait_for(async { Ok(Engine::backup_catalogue(&config.database_path, to, &ids).await?) })?;
+        let text = format!(
+            "{} holds a copy of the catalogue.\nAfter a restore, run `s3-orchestrator reconcile \
+             --recover` before anything is deleted on a backend.\n",
+            to.display()
+        );
+        Ok(Report {
+            text,
+            verdict: Verdict::Sound,
+        })
+    }
+
+    fn verify(&self, config: &Config) -> anyhow::Result<Report> {
+        let settings = engine_settings(config)?;
+        let (clock, _) = machine();
+        let verified = wait_for(async {
+            Ok(Engine::verify_catalogue(&settings, clock, Arc::new(Quiet)).await?)
+        })?;
+        let verdict = match verified.is_sound() {
+            true => Verdict::Sound,
+            false => Verdict::Faulty,
+        };
+        Ok(Report {
+            text: verified_text(&verified)?,
+            verdict,
+        })
+    }
+
+    fn restored(&self, config: &Config) -> anyhow::Result<Report> {
+        let (clock, ids) = machine();
+        wait_for(async { Ok(Engine::declare_restored(&config.database_path, clock, ids).await?) })?;
+        let text = "The catalogue is marked as restored: nothing is deleted on backends until \
+                    `s3-orchestrator reconcile --recover` has run.\n"
+            .to_owned();
+        Ok(Report {
+            text,
+            verdict: Verdict::Sound,
+        })
+    }
+
+    fn recover(&self, config: &Config) -> anyhow::Result<Report> {
+        let settings = engine_settings(config)?;
+        let (clock, ids) = machine();
+        let recovered = wait_for(async {
+            let engine = Engine::start(settings, clock, ids, Arc::new(Quiet)).await?;
+            let recovered = engine.recover().await;
+            engine.stop().await?;
+            Ok(recovered?)
+        })?;
+        let verdict = match recovered.unseen.is_empty() && recovered.missing.is_empty() {
+            true => Verdict::Sound,
+            false => Verdict::Faulty,
+        };
+        Ok(Report {
+            text: recovered_text(&recovered)?,
+            verdict,
+        })
+    }
+}
+
+fn machine() -> (Arc<dyn Clock>, Arc<Ids>) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids = Arc::new(Ids::new(Arc::clone(&clock)));
+    (clock, ids)
+}
+
+fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.context("starting the runtime")?;
+    let result = runtime.block_on(work);
+    // Whatever still blocks was cut off on purpose: a process that was told to end ends.
+    runtime.shutdown_background();
+    result
+}
+
+fn found_text(found: &Capabilities) -> String {
+    let able = [
+        (found.md5_etag, "MD5 entity tags"),
+        (found.checksum_header, "checksum headers verified"),
+        (found.checksum_trailer, "checksum trailers verified"),
+        (found.batch_delete, "batch deletes"),
+        (found.versioned, "versions kept"),
+        (found.copy, "native copies"),
+        (found.part_copy, "native part copies"),
+        (found.list_uploads, "uploads listed"),
+        (found.odd_keys, "odd keys"),
+    ];
+    let able: Vec<_> = able
+        .iter()
+        .filter(|(able, _)| *able)
+        .map(|(_, name)| *name)
+        .collect();
+    let proof = match found.md5_etag || found.checksum_header || found.checksum_trailer {
+        true => "",
+        false => "; every write is read back, because it verifies no checksum",
+    };
+    format!("ok ({}{proof})", able.join(", "))
+}
+
+fn verified_text(verified: &Verified) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for sums in &verified.sums.backends {
+        let mark = match sums.exact() {
+            true => "exact",
+            false => "WRONG",
+        };
+        writeln!(
+            text,
+            "backend {}: {} objects, used {}, orphan {}, reserved {}: {mark}",
+            sums.name,
+            sums.locations,
+            ByteSize(sums.used.0),
+            ByteSize(sums.orphan.0),
+            ByteSize(sums.reserved.0),
+        )?;
+        if !sums.exact() {
+            writeln!(
+                text,
+                "  counted and summed: used {:?}, orphan {:?}, reserved {:?}",
+                sums.used, sums.orphan, sums.reserved
+            )?;
+        }
+    }
+    let words = |what: &String| what.clone();
+    shown(
+        &mut text,
+        "contradiction",
+        &verified.sums.contradictions,
+        words,
+    )?;
+    shown(&mut text, "fault", &verified.faults, |fault| {
+        format!(
+            "{:?} on {} under {:?}: {}",
+            fault.object, fault.backend, fault.key, fault.what
+        )
+    })?;
+    writeln!(
+        text,
+        "{} copies looked at, {} faults, {} contradictions",
+        verified.locations,
+        verified.faults.len(),
+        verified.sums.contradictions.len()
+    )?;
+    Ok(text)
+}
+
+fn recovered_text(recovered: &Recovered) -> anyhow::Result<String> {
+    let mut text = String::new();
+    writeln!(
+        text,
+        "{} keys listed, {} objects adopted",
+        recovered.listed, recovered.adopted
+    )?;
+    shown(
+        &mut text,
+        "left as it is",
+        &recovered.left,
+        |(backend, key, why)| format!("{key:?} on {backend}: {why}"),
+    )?;
+    shown(
+        &mut text,
+        "not ours",
+        &recovered.foreign,
+        |(backend, key)| format!("{key:?} on {backend}"),
+    )?;
+    shown(&mut text, "missing", &recovered.missing, |fault| {
+        format!(
+            "{:?} on {} under {:?}: {}",
+            fault.object, fault.backend, fault.key, fault.what
+        )
+    })?;
+    shown(
+        &mut text,
+        "not looked at",
+        &recovered.unseen,
+        |(backend, why)| format!("backend {backend}: {why}"),
+    )?;
+    if recovered.unnamed > 0 {
+        writeln!(
+            text,
+            "{} more keys that the catalogue does not know",
+            recovered.unnamed
+        )?;
+    }
+    match recovered.unseen.is_empty() {
+        true => writeln!(text, "The recovery is complete. Nothing was deleted.")?,
+        false => writeln!(
+            text,
+            "The recovery is NOT complete: bring these backends back and run it again. Until then \
+             nothing is deleted on backends."
+        )?,
+    }
+    Ok(text)
+}
+
+fn shown<T>(
+    text: &mut String,
+    title: &str,
+    items: &[T],
+    line: impl Fn(&T) -> String,
+) -> anyhow::Result<()> {
+    for item in items.iter().take(LINES_SHOWN_MAX) {
+        writeln!(text, "{title}: {}", line(item))?;
+    }
+    if items.len() > LINES_SHOWN_MAX {
+        writeln!(text, "{title}: and {} more", items.len() - LINES_SHOWN_MAX)?;
+    }
+    Ok(())
+}

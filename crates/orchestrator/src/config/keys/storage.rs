@@ -1,0 +1,306 @@
+//! Keys of the catalogue, the backends and the paths to them.
+
+use super::{Group, Key, Kind, Off, Zero};
+
+const COUNT_MAX: u64 = 1_000_000;
+
+pub(super) static GROUPS: &[Group] = &[
+    Group {
+        path: "database",
+        doc: "The catalogue: where every object's bytes are.",
+        keys: &[
+            Key::new(
+                "driver",
+                Kind::Choice(&["sqlite", "postgres"]),
+                "What holds it. PostgreSQL is not available in this release.",
+            )
+            .derived("postgres where host is set, else sqlite"),
+            Key::new("path", Kind::Path, "The file of the SQLite catalogue.")
+                .or("s3-orchestrator.db"),
+            Key::new("host", Kind::Text, "Host of the PostgreSQL server.").inert(),
+            Key::new("port", Kind::Count { max: 65_535 }, "Its port.")
+                .or("5432")
+                .zero(Zero::Default)
+                .inert(),
+            Key::new("database", Kind::Text, "Name of the database.").inert(),
+            Key::new("user", Kind::Text, "Name of the role.").inert(),
+            Key::new("password", Kind::Secret, "Password of the role.").inert(),
+            Key::new(
+                "ssl_mode",
+                Kind::Choice(&["disable", "prefer", "require", "verify-ca", "verify-full"]),
+                "How the connection is secured.",
+            )
+            .or("require")
+            .inert(),
+            Key::new(
+                "max_conns",
+                Kind::Count { max: 10_000 },
+                "Largest number of connections.",
+            )
+            .or("50")
+            .zero(Zero::Default)
+            .inert(),
+            Key::new(
+                "min_conns",
+                Kind::Count { max: 10_000 },
+                "Connections that are kept.",
+            )
+            .or("10")
+            .zero(Zero::Default)
+            .inert(),
+            Key::new(
+                "max_conn_lifetime",
+                Kind::Duration,
+                "Age at which one is replaced.",
+            )
+            .or("5m")
+            .zero(Zero::Default)
+            .inert(),
+        ],
+    },
+    Group {
+        path: "backends[]",
+        doc: "Where bytes are stored; at least one. `endpoint` to `ca_file` and `http` belong to \
+              the kind `s3`, `path` to the kind `local`.",
+        keys: &[
+            Key::new("name", Kind::Text, "The backend's name; unique.").derived("backend-N"),
+            Key::new(
+                "kind",
+                Kind::Choice(&["s3", "local", "memory"]),
+                "A bucket of an S3 provider, a directory, or the memory of this process (which is \
+                 gone when it ends).",
+            )
+            .or("s3"),
+            Key::new(
+                "path",
+                Kind::Path,
+                "The directory; required for the kind `local`.",
+            ),
+            Key::new(
+                "endpoint",
+                Kind::Text,
+                "`https://host[:port][/path]` or the same with `http`; required for the kind `s3`.",
+            ),
+            Key::new("region", Kind::Text, "The region to sign for.").or("us-east-1"),
+            Key::new(
+                "bucket",
+                Kind::Text,
+                "The provider's bucket; required for the kind `s3`.",
+            ),
+            Key::new(
+                "access_key_id",
+                Kind::Text,
+                "The public half of the key pair; required for the kind `s3`.",
+            ),
+            Key::new(
+                "secret_access_key",
+                Kind::Secret,
+                "The secret half of the key pair; required for the kind `s3`.",
+            ),
+            Key::new(
+                "force_path_style",
+                Kind::Bool,
+                "Whether the bucket is named in the path instead of the host name.",
+            )
+            .derived(
+                "true for an IP address, `localhost`, a host without a dot, or a bucket that no \
+                 host name can hold",
+            ),
+            Key::new(
+                "unsigned_payload",
+                Kind::Bool,
+                "Whether bodies travel unsigned; `false` signs them chunk by chunk.",
+            )
+            .derived("what the provider was seen to support"),
+            Key::new(
+                "disable_checksum",
+                Kind::Bool,
+                "Whether no checksum is sent along with bodies.",
+            )
+            .or("false"),
+            Key::new(
+                "strip_sdk_headers",
+                Kind::Bool,
+                "Kept for existing files; no such headers are sent.",
+            )
+            .or("false")
+            .inert(),
+            Key::new(
+                "ca_file",
+                Kind::Path,
+                "PEM file with further authorities to trust.",
+            ),
+            Key::new("quota_bytes", Kind::Size, "Bytes that may be stored there.")
+                .or("0")
+                .zero(Zero::Unlimited),
+            Key::new(
+                "max_object_size",
+                Kind::Size,
+                "The largest object that is placed there.",
+            )
+            .or("0")
+            .zero(Zero::Unlimited),
+            Key::new(
+                "api_request_limit",
+                Kind::Count { max: u64::MAX },
+                "Calls per month.",
+            )
+            .or("0")
+            .off(Off::Zero, "a monthly limit on calls"),
+            Key::new("egress_byte_limit", Kind::Size, "Bytes read per month.")
+                .or("0")
+                .off(Off::Zero, "a monthly limit on egress"),
+            Key::new("ingress_byte_limit", Kind::Size, "Bytes written per month.")
+                .or("0")
+                .off(Off::Zero, "a monthly limit on ingress"),
+        ],
+    },
+    Group {
+        path: "backends[].http",
+        doc: "Connections to the provider.",
+        keys: &[
+            Key::new(
+                "connect_timeout",
+                Kind::Duration,
+                "The longest time to a connection, TLS included.",
+            )
+            .or("10s")
+            .zero(Zero::Default),
+            Key::new(
+                "body_idle_timeout",
+                Kind::Duration,
+                "The longest time without progress on a body.",
+            )
+            .or("30s")
+            .zero(Zero::Default),
+            Key::new(
+                "response_header_timeout",
+                Kind::Duration,
+                "Kept for existing files; server.backend_timeout holds for every backend.",
+            )
+            .or("30s")
+            .inert(),
+            Key::new(
+                "max_idle_conns_per_host",
+                Kind::Count { max: COUNT_MAX },
+                "Idle connections that are kept.",
+            )
+            .or("100")
+            .zero(Zero::Default),
+            Key::new(
+                "max_conns_per_host",
+                Kind::Count { max: COUNT_MAX },
+                "Calls, and so connections, at a time.",
+            )
+            .or("200")
+            .zero(Zero::Default),
+            Key::new(
+                "max_idle_conns",
+                Kind::Count { max: COUNT_MAX },
+                "Kept for existing files; a backend is one host.",
+            )
+            .or("100")
+            .inert(),
+            Key::new(
+                "force_http2",
+                Kind::Bool,
+                "Kept for existing files; HTTP/1.1 is spoken.",
+            )
+            .or("false")
+            .inert(),
+        ],
+    },
+    Group {
+        path: "cleanup_queue",
+        doc: "The worker that deletes on backends.",
+        keys: &[
+            Key::new(
+                "concurrency",
+                Kind::Count { max: 1_000 },
+                "Backend calls at a time.",
+            )
+            .or("10")
+            .zero(Zero::Default),
+            Key::new(
+                "multipart_stale_timeout",
+                Kind::Duration,
+                "Age at which an open multipart upload is given up.",
+            )
+            .or("24h")
+            .zero(Zero::Default),
+            Key::new(
+                "claim_grace_period",
+                Kind::Duration,
+                "How long a claimed row may stay claimed.",
+            )
+            .or("5m")
+            .zero(Zero::Default),
+            Key::new(
+                "read_grace",
+                Kind::Duration,
+                "How long displaced bytes stay readable for requests that have begun.",
+            )
+            .or("60s"),
+        ],
+    },
+    Group {
+        path: "write_path",
+        doc: "The path of a write.",
+        keys: &[
+            Key::new(
+                "replay_window",
+                Kind::Size,
+                "How much of a body is kept in memory, so that it can be sent to another backend; \
+                 at most 64 MiB.",
+            )
+            .or("1MiB"),
+            Key::new(
+                "spill",
+                Kind::Bool,
+                "Whether bodies are kept on disk for the same purpose.",
+            )
+            .or("false")
+            .off(Off::False, "spilling bodies to disk"),
+        ],
+    },
+    Group {
+        path: "circuit_breaker",
+        doc: "The breaker around the database. The embedded catalogue has no use for it.",
+        keys: &[
+            Key::new(
+                "failure_threshold",
+                Kind::Count { max: COUNT_MAX },
+                "Failures in a row that open it.",
+            )
+            .or("3")
+            .zero(Zero::Default)
+            .inert(),
+            Key::new("open_timeout", Kind::Duration, "How long it stays open.")
+                .or("15s")
+                .zero(Zero::Default)
+                .inert(),
+            Key::new(
+                "cache_ttl",
+                Kind::Duration,
+                "Age at which a cached location is too old.",
+            )
+            .or("60s")
+            .zero(Zero::Default)
+            .inert(),
+            Key::new(
+                "parallel_broadcast",
+                Kind::Bool,
+                "Whether all backends are asked at once while it is open.",
+            )
+            .or("false")
+            .inert(),
+            Key::new(
+                "degraded_reads_enabled",
+                Kind::Bool,
+                "Whether reads go on while it is open.",
+            )
+            .or("true")
+            .inert(),
+        ],
+    },
+];

@@ -1,0 +1,30 @@
+//! The configuration file: what it may say, and what it says.
+//!
+//! [`load`] reads one YAML file and answers with a typed [`Config`] or with every problem that the
+//! file has, each with its line, its key and the way out. What keys exist, of which type, with
+//! which default, is said once, in [`keys`]; the reader, the checks and `docs/configuration.md`
+//! all follow that table. Nothing here touches the network or a database.
+
+mod build;
+mod check;
+mod document;
+mod duration;
+mod expand;
+pub mod keys;
+mod load;
+mod problem;
+mod reader;
+mod reference;
+mod scalar;
+mod types;
+
+pub use duration::{DurationError, format_duration, parse_duration};
+pub use load::{Environment, Loaded, NoEnvironment, ProcessEnvironment, load, parse};
+pub use problem::{ConfigError, Problem};
+pub use reference::render as render_reference;
+pub use scalar::{ListenAddr, ListenAddrError};
+pub use types::{
+    Admission, BackendConfig, BackendKind, BucketConfig, CircuitBreakerConfig, CleanupQueueConfig,
+    Config, Credential, HttpConfig, LogFormat, LogLevel, MetricsConfig, RoutingStrategy,
+    S3BackendConfig, ServerConfig, TlsConfig, TlsVersion, WritePathConfig,
+};

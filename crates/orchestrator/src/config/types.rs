@@ -1,0 +1,270 @@
+//! The configuration as the program uses it: parsed, checked, with all defaults filled in.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base::{BackendName, BucketName, ByteSize, Secret};
+use http::Uri;
+
+use super::scalar::ListenAddr;
+
+/// Everything that the configuration file says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The S3 listener and its limits.
+    pub server: ServerConfig,
+    /// The virtual buckets, at least one, names unique.
+    pub buckets: Vec<BucketConfig>,
+    /// The file of the SQLite catalogue; default `s3-orchestrator.db` in the working directory.
+    pub database_path: PathBuf,
+    /// The storage backends, at least one, names unique, in the order of the file.
+    pub backends: Vec<BackendConfig>,
+    /// How backends are chosen for new objects; default pack.
+    pub routing_strategy: RoutingStrategy,
+    /// The worker that deletes on backends.
+    pub cleanup_queue: CleanupQueueConfig,
+    /// The path of a write.
+    pub write_path: WritePathConfig,
+    /// The Prometheus endpoint; absent where `telemetry.metrics.enabled` is false (the default).
+    pub metrics: Option<MetricsConfig>,
+    /// The breaker around the database. The embedded catalogue has no use for it.
+    pub circuit_breaker: CircuitBreakerConfig,
+}
+
+/// `server`.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where S3 requests are accepted; required.
+    pub listen_addr: ListenAddr,
+    /// Least severe level that is logged; default info.
+    pub log_level: LogLevel,
+    /// Form of log lines; default JSON.
+    pub log_format: LogFormat,
+    /// Largest object in bytes; default 5 GiB.
+    pub max_object_size: ByteSize,
+    /// Requests in flight; default 1,000 of either kind together.
+    pub admission: Admission,
+    /// Longest wait for the head of a backend's answer; total only for calls without a body.
+    /// Default 30 s.
+    pub backend_timeout: Duration,
+    /// Longest wait for the head of a client's request; default 10 s.
+    pub read_header_timeout: Duration,
+    /// Longest time without progress on a request body; default 5 min.
+    pub read_timeout: Duration,
+    /// Longest time without progress on a response body; default 5 min.
+    pub write_timeout: Duration,
+    /// How long a connection may idle between requests; default 120 s.
+    pub idle_timeout: Duration,
+    /// Between "not ready" and the end of accepting, at shutdown; default 0.
+    pub shutdown_delay: Duration,
+    /// How long requests may finish at shutdown; default 30 s.
+    pub shutdown_timeout: Duration,
+    /// Certificate and key; absent means plain HTTP, the default.
+    pub tls: Option<TlsConfig>,
+}
+
+/// How many requests are worked on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// One pool for all requests.
+    Shared {
+        /// Requests in flight.
+        requests: usize,
+    },
+    /// A pool for reads and one for writes.
+    Split {
+        /// Reads in flight.
+        reads: usize,
+        /// Writes in flight.
+        writes: usize,
+    },
+}
+
+/// `server.tls`.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// PEM file of the certificate chain.
+    pub cert_file: PathBuf,
+    /// PEM file of the private key.
+    pub key_file: PathBuf,
+    /// Oldest protocol version; default 1.2.
+    pub min_version: TlsVersion,
+    /// PEM file of the authorities that client certificates must come from; absent (the default)
+    /// means that no client certificate is asked for.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
+}
+
+/// `server.log_level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happened.
+    Info,
+    /// What an operator should look at.
+    Warn,
+    /// What should wake a person.
+    Error,
+}
+
+/// `server.log_format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Lines for people.
+    Text,
+}
+
+/// One of `buckets`.
+#[derive(Debug, Clone)]
+pub struct BucketConfig {
+    /// The name that clients use.
+    pub name: BucketName,
+    /// At least one; access key ids and tokens are unique across all buckets.
+    pub credentials: Vec<Credential>,
+    /// Open multipart uploads at a time; absent (the default) means any number.
+    pub max_multipart_uploads: Option<u32>,
+}
+
+/// What opens a bucket.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// A key pair of Signature Version 4.
+    KeyPair {
+        /// The public half.
+        access_key_id: String,
+        /// The secret half.
+        secret_access_key: Secret,
+    },
+    /// The value of `X-Proxy-Token`.
+    Token(Secret),
+}
+
+/// One of `backends`.
+#[derive(Debug, Clone)]
+pub struct BackendConfig {
+    /// Its name; default `backend-N`, counted from 1.
+    pub name: BackendName,
+    /// Where its bytes are.
+    pub kind: BackendKind,
+    /// Bytes that may be stored there; absent (the default) means any number.
+    pub quota: Option<ByteSize>,
+    /// Largest object that is placed there; absent (the default) means any.
+    pub max_object_size: Option<ByteSize>,
+    /// Connections; the defaults where the kind is not `s3`.
+    pub http: HttpConfig,
+}
+
+/// What a backend is.
+#[derive(Debug, Clone)]
+pub enum BackendKind {
+    /// A bucket of an S3 provider.
+    S3(Box<S3BackendConfig>),
+    /// A directory.
+    Local {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The memory of this process: gone when it ends.
+    Memory,
+}
+
+/// A backend of the kind `s3`.
+#[derive(Debug, Clone)]
+pub struct S3BackendConfig {
+    /// Scheme (http or https), host, port and path; no query, no credentials.
+    pub endpoint: Uri,
+    /// The region to sign for; default `us-east-1`.
+    pub region: String,
+    /// The provider's bucket.
+    pub bucket: String,
+    /// The public half of the key pair.
+    pub access_key_id: String,
+    /// The secret half of the key pair.
+    pub secret_access_key: Secret,
+    /// Whether the bucket is named in the path instead of the host: as the file says, absent where
+    /// it says nothing.
+    pub force_path_style: Option<bool>,
+    /// Whether bodies travel unsigned: as the file says, absent where it says nothing.
+    pub unsigned_payload: Option<bool>,
+    /// Whether no checksum of ours is sent along; default false.
+    pub disable_checksum: bool,
+    /// PEM file with further authorities to trust; default none.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `backends[].http`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Longest time to a connection, TLS included; default 10 s.
+    pub connect_timeout: Duration,
+    /// Longest time without progress on a body; default 30 s.
+    pub body_idle_timeout: Duration,
+    /// Idle connections that are kept; default 100.
+    pub max_idle_conns_per_host: usize,
+    /// Calls, and so connections, at a time; default 200.
+    pub max_conns_per_host: u32,
+}
+
+/// `routing_strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoutingStrategy {
+    /// Fill the first backend, then the next.
+    Pack,
+    /// Keep all backends equally full.
+    Spread,
+}
+
+/// `cleanup_queue`.
+#[derive(Debug, Clone)]
+pub struct CleanupQueueConfig {
+    /// Backend calls at a time; default 10.
+    pub concurrency: u32,
+    /// Age at which an open multipart upload is given up; default 24 h.
+    pub multipart_stale_timeout: Duration,
+    /// How long a claimed row may stay claimed; default 5 min.
+    pub claim_grace_period: Duration,
+    /// How long displaced bytes stay readable; default 60 s.
+    pub read_grace: Duration,
+}
+
+/// `write_path`.
+#[derive(Debug, Clone)]
+pub struct WritePathConfig {
+    /// How much of a body is kept in memory for another backend; default 1 MiB.
+    pub replay_window: ByteSize,
+}
+
+/// `telemetry.metrics`, switched on.
+#[derive(Debug, Clone)]
+pub struct MetricsConfig {
+    /// The path; default `/metrics`.
+    pub path: String,
+    /// A listener of its own; absent (the default) means the S3 listener.
+    pub listen: Option<ListenAddr>,
+    /// Whether the start fails where that listener cannot be had; default true.
+    pub require_listener: bool,
+}
+
+/// `circuit_breaker`.
+#[derive(Debug, Clone)]
+pub struct CircuitBreakerConfig {
+    /// Failures in a row that open it; default 3.
+    pub failure_threshold: u64,
+    /// How long it stays open; default 15 s.
+    pub open_timeout: Duration,
+    /// Age at which a cached location is too old; default 60 s.
+    pub cache_ttl: Duration,
+    /// Whether reads go on while it is open; default true.
+    pub degraded_reads_enabled: bool,
+}

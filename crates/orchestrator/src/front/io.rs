@@ -1,0 +1,345 @@
+//! The byte stream of one client connection, with its clocks.
+//!
+//! Three clocks run, one at a time per direction: between requests (idle), from the first byte of a
+//! head to its last, and while the client takes nothing of an answer. The clock of a request body
+//! is elsewhere, with the body: whether the client or a backend is slow is known only there.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
+
+use super::ticket::Ticket;
+
+/// The clocks of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From the first byte of a request's head to its last.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// Without a byte of an answer being taken.
+    pub write: Duration,
+}
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of a next request has come.
+    Idle,
+    /// A head is coming.
+    Head,
+    /// A request is being worked on.
+    Busy,
+}
+
+/// What the byte stream and the requests on it know of each other.
+#[derive(Debug)]
+pub struct Connection {
+    state: Mutex<State>,
+    /// The client may still be sending a body that nobody reads.
+    unread: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// Requests whose answer has not left. More than one where a client does not wait for answers.
+    open: usize,
+    /// Of those, the ones whose answer is written. Pages have no ticket.
+    leaving: Vec<Option<Box<Ticket>>>,
+}
+
+impl Connection {
+    /// A connection on which nothing happened yet; its first head is awaited like a begun one.
+    pub(super) fn new() -> Arc<Self> {
+        let state = State {
+            phase: Phase::Head,
+            open: 0,
+            leaving: Vec::new(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            unread: AtomicBool::new(false),
+        })
+    }
+
+    /// Bytes came; between requests they begin a head.
+    fn head_begins(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Idle {
+            state.phase = Phase::Head;
+        }
+    }
+
+    /// A head is complete.
+    pub(super) fn begin(&self) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Busy;
+        state.open += 1;
+    }
+
+    /// The answer is written; the request ends when the last byte has left.
+    pub(super) fn leave(&self, ticket: Option<Box<Ticket>>) {
+        self.state.lock().leaving.push(ticket);
+    }
+
+    /// The answer goes out although the request's body was not read.
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the end of the connection must wait for the client.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Everything that was written has left. Whether the connection became idle with that.
+    fn flushed(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.leaving.is_empty() {
+            return false;
+        }
+        let left = std::mem::take(&mut state.leaving);
+        state.open = state.open.saturating_sub(left.len());
+        let idle = state.open == 0 && state.phase == Phase::Busy;
+        if idle {
+            state.phase = Phase::Idle;
+        }
+        drop(state);
+        // Tickets write their audit line now: not under the lock.
+        drop(left);
+        idle
+    }
+}
+
+/// Plain or encrypted.
+#[derive(Debug)]
+pub enum Transport {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// TLS on top.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A deadline that costs nothing while it is not armed.
+#[derive(Debug, Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    armed: bool,
+}
+
+impl Alarm {
+    fn disarm(&mut self) {
+        self.armed = false;
+    }
+
+    /// Arms it unless it is, and tells whether the time is over.
+    fn poll(&mut self, after: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = match (&mut self.sleep, self.armed) {
+            (Some(sleep), true) => sleep,
+            (Some(sleep), false) => {
+                sleep.as_mut().reset(Instant::now() + after);
+                sleep
+            }
+            (empty, _) => empty.insert(Box::pin(sleep_until(Instant::now() + after))),
+        };
+        self.armed = true;
+        sleep.as_mut().poll(cx)
+    }
+}
+
+/// A client connection.
+#[derive(Debug)]
+pub struct ClientIo {
+    transport: Transport,
+    connection: Arc<Connection>,
+    patience: Patience,
+    read_alarm: Alarm,
+    write_alarm: Alarm,
+}
+
+impl ClientIo {
+    /// Puts clocks to a byte stream.
+    pub(super) fn new(
+        transport: Transport,
+        connection: Arc<Connection>,
+        patience: Patience,
+    ) -> Self {
+        Self {
+            transport,
+            connection,
+            patience,
+            read_alarm: Alarm::default(),
+            write_alarm: Alarm::default(),
+        }
+    }
+
+    /// Without clocks: what is left when the connection ends.
+    pub(super) fn into_transport(self) -> Transport {
+        self.transport
+    }
+
+    /// Progress disarms the clock of the answer, and waiting arms it.
+    fn progress<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write_alarm.disarm();
+            return polled;
+        }
+        ready!(self.write_alarm.poll(self.patience.write, cx));
+        Poll::Ready(Err(timed_out("the client takes nothing of the answer")))
+    }
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.transport).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                if buf.filled().len() > before {
+                    this.connection.head_begins();
+                }
+                this.read_alarm.disarm();
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let phase = this.connection.state.lock().phase;
+                match phase {
+                    Phase::Busy => {
+                        this.read_alarm.disarm();
+                        Poll::Pending
+                    }
+                    // As if the client had closed: nothing is lost.
+                    Phase::Idle => this.read_alarm.poll(this.patience.idle, cx).map(Ok),
+                    Phase::Head => {
+                        ready!(this.read_alarm.poll(this.patience.head, cx));
+                        Poll::Ready(Err(timed_out("the head of a request took too long")))
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.transport).poll_write(cx, bytes);
+        this.progress(polled, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.transport).poll_write_vectored(cx, slices);
+        this.progress(polled, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.transport).poll_flush(cx);
+        ready!(this.progress(polled, cx))?;
+        if this.connection.flushed() {
+            // So that the idle clock starts: the next read is what arms it.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.transport).poll_shutdown(cx);
+        this.progress(polled, cx)
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Accepts connections and serves HTTP/1.1 on them until told to stop.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout, timeout_at};
+use tracing::{debug, error, warn};
+
+use super::io::{ClientIo, Connection, Patience, Transport};
+use super::tls::Tls;
+use super::{Door, Front};
+use crate::config::ListenAddr;
+
+/// The largest request head, and the bound on what a connection buffers in either direction.
+///
+/// Amazon S3 takes 8 KiB of headers. More would be buffered for every slow reader.
+pub const HEAD_BYTES_MAX: usize = 128 << 10;
+
+/// The most header fields of a request: two kibibytes of user metadata can be many.
+pub const HEAD_FIELDS_MAX: usize = 500;
+
+/// The most connections at a time; further ones wait in the system's queue.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// After accepting failed, because of too many open files for example.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client may go on sending a body that was refused before it finds the connection
+/// reset: a reset could destroy the answer on its way.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long the last bytes of a connection may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Where connections stand with stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Serving,
+    /// No new connections; those that are there end with their request.
+    Finishing,
+    /// Connections are dropped where they stand.
+    Cutting,
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+/// Tells a running listener to stop.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<Stage>);
+
+impl Listener {
+    /// Binds an address; every address of the machine where the host is empty.
+    pub async fn bind(addr: &ListenAddr, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+        let socket = match addr.host() {
+            // One socket takes both families where the system has IPv6.
+            "" => match TcpListener::bind(("::", addr.port())).await {
+                Ok(socket) => socket,
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+                Err(_) => TcpListener::bind(("0.0.0.0", addr.port())).await?,
+            },
+            host => TcpListener::bind((host, addr.port())).await?,
+        };
+        Ok(Self { socket, tls })
+    }
+
+    /// Takes a socket that is bound already.
+    pub fn from_std(socket: std::net::TcpListener, tls: Option<Arc<Tls>>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: TcpListener::from_std(socket)?,
+            tls,
+        })
+    }
+
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves until the stopper says otherwise and the last connection has ended.
+    pub fn serve(
+        self,
+        front: Arc<Front>,
+        door: Door,
+    ) -> (Stopper, impl Future<Output = ()> + Send) {
+        let (sender, stage) = watch::channel(Stage::Serving);
+        (Stopper(sender), self.run(front, door, stage))
+    }
+
+    async fn run(self, front: Arc<Front>, door: Door, mut stage: watch::Receiver<Stage>) {
+        let socket = self.socket;
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = ends(&mut stage, Stage::Finishing) => break,
+                Some(ended) = connections.join_next() => {
+                    report(ended);
+                    continue;
+                }
+                accepted = accept(&socket, &places) => accepted,
+            };
+            match accepted {
+                Ok((stream, remote, place)) => {
+                    let peer = Peer {
+                        front: Arc::clone(&front),
+                        door,
+                        remote,
+                        stage: stage.clone(),
+                    };
+                    let tls = self.tls.clone();
+                    connections.spawn(async move {
+                        peer.serve(stream, tls).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(error = %error, "connection not accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(socket);
+        loop {
+            tokio::select! {
+                ended = connections.join_next() => match ended {
+                    Some(ended) => report(ended),
+                    None => return,
+                },
+                () = ends(&mut stage, Stage::Cutting) => return connections.shutdown().await,
+            }
+        }
+    }
+}
+
+/// Waits until the listener is at this stage or beyond; a stopper that is gone stops nothing.
+async fn ends(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
+    if stage.wait_for(|stage| *stage >= wanted).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl Stopper {
+    /// No new connections from now on; those that are there end with the request they work on.
+    pub fn finish(&self) {
+        self.0.send_replace(Stage::Finishing);
+    }
+
+    /// Connections end now, whatever they are at.
+    pub fn cut(&self) {
+        self.0.send_replace(Stage::Cutting);
+    }
+}
+
+async fn accept(
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed");
+    let (stream, remote) = socket.accept().await?;
+    Ok((stream, remote, place))
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(error = %error, "connection ended by a defect");
+    }
+}
+
+/// One connection.
+struct Peer {
+    front: Arc<Front>,
+    door: Door,
+    remote: SocketAddr,
+    stage: watch::Receiver<Stage>,
+}
+
+impl Peer {
+    async fn serve(mut self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+        // Answers are written whole; waiting for more would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(remote = %self.remote, error = %error, "connection lost");
+            return;
+        }
+        let patience = self.front.patience();
+        let transport = match tls {
+            None => Transport::Plain(stream),
+            Some(tls) => match timeout(patience.head, tls.acceptor().accept(stream)).await {
+                Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
+                Ok(Err(error)) => {
+                    debug!(remote = %self.remote, error = %error, "no TLS connection");
+                    return;
+                }
+                Err(_) => return,
+            },
+        };
+        let connection = Connection::new();
+        let io = self
+            .talk(transport, Arc::clone(&connection), patience)
+            .await;
+        farewell(io, &connection).await;
+    }
+
+    /// Serves requests until the connection ends, and gives the byte stream back.
+    async fn talk(
+        &mut self,
+        transport: Transport,
+        connection: Arc<Connection>,
+        patience: Patience,
+    ) -> Transport {
+        let io = TokioIo::new(ClientIo::new(transport, Arc::clone(&connection), patience));
+        let (front, door, remote) = (Arc::clone(&self.front), self.door, self.remote);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (front, connection) = (Arc::clone(&front), Arc::clone(&connection));
+            Box::pin(async move {
+                Ok::<_, Infallible>(front.answer(door, request, remote, connection).await)
+            })
+        });
+        let mut served = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEAD_FIELDS_MAX)
+            // Our own clocks tell an idle connection from a slow head.
+            .header_read_timeout(None)
+            .serve_connection(io, service);
+        let mut finishing = false;
+        let ended = loop {
+            tokio::select! {
+                ended = poll_fn(|cx| served.poll_without_shutdown(cx)) => break ended,
+                () = ends(&mut self.stage, Stage::Finishing), if !finishing => {
+                    finishing = true;
+                    std::pin::Pin::new(&mut served).graceful_shutdown();
+                }
+            }
+        };
+        if let Err(error) = ended {
+            let error = base::report(&error).to_string();
+            debug!(remote = %self.remote, error, "connection ended early");
+        }
+        served.into_parts().io.into_inner().into_transport()
+    }
+}
+
+/// Ends a connection so that the client gets what was written.
+async fn farewell(mut io: Transport, connection: &Connection) {
+    if timeout(FAREWELL, io.shutdown()).await.is_err() || !connection.is_unread() {
+        return;
+    }
+    let deadline = tokio::time::Instant::now() + LINGER;
+    let mut waste = [0; 8 << 10];
+    while let Ok(Ok(1..)) = timeout_at(deadline, io.read(&mut waste)).await {}
+}

@@ -1,0 +1,180 @@
+//! The HTTP front: S3 for clients, and the pages that operators and probes ask for.
+//!
+//! A request walks one way: [`listener`] reads its head, [`Front::answer`] gives it an id and tells
+//! pages from S3, `s3` finds out what it wants and who sent it and calls the engine, `render` turns
+//! the outcome into an answer. What the front refuses, it refuses before the first byte of a body
+//! is read.
+
+mod access;
+mod admission;
+mod certificate;
+mod intake;
+pub mod io;
+pub mod listener;
+mod pages;
+mod render;
+mod reply;
+mod request_id;
+mod s3;
+mod ticket;
+mod tls;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use engine::Engine;
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+use tracing::{Instrument as _, error, info_span};
+
+use crate::config::ServerConfig;
+use admission::Pools;
+use io::{Connection, Patience};
+use render::Failure;
+use request_id::RequestId;
+use ticket::Ticket;
+
+pub use access::{Access, NoRandomness};
+pub use listener::{Listener, Stopper};
+pub use reply::{Cut, Reply};
+pub use ticket::Telemetry;
+pub use tls::{Tls, TlsError};
+
+/// Everything that answers requests.
+pub struct Front {
+    engine: Engine,
+    access: ArcSwap<Access>,
+    pools: Pools,
+    telemetry: Telemetry,
+    patience: Patience,
+    read_timeout: Duration,
+    metrics: Option<(Door, Box<str>)>,
+    ready: AtomicBool,
+}
+
+/// Which listener a request came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The one for clients: S3, and pages beside it.
+    S3,
+    /// The one for operators: pages only.
+    Pages,
+}
+
+/// What a front is made of.
+#[derive(Debug)]
+pub struct FrontParts<'a> {
+    /// What does the work.
+    pub engine: Engine,
+    /// Who may ask for it.
+    pub access: Access,
+    /// Where requests are recorded.
+    pub telemetry: Telemetry,
+    /// The limits.
+    pub server: &'a ServerConfig,
+    /// Where the metrics are, if anywhere.
+    pub metrics: Option<(Door, &'a str)>,
+}
+
+impl Front {
+    /// A front that is not ready yet.
+    pub fn new(parts: FrontParts<'_>) -> Arc<Self> {
+        let server = parts.server;
+        Arc::new(Self {
+            engine: parts.engine,
+            access: ArcSwap::from_pointee(parts.access),
+            pools: Pools::new(server.admission),
+            telemetry: parts.telemetry,
+            patience: Patience {
+                head: server.read_header_timeout,
+                idle: server.idle_timeout,
+                write: server.write_timeout,
+            },
+            read_timeout: server.read_timeout,
+            metrics: parts.metrics.map(|(door, path)| (door, path.into())),
+            ready: AtomicBool::new(false),
+        })
+    }
+
+    /// What `/health/ready` answers from now on.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Other credentials from now on; requests that were let in stay.
+    pub fn set_access(&self, access: Access) {
+        self.access.store(Arc::new(access));
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Answers a request, whatever happens.
+    pub(crate) async fn answer(
+        &self,
+        door: Door,
+        request: Request<Incoming>,
+        remote: SocketAddr,
+        connection: Arc<Connection>,
+    ) -> Response<Reply> {
+        connection.begin();
+        let id = RequestId::of(request.headers(), self.engine.ids());
+        let (parts, body) = request.into_parts();
+        if let Some(page) = self.page(door, parts.uri.path(), &parts.method) {
+            if !body.is_end_stream() {
+                connection.leave_unread();
+            }
+            return render::page(page, &parts.method, id.to_header(), connection);
+        }
+        let span = info_span!("request", request_id = id.as_str());
+        let telemetry = self.telemetry.clone();
+        let mut ticket = Ticket::new(
+            telemetry,
+            id,
+            parts.method.clone(),
+            parts.uri.path(),
+            remote,
+        );
+        async {
+            let has_body = !body.is_end_stream();
+            let served = self.serve(&mut ticket, parts, body);
+            let outcome = match AssertUnwindSafe(served).catch_unwind().await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    error!("a request met a defect; its backtrace is on standard error");
+                    self.telemetry
+                        .metrics
+                        .panics
+                        .inc([ticket.operation.unwrap_or("unknown").into()]);
+                    Err(Failure::Defect)
+                }
+            };
+            if has_body && !ticket.body.ended() {
+                connection.leave_unread();
+            }
+            match outcome {
+                Ok(answer) => render::success(answer, ticket, connection),
+                Err(failure) => render::failure(&failure, ticket, connection),
+            }
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").finish_non_exhaustive()
+    }
+}

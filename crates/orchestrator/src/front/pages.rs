@@ -1,0 +1,82 @@
+//! `/health`, `/health/ready` and the metrics.
+
+use http::Method;
+use tracing::warn;
+
+use super::render::Page;
+use super::{Door, Front};
+use crate::telemetry::metrics::Metrics;
+
+impl Front {
+    /// The page that a request at this door asks for; at the S3 door everything else is S3.
+    pub(super) fn page(&self, door: Door, path: &str, method: &Method) -> Option<Page> {
+        let has_metrics = self
+            .metrics
+            .as_ref()
+            .is_some_and(|(at, page)| *at == door && **page == *path);
+        if !matches!(path, "/health" | "/health/ready") && !has_metrics {
+            return match door {
+                Door::S3 => None,
+                Door::Pages => Some(Page::Nothing),
+            };
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Some(Page::WrongMethod);
+        }
+        Some(match path {
+            "/health" => Page::Alive {
+                status: self.health(),
+            },
+            "/health/ready" if self.is_ready() => Page::Ready,
+            "/health/ready" => Page::NotReady,
+            _ => Page::Metrics(self.metrics_page()),
+        })
+    }
+
+    /// Alive in any case; degraded where something needs an operator.
+    fn health(&self) -> &'static str {
+        let sound = self.engine.status().is_ok_and(|status| {
+            status.catalogue.recovery.is_none()
+                && status
+                    .backends
+                    .iter()
+                    .all(|backend| backend.out_of_service.is_none())
+        });
+        if sound { "ok" } else { "degraded" }
+    }
+
+    /// The metrics, with those that are only looked up when somebody asks.
+    fn metrics_page(&self) -> String {
+        let metrics = &self.telemetry.metrics;
+        match self.engine.status() {
+            Ok(status) => observe(metrics, &status),
+            Err(error) => {
+                let error = base::report(&error).to_string();
+                warn!(error, "metrics without the catalogue's part");
+            }
+        }
+        metrics.render()
+    }
+}
+
+fn observe(metrics: &Metrics, status: &engine::Status) {
+    for backend in &status.backends {
+        let name = || [backend.name.as_str().to_owned().into()];
+        let room = &backend.room;
+        metrics.quota_bytes_used.set(name(), room.used);
+        metrics.quota_orphan_bytes.set(name(), room.orphan);
+        metrics.quota_reserved_bytes.set(name(), room.reserved);
+        if let Some(limit) = room.limit {
+            metrics.quota_bytes_limit.set(name(), limit);
+            metrics.quota_bytes_available.set(name(), room.free());
+        }
+        let in_service = u64::from(backend.out_of_service.is_none());
+        metrics.backend_in_service.set(name(), in_service);
+    }
+    metrics
+        .recovery_active
+        .set([], u64::from(status.catalogue.recovery.is_some()));
+    metrics.cleanup_queue_depth.set([], status.depth.queued);
+    metrics.cleanup_dlq_depth.set([], status.depth.dead);
+    metrics.pending_intents_depth.set([], status.depth.intents);
+}

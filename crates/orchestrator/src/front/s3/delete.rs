@@ -1,0 +1,92 @@
+//! DeleteObject and DeleteObjects.
+
+use base::{ETagCondition, ObjectKey, Precondition};
+use engine::DeleteOutcome;
+use s3wire::xml::{
+    DELETE_BODY_BYTES_MAX, Delete, DeleteFailure, DeleteItem, DeleteResult, Deleted,
+};
+use s3wire::{Error, ErrorCode, headers};
+
+use super::super::intake::Vouched;
+use super::super::render::{Answer, Failure, describe};
+use super::super::ticket::Ticket;
+use super::Call;
+
+/// The one version that exists where nothing is versioned.
+const NULL_VERSION: &str = "null";
+
+impl Call<'_> {
+    pub(super) async fn delete(self, key: ObjectKey) -> Result<Answer, Failure> {
+        let precondition = headers::write_precondition(&self.headers)?;
+        if precondition == Precondition::Absent {
+            return Err(Error::new(
+                ErrorCode::NotImplemented,
+                "If-None-Match on a delete is not implemented.",
+            )
+            .into());
+        }
+        match self
+            .front
+            .engine
+            .remove(self.bucket.id, key, precondition)
+            .await?
+        {
+            DeleteOutcome::Deleted | DeleteOutcome::Absent => Ok(Answer::silent()),
+        }
+    }
+
+    pub(super) async fn delete_objects(self, ticket: &Ticket) -> Result<Answer, Failure> {
+        let (body, vouched) = self
+            .body
+            .read_whole(&self.headers, DELETE_BODY_BYTES_MAX)
+            .await?;
+        if vouched == Vouched::No {
+            return Err(Error::new(
+                ErrorCode::InvalidRequest,
+                "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
+            )
+            .into());
+        }
+        let request = Delete::from_xml(&body)?;
+        let mut result = DeleteResult::default();
+        let mut note = |item: &DeleteItem, outcome: Result<DeleteOutcome, Failure>| match outcome {
+            Ok(DeleteOutcome::Deleted | DeleteOutcome::Absent) if request.quiet => {}
+            Ok(DeleteOutcome::Deleted | DeleteOutcome::Absent) => result.deleted.push(Deleted {
+                key: item.key.as_str().to_owned(),
+                version_id: item.version_id.clone(),
+            }),
+            Err(failure) => {
+                let (code, message) = describe(&failure, &ticket.body);
+                result.failed.push(DeleteFailure {
+                    key: item.key.as_str().to_owned(),
+                    version_id: item.version_id.clone(),
+                    code: code.to_owned(),
+                    message,
+                });
+            }
+        };
+        let engine = &self.front.engine;
+        let mut plain = Vec::new();
+        for item in &request.items {
+            let is_null = item
+                .version_id
+                .as_deref()
+                .is_none_or(|id| id == NULL_VERSION);
+            match &item.etag {
+                _ if !is_null => note(item, Err(ErrorCode::NoSuchVersion.into())),
+                None => plain.push(item),
+                Some(etag) => {
+                    let only = Precondition::Match(ETagCondition::Tags(vec![etag.clone()]));
+                    let removed = engine.remove(self.bucket.id, item.key.clone(), only).await;
+                    note(item, removed.map_err(Failure::from));
+                }
+            }
+        }
+        let keys = plain.iter().map(|item| item.key.clone()).collect();
+        let removed = engine.remove_many(self.bucket.id, keys).await;
+        for (item, outcome) in plain.into_iter().zip(removed) {
+            note(item, outcome.map_err(Failure::from));
+        }
+        Ok(Answer::xml(result.to_xml()))
+    }
+}

@@ -1,0 +1,283 @@
+//! Multipart uploads: Create, UploadPart, Complete, Abort, ListParts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ChecksumAlgorithm, ObjectKey, PartNumber, UploadId};
+use engine::{CompleteRequest, CompletedPart, CreateUpload, Engine, PartRequest};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue};
+use s3wire::headers::{self, ObjectChecksum, UploadChecksum, insert_checksum};
+use s3wire::xml::{
+    COMPLETE_BODY_BYTES_MAX, CompletePart, CompleteResult, PartEntry, PartsPage, UploadStarted,
+    parse_complete,
+};
+use s3wire::{Error, ErrorCode, ListParts};
+use std::panic::AssertUnwindSafe;
+use tokio::time::timeout;
+
+use super::super::intake::BodyState;
+use super::super::render::{self, Answer, Failure, Success, late_failure};
+use super::super::reply::{Content, Late, LateEnd};
+use super::super::ticket::Ticket;
+use super::write::stored;
+use super::{Call, object_checksum};
+
+/// How long Complete may take before the answer is begun without knowing its outcome. Clients and
+/// proxies give up on connections that stay silent for longer.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
+
+impl Call<'_> {
+    pub(super) async fn create_upload(self, key: ObjectKey) -> Result<Answer, Failure> {
+        let checksum = headers::upload_checksum(&self.headers)?;
+        let request = CreateUpload {
+            bucket: self.bucket.id,
+            key: key.clone(),
+            headers: headers::object_headers(&self.headers)?,
+            checksum: checksum.map(|checksum| (checksum.algorithm, checksum.kind)),
+        };
+        let upload = self.front.engine.create_upload(request).await?;
+        let document = UploadStarted {
+            bucket: self.bucket.name.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+            upload_id: upload.to_string(),
+        };
+        let mut answer = Answer::xml(document.to_xml());
+        if let Some(UploadChecksum { algorithm, kind }) = checksum {
+            let headers = &mut answer.headers;
+            let name = HeaderValue::from_static(algorithm.as_str());
+            headers.insert("x-amz-checksum-algorithm", name);
+            headers.insert(
+                "x-amz-checksum-type",
+                HeaderValue::from_static(kind.as_str()),
+            );
+        }
+        Ok(answer)
+    }
+
+    pub(super) async fn upload_part(
+        self,
+        key: ObjectKey,
+        upload: UploadId,
+        part: PartNumber,
+    ) -> Result<Answer, Failure> {
+        let request = PartRequest {
+            bucket: self.bucket.id,
+            key,
+            upload,
+            number: u32::from(part.get()),
+        };
+        let body = self.body.into_incoming(&self.headers)?;
+        let part = self.front.engine.upload_part(request, body).await;
+        let part = part.map_err(|error| self.front.refused_early(error))?;
+        let mut headers = stored(&part.etag, None);
+        if let Some(checksum) = part.checksum {
+            insert_checksum(
+                &mut headers,
+                &ObjectChecksum {
+                    checksum,
+                    parts: None,
+                },
+            );
+        }
+        Ok(Answer::empty(headers))
+    }
+
+    pub(super) async fn complete_upload(
+        self,
+        key: ObjectKey,
+        upload: UploadId,
+        ticket: &Ticket,
+    ) -> Result<Answer, Failure> {
+        let (checksum, kind) = headers::complete_claim(&self.headers)?;
+        let precondition = headers::write_precondition(&self.headers)?;
+        let size = object_size(&self.headers)?;
+        let of_body = without_checksums(&self.headers);
+        let (body, _) = self
+            .body
+            .read_whole(&of_body, COMPLETE_BODY_BYTES_MAX)
+            .await?;
+        let parts = parse_complete(&body)?;
+        let engine = self.front.engine.clone();
+        if let (Some(kind), Ok((record, _, _))) =
+            (kind, engine.list_parts(self.bucket.id, &key, upload, 0, 0))
+            && record
+                .checksum
+                .is_some_and(|(_, announced)| announced != kind)
+        {
+            return Err(engine::Error::ChecksumMismatch.into());
+        }
+        if checksum.is_some_and(|claimed| {
+            claimed
+                .parts
+                .is_some_and(|count| usize::try_from(count) != Ok(parts.len()))
+        }) {
+            return Err(engine::Error::BadDigest {
+                digest: "checksum of parts",
+            }
+            .into());
+        }
+        let request = CompleteRequest {
+            bucket: self.bucket.id,
+            key: key.clone(),
+            upload,
+            parts: parts.into_iter().map(listed).collect(),
+            checksum: checksum.map(|claimed| claimed.checksum),
+            size,
+            precondition,
+        };
+        let bucket = self.bucket.name.as_str().to_owned();
+        let named = Named {
+            bucket,
+            key: key.as_str().to_owned(),
+        };
+        let mut work = Box::pin(complete(engine, request, named.clone()));
+        if let Ok(outcome) = timeout(SILENCE_MAX, &mut work).await {
+            return outcome.map(Answer::xml);
+        }
+        let late = render::Late {
+            resource: format!("/{}/{}", named.bucket, named.key),
+            request_id: ticket.id.as_str().to_owned(),
+        };
+        let state = Arc::clone(&ticket.body);
+        let mut answer = Answer::xml(String::new());
+        answer.success = Success::Whole;
+        answer.content = Content::Late(Late::new(Box::pin(finish_late(work, late, state))));
+        Ok(answer)
+    }
+
+    pub(super) async fn abort_upload(
+        self,
+        key: &ObjectKey,
+        upload: UploadId,
+    ) -> Result<Answer, Failure> {
+        self.front
+            .engine
+            .abort_upload(self.bucket.id, key, upload)
+            .await?;
+        Ok(Answer::silent())
+    }
+
+    pub(super) fn list_parts(self, key: &ObjectKey, params: ListParts) -> Result<Answer, Failure> {
+        let (upload, marker, max) = (
+            params.upload_id,
+            params.part_number_marker,
+            params.max_parts,
+        );
+        let (record, rows, truncated) =
+            self.front
+                .engine
+                .list_parts(self.bucket.id, key, upload, marker, max)?;
+        let parts: Result<Vec<_>, _> = rows
+            .into_iter()
+            .map(|row| {
+                Ok::<_, base::PartNumberError>(PartEntry {
+                    part: PartNumber::try_from(u64::from(row.number))?,
+                    etag: row.etag,
+                    size: row.size,
+                    last_modified: row.last_modified,
+                    checksum: row.checksum,
+                })
+            })
+            .collect();
+        let parts = parts.map_err(|_| Failure::Defect)?;
+        let last = parts.last().map(|part| u32::from(part.part.get()));
+        // A page that may hold nothing is the last one, as with objects.
+        let is_truncated = truncated && max > 0;
+        let page = PartsPage {
+            bucket: self.bucket.name.as_str().to_owned(),
+            key: key.as_str().to_owned(),
+            upload_id: upload.to_string(),
+            part_number_marker: marker,
+            next_part_number_marker: last.filter(|_| is_truncated),
+            max_parts: max,
+            is_truncated,
+            checksum: record
+                .checksum
+                .map(|(algorithm, kind)| UploadChecksum { algorithm, kind }),
+            encoding: params.encoding,
+            parts,
+        };
+        Ok(Answer::xml(page.to_xml()))
+    }
+}
+
+/// What the answer to Complete repeats.
+#[derive(Debug, Clone)]
+struct Named {
+    bucket: String,
+    key: String,
+}
+
+async fn complete(
+    engine: Engine,
+    request: CompleteRequest,
+    named: Named,
+) -> Result<String, Failure> {
+    let count = u32::try_from(request.parts.len()).ok();
+    let written = AssertUnwindSafe(engine.complete_upload(request))
+        .catch_unwind()
+        .await;
+    let Ok(written) = written else {
+        return Err(Failure::Defect);
+    };
+    let written = written?;
+    let document = CompleteResult {
+        location: format!("/{}/{}", named.bucket, s3wire::uri::encode_path(&named.key)),
+        bucket: named.bucket,
+        key: named.key,
+        etag: written.etag,
+        checksum: written
+            .checksum
+            .map(|stored| object_checksum(&stored, count)),
+        kind: written.checksum.map(|stored| stored.kind),
+    };
+    Ok(document.to_xml())
+}
+
+async fn finish_late(
+    work: impl Future<Output = Result<String, Failure>>,
+    late: render::Late,
+    state: Arc<BodyState>,
+) -> LateEnd {
+    match work.await {
+        Ok(document) => LateEnd {
+            document,
+            error: None,
+        },
+        Err(failure) => late_failure(&failure, &state, &late),
+    }
+}
+
+fn listed(part: CompletePart) -> CompletedPart {
+    CompletedPart {
+        number: u32::from(part.part.get()),
+        etag: part.etag,
+        checksum: part.checksum,
+    }
+}
+
+/// `x-amz-mp-object-size`
+fn object_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let Some(value) = headers.get("x-amz-mp-object-size") else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or("");
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match digits.then(|| text.parse()).and_then(Result::ok) {
+        Some(size) => Ok(Some(size)),
+        None => Err(Error::new(
+            ErrorCode::InvalidRequest,
+            "Value for x-amz-mp-object-size header is invalid.",
+        )),
+    }
+}
+
+/// The checksums in the head of a Complete are those of the object, not of the list of parts.
+fn without_checksums(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for algorithm in ChecksumAlgorithm::ALL {
+        headers.remove(algorithm.header());
+    }
+    headers
+}

@@ -1,0 +1,158 @@
+//! GetObject and HeadObject.
+
+use base::{ByteRange, ETag, ETagCondition, ObjectKey};
+use engine::catalogue::ObjectRecord;
+use engine::{Looked, ReadRequest, Selection};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use s3wire::headers::{self, ChecksumMode};
+use s3wire::{Error, ErrorCode, GetParams};
+
+use super::super::access::Proof;
+use super::super::render::{Answer, Failure, Success, put_validators};
+use super::super::reply::Content;
+use super::{Call, decimal, put_checksum};
+
+/// The type of objects that were stored without one.
+const DEFAULT_TYPE: HeaderValue = HeaderValue::from_static("binary/octet-stream");
+
+/// Which bytes an answer carries.
+#[derive(Debug, Clone, Copy)]
+struct Chosen {
+    range: ByteRange,
+    partial: bool,
+    parts: Option<u32>,
+}
+
+impl Call<'_> {
+    pub(super) async fn get(self, key: ObjectKey, params: &GetParams) -> Result<Answer, Failure> {
+        let request = self.read_request(key, params)?;
+        let mode = headers::checksum_mode(&self.headers)?;
+        let reading = self.front.engine.read(&request).await?;
+        let chosen = Chosen {
+            range: reading.range,
+            partial: reading.partial,
+            parts: reading.parts,
+        };
+        let mut answer = describe(&reading.object, chosen, params, mode)?;
+        if chosen.range.length > 0 {
+            answer.content = Content::Object {
+                stream: reading.body,
+                missing: chosen.range.length,
+            };
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn head(self, key: ObjectKey, params: &GetParams) -> Result<Answer, Failure> {
+        let request = self.read_request(key, params)?;
+        let mode = headers::checksum_mode(&self.headers)?;
+        let looked = self.front.engine.look(&request)?;
+        let chosen = Chosen {
+            range: looked.range,
+            partial: looked.partial,
+            parts: looked.parts,
+        };
+        Ok(describe(&looked.object, chosen, params, mode)?)
+    }
+
+    fn read_request(&self, key: ObjectKey, params: &GetParams) -> Result<ReadRequest, Failure> {
+        if params.overrides.standard().next().is_some() && self.proof != Proof::Signature {
+            return Err(Error::new(
+                ErrorCode::InvalidRequest,
+                "Response headers can be overridden by signed requests only.",
+            )
+            .into());
+        }
+        let selection = match (params.part, headers::range(&self.headers)) {
+            (Some(_), _) if self.headers.contains_key(RANGE) => {
+                return Err(Error::new(
+                    ErrorCode::InvalidRequest,
+                    "Cannot specify both Range header and partNumber query parameter",
+                )
+                .into());
+            }
+            (Some(part), _) => Selection::Part(u32::from(part.get())),
+            (None, Some(range)) => Selection::Range(range),
+            (None, None) => Selection::All,
+        };
+        let conditions = headers::conditions(&self.headers)?;
+        let request = ReadRequest {
+            bucket: self.bucket.id,
+            key,
+            selection,
+            conditions,
+        };
+        self.apply_if_range(request)
+    }
+
+    /// `If-Range`: the range counts only for the version that the client has begun to download.
+    fn apply_if_range(&self, mut request: ReadRequest) -> Result<ReadRequest, Failure> {
+        let Some(value) = self.headers.get(IF_RANGE) else {
+            return Ok(request);
+        };
+        if !matches!(request.selection, Selection::Range(_)) {
+            return Ok(request);
+        }
+        let whole = ReadRequest {
+            selection: Selection::All,
+            ..request.clone()
+        };
+        let Looked { object, .. } = self.front.engine.look(&whole)?;
+        match value.to_str() {
+            Ok(tag) if tag.starts_with('"') && ETag::new(tag) == object.etag => {
+                // Should the object be replaced in between, the answer is 412: never a mixture.
+                if request.conditions.if_match.is_none() {
+                    request.conditions.if_match = Some(ETagCondition::Tags(vec![object.etag]));
+                }
+                Ok(request)
+            }
+            // A weak tag or a date proves nothing about bytes: RFC 9110 section 13.1.5.
+            Ok(_) | Err(_) => Ok(whole),
+        }
+    }
+}
+
+/// The head of an answer; its content is left to the caller.
+fn describe(
+    object: &ObjectRecord,
+    chosen: Chosen,
+    params: &GetParams,
+    mode: ChecksumMode,
+) -> Result<Answer, Error> {
+    let mut headers = HeaderMap::new();
+    headers::put_object_headers(&object.headers, &mut headers);
+    headers.entry(CONTENT_TYPE).or_insert(DEFAULT_TYPE);
+    for (name, value) in params.overrides.standard() {
+        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("response-{name} is not a header value."),
+            )
+        })?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    put_validators(&mut headers, &object.etag, object.last_modified);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_LENGTH, decimal(chosen.range.length));
+    if let Some(parts) = chosen.parts {
+        headers.insert("x-amz-mp-parts-count", decimal(parts));
+    }
+    // A range's checksum is nobody's: S3 sends that of the whole object with the whole object only.
+    let whole = chosen.range == ByteRange::whole(object.size);
+    if let (ChecksumMode::Include, true, Some(stored)) = (mode, whole, &object.checksum) {
+        put_checksum(&mut headers, stored, object.parts);
+    }
+    let mut success = Success::Whole;
+    if chosen.partial && chosen.range.length > 0 {
+        success = Success::Partial;
+        let value = headers::print_content_range(chosen.range, object.size);
+        let value = HeaderValue::try_from(value).expect("digits are a header value");
+        headers.insert(CONTENT_RANGE, value);
+    }
+    Ok(Answer {
+        success,
+        headers,
+        content: Content::Empty,
+    })
+}

@@ -1,0 +1,53 @@
+//! PutObject.
+
+use base::{ETag, ObjectKey};
+use engine::PutRequest;
+use engine::catalogue::StoredChecksum;
+use http::header::ETAG;
+use http::{HeaderMap, HeaderValue};
+use s3wire::headers;
+
+use super::super::Front;
+use super::super::render::{Answer, Failure};
+use super::{Call, put_checksum};
+
+impl Call<'_> {
+    pub(super) async fn put(self, key: ObjectKey) -> Result<Answer, Failure> {
+        let request = PutRequest {
+            bucket: self.bucket.id,
+            key,
+            headers: headers::object_headers(&self.headers)?,
+            precondition: headers::write_precondition(&self.headers)?,
+        };
+        let body = self.body.into_incoming(&self.headers)?;
+        let written = self.front.engine.put(request, body).await;
+        let written = written.map_err(|error| self.front.refused_early(error))?;
+        Ok(Answer::empty(stored(
+            &written.etag,
+            written.checksum.as_ref(),
+        )))
+    }
+}
+
+impl Front {
+    /// Counts a write that found no room.
+    pub(super) fn refused_early(&self, error: engine::Error) -> engine::Error {
+        if matches!(error, engine::Error::NoRoom { .. }) {
+            self.telemetry.metrics.early_rejections.inc([]);
+        }
+        error
+    }
+}
+
+/// The head of an answer to bytes that were stored.
+pub(super) fn stored(etag: &ETag, checksum: Option<&StoredChecksum>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        ETAG,
+        HeaderValue::try_from(etag.quoted()).expect("an MD5 is a header value"),
+    );
+    if let Some(checksum) = checksum {
+        put_checksum(&mut headers, checksum, None);
+    }
+    headers
+}

@@ -1,0 +1,386 @@
+//! Log lines: one JSON object, or one line for people, per event.
+//!
+//! A line goes out whole and at once, so nothing is lost when the process dies and nothing is
+//! mixed up when many threads log. Fields of the spans around an event (the request id) are part
+//! of its line.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::Clock;
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
+
+use crate::config::{LogFormat, LogLevel};
+
+/// Crates that explain their every step; their warnings are enough.
+const CHATTY: [&str; 5] = ["hyper", "hyper_util", "rustls", "tokio_rustls", "mio"];
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file, to whose end lines are added.
+    File(PathBuf),
+}
+
+/// How to log.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+    /// The form of lines.
+    pub format: LogFormat,
+    /// Where they go.
+    pub destination: Destination,
+}
+
+/// The log file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("opening the log file {path}")]
+pub struct LogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A log that was set up but not yet made the process's own.
+pub struct Log {
+    control: LogControl,
+    dispatch: tracing::Dispatch,
+}
+
+/// Changes the log while the process runs; cheap to clone.
+#[derive(Clone)]
+pub struct LogControl {
+    level: reload::Handle<Targets, Registry>,
+    out: Arc<Mutex<Box<dyn Write + Send>>>,
+}
+
+impl Log {
+    /// Opens the destination.
+    pub fn open(options: &LogOptions, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
+        let out: Box<dyn Write + Send> = match &options.destination {
+            Destination::Stdout => Box::new(io::stdout()),
+            Destination::File(path) => Box::new(append(path)?),
+        };
+        Ok(Self::to(out, options.level, options.format, clock))
+    }
+
+    /// A log that writes here.
+    pub fn to(
+        out: Box<dyn Write + Send>,
+        level: LogLevel,
+        format: LogFormat,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let out = Arc::new(Mutex::new(out));
+        let (filter, handle) = reload::Layer::new(targets(level));
+        let lines = Lines {
+            out: Arc::clone(&out),
+            format,
+            clock,
+        };
+        let dispatch = tracing::Dispatch::new(Registry::default().with(filter).with(lines));
+        Self {
+            control: LogControl { level: handle, out },
+            dispatch,
+        }
+    }
+
+    /// Makes it the log of the whole process. A process has one log: a second attempt changes
+    /// nothing and is told so by the `false`.
+    pub fn install(self) -> (LogControl, bool) {
+        let first = tracing::dispatcher::set_global_default(self.dispatch).is_ok();
+        (self.control, first)
+    }
+
+    /// Makes it the log of this thread until the guard is dropped.
+    pub fn install_here(self) -> (LogControl, tracing::dispatcher::DefaultGuard) {
+        (
+            self.control,
+            tracing::dispatcher::set_default(&self.dispatch),
+        )
+    }
+}
+
+impl LogControl {
+    /// Changes the least severe level that is logged.
+    pub fn set_level(&self, level: LogLevel) {
+        // An error means that the subscriber is gone, and every line with it.
+        let _ = self.level.reload(targets(level));
+    }
+
+    /// Hands everything to the operating system.
+    pub fn flush(&self) {
+        // There is no log left to complain to.
+        let _ = self.out.lock().flush();
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogControl").finish_non_exhaustive()
+    }
+}
+
+fn append(path: &Path) -> Result<File, LogError> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|source| LogError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn targets(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let quiet = level.min(LevelFilter::WARN);
+    Targets::new()
+        .with_default(level)
+        .with_targets(CHATTY.map(|name| (name, quiet)))
+}
+
+/// Turns events into lines.
+struct Lines {
+    out: Arc<Mutex<Box<dyn Write + Send>>>,
+    format: LogFormat,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, Value)>,
+}
+
+#[derive(Debug, Clone)]
+enum Value {
+    /// Stands without quotes in JSON.
+    Bare(String),
+    Text(String),
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(outer) = span.extensions().get::<Fields>() {
+                for (name, value) in &outer.others {
+                    if !fields.others.iter().any(|(known, _)| known == name) {
+                        fields.others.push((name, value.clone()));
+                    }
+                }
+            }
+        }
+        let time = s3wire::iso8601(self.clock.now());
+        let metadata = event.metadata();
+        let line = match self.format {
+            LogFormat::Json => json(&time, *metadata.level(), metadata.target(), &fields),
+            LogFormat::Text => plain(&time, *metadata.level(), metadata.target(), &fields),
+        };
+        // A log that cannot be written must not stop the service.
+        let _ = self.out.lock().write_all(line.as_bytes());
+    }
+}
+
+impl Fields {
+    fn push(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::Bare(text) | Value::Text(text)) => self.message = text,
+            (name, value) => self.others.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.push(field, Value::Text(format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, Value::Text(value.to_owned()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, Value::Bare(value.to_string()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, Value::Bare(value.to_string()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, Value::Bare(value.to_string()));
+    }
+}
+
+fn json(time: &str, level: Level, target: &str, fields: &Fields) -> String {
+    let mut line = String::with_capacity(256);
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let _ = write!(
+        line,
+        "{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":{},\"component\":{}",
+        quoted(&fields.message),
+        quoted(target),
+    );
+    for (name, value) in &fields.others {
+        let _ = match value {
+            Value::Bare(text) => write!(line, ",{}:{text}", quoted(name)),
+            Value::Text(text) => write!(line, ",{}:{}", quoted(name), quoted(text)),
+        };
+    }
+    line.push_str("}\n");
+    line
+}
+
+fn plain(time: &str, level: Level, target: &str, fields: &Fields) -> String {
+    let mut line = String::with_capacity(256);
+    let _ = write!(
+        line,
+        "{time} {level:<5} {} component={target}",
+        escape(&fields.message)
+    );
+    for (name, value) in &fields.others {
+        let _ = match value {
+            Value::Bare(text) => write!(line, " {name}={text}"),
+            Value::Text(text) if text.is_empty() || text.contains([' ', '"', '=']) => {
+                write!(line, " {name}={text:?}")
+            }
+            Value::Text(text) => write!(line, " {name}={}", escape(text)),
+        };
+    }
+    line.push('\n');
+    line
+}
+
+/// A key may hold line breaks and terminal codes; a line stays a line.
+fn escape(text: &str) -> String {
+    match text.chars().any(char::is_control) {
+        true => text.escape_debug().to_string(),
+        false => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::ManualClock;
+    use tracing::{debug, info, info_span};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Page {
+        fn log(&self, format: LogFormat) -> Log {
+            let clock = Arc::new(ManualClock::at(1_700_000_000_123));
+            Log::to(Box::new(self.clone()), LogLevel::Info, format, clock)
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().clone()).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_with_the_fields_of_its_spans() {
+        let page = Page::default();
+        let (_control, _guard) = page.log(LogFormat::Json).install_here();
+        let span = info_span!("request", request_id = "ab12");
+        let _entered = span.enter();
+        info!(
+            key = "a\n\"b\"",
+            size = 5u64,
+            ok = true,
+            nothing = Option::<&str>::None,
+            "done"
+        );
+        let line: serde_json::Value = serde_json::from_str(&page.text()).unwrap();
+        assert_eq!(line["time"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["msg"], "done");
+        assert_eq!(line["request_id"], "ab12");
+        assert_eq!(line["key"], "a\n\"b\"");
+        assert_eq!(line["size"], 5);
+        assert_eq!(line["ok"], true);
+        assert!(line.get("nothing").is_none());
+    }
+
+    #[test]
+    fn a_text_line_stays_one_line() {
+        let page = Page::default();
+        let (_control, _guard) = page.log(LogFormat::Text).install_here();
+        info!(key = "a\nb", name = "c d", "done");
+        let text = page.text();
+        assert_eq!(text.lines().count(), 1);
+        assert!(
+            text.starts_with("2023-11-14T22:13:20.123Z INFO  done "),
+            "{text}"
+        );
+        assert!(
+            text.contains("key=a\\nb") && text.contains("name=\"c d\""),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_level_changes_while_the_process_runs() {
+        let page = Page::default();
+        let (control, _guard) = page.log(LogFormat::Text).install_here();
+        debug!("first");
+        control.set_level(LogLevel::Debug);
+        debug!("second");
+        control.set_level(LogLevel::Error);
+        info!("third");
+        assert!(!page.text().contains("first") && !page.text().contains("third"));
+        assert!(page.text().contains("second"));
+    }
+}

@@ -1,0 +1,186 @@
+//! Who may do what.
+
+use std::time::Duration;
+
+use http::Method;
+use s3wire::sigv4::PayloadMode;
+
+use super::support::{
+    Auth, BUCKET, KEY, OTHER_BUCKET, OTHER_KEY, OTHER_SECRET, Request, Response, Server, TOKEN,
+    path,
+};
+
+fn denied(answer: &Response, code: &str) {
+    assert_eq!(
+        answer.verdict(),
+        (403, code.to_owned()),
+        "{}",
+        answer.text()
+    );
+}
+
+#[tokio::test]
+async fn every_credential_of_a_bucket_opens_it() {
+    let server = Server::start().await;
+    server.put("k", b"x").await.expect(200);
+    let token = Auth::Token(TOKEN.to_owned());
+    server
+        .send(Request::get(&path("k")).key("SECONDKEY", "second-secret"))
+        .await
+        .expect(200);
+    server
+        .send(Request::get(&path("k")).auth(token.clone()))
+        .await
+        .expect(200);
+    server
+        .send(Request::put(&path("t")).auth(token).body(b"by token"))
+        .await
+        .expect(200);
+    assert_eq!(server.get("t").await.text(), "by token");
+}
+
+#[tokio::test]
+async fn who_cannot_prove_it_is_refused_and_learns_nothing() {
+    let server = Server::start().await;
+    server.put("k", b"x").await.expect(200);
+    for target in [
+        path("k"),
+        path("absent"),
+        "/nowhere/k".to_owned(),
+        "/".to_owned(),
+    ] {
+        let get = || Request::get(&target);
+        denied(&server.send(get().auth(Auth::None)).await, "AccessDenied");
+        denied(
+            &server.send(get().auth(Auth::Token("x".into()))).await,
+            "AccessDenied",
+        );
+        denied(
+            &server.send(get().key(KEY, "wrong")).await,
+            "SignatureDoesNotMatch",
+        );
+        denied(
+            &server.send(get().key("NOBODY", "wrong")).await,
+            "SignatureDoesNotMatch",
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_credential_reaches_its_own_bucket_only() {
+    let server = Server::start().await;
+    let other = |request: Request| request.key(OTHER_KEY, OTHER_SECRET);
+    denied(
+        &server.send(other(Request::get(&path("k")))).await,
+        "AccessDenied",
+    );
+    denied(
+        &server
+            .send(other(Request::put(&format!("/{BUCKET}"))))
+            .await,
+        "AccessDenied",
+    );
+    denied(
+        &server
+            .send(other(Request::delete(&format!("/{BUCKET}"))))
+            .await,
+        "AccessDenied",
+    );
+    denied(
+        &server.send(Request::put("/brandnew")).await,
+        "AccessDenied",
+    );
+    let absent = server.send(Request::get("/nowhere/k")).await;
+    assert_eq!(absent.verdict(), (404, "NoSuchBucket".into()));
+    let own = server.send(Request::put(&format!("/{BUCKET}"))).await;
+    assert_eq!(own.verdict(), (409, "BucketAlreadyOwnedByYou".into()));
+    let gone = server.send(Request::delete(&format!("/{BUCKET}"))).await;
+    assert_eq!(gone.verdict(), (501, "NotImplemented".into()));
+    let mine = server.send(Request::get("/")).await.expect(200);
+    assert_eq!(mine.elements("Name"), [BUCKET]);
+    let theirs = server.send(other(Request::get("/"))).await.expect(200);
+    assert_eq!(theirs.elements("Name"), [OTHER_BUCKET]);
+}
+
+#[tokio::test]
+async fn buckets_tell_where_they_are_and_that_they_keep_no_versions() {
+    let server = Server::start().await;
+    let head = server
+        .send(Request::head(&format!("/{BUCKET}")))
+        .await
+        .expect(200);
+    assert_eq!(head.header("x-amz-bucket-region"), "us-east-1");
+    let location = server
+        .send(Request::get(&format!("/{BUCKET}?location")))
+        .await
+        .expect(200);
+    assert!(location.text().contains("LocationConstraint"));
+    let versioning = server
+        .send(Request::get(&format!("/{BUCKET}?versioning")))
+        .await;
+    assert!(!versioning.expect(200).text().contains("Status"));
+}
+
+#[tokio::test]
+async fn a_presigned_url_permits_what_it_says_and_nothing_else() {
+    let server = Server::start().await;
+    let hour = Duration::from_secs(3600);
+    let put = Request::put(&path("k")).presigned(server.addr, hour);
+    let plain = |method, target: &str| Request::new(method, target).auth(Auth::None);
+    server
+        .send(plain(Method::PUT, &put).body(b"presigned"))
+        .await
+        .expect(200);
+    let get = Request::get(&path("k")).presigned(server.addr, hour);
+    assert_eq!(
+        server
+            .send(plain(Method::GET, &get))
+            .await
+            .expect(200)
+            .text(),
+        "presigned"
+    );
+    denied(
+        &server.send(plain(Method::DELETE, &get)).await,
+        "SignatureDoesNotMatch",
+    );
+    let elsewhere = get.replacen("/k?", "/other?", 1);
+    denied(
+        &server.send(plain(Method::GET, &elsewhere)).await,
+        "SignatureDoesNotMatch",
+    );
+    let longer = get.replacen("X-Amz-Expires=3600", "X-Amz-Expires=7200", 1);
+    denied(
+        &server.send(plain(Method::GET, &longer)).await,
+        "SignatureDoesNotMatch",
+    );
+    let typed = format!("{}?response-content-type=text%2Fa", path("k"));
+    let typed = Request::get(&typed).presigned(server.addr, hour);
+    let got = server.send(plain(Method::GET, &typed)).await.expect(200);
+    assert_eq!(got.header("content-type"), "text/a");
+}
+
+#[tokio::test]
+async fn a_header_that_was_not_signed_is_refused() {
+    let server = Server::start().await;
+    let (head, _) = Request::put(&path("k")).body(b"x").head_bytes(server.addr);
+    let head = String::from_utf8(head).unwrap();
+    let smuggled = head.replacen("\r\n", "\r\nx-amz-meta-a: b\r\n", 1);
+    let mut wire = server.connect().await;
+    wire.write(format!("{smuggled}x").as_bytes()).await;
+    denied(&wire.response(false).await, "AccessDenied");
+}
+
+#[tokio::test]
+async fn signed_chunks_need_a_signed_request() {
+    let server = Server::start().await;
+    let put = Request::put(&path("k"))
+        .auth(Auth::Token(TOKEN.to_owned()))
+        .header("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")
+        .header("x-amz-decoded-content-length", "1")
+        .body(b"x");
+    denied(
+        &server.send(put.payload(PayloadMode::Unsigned)).await,
+        "AccessDenied",
+    );
+}

@@ -1,0 +1,255 @@
+//! What clients see while a backend, or the program itself, is broken.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backend::MemoryBackend;
+use backend::faulty::{Fault, Faults, FaultyBackend, Rates};
+use base::{BackendName, Clock, Ids, SystemClock};
+use engine::{BackendKind, BackendSettings, CustomBackend, Engine, Event, Observer, Settings};
+use orchestrator::front::{Access, Door, Front, FrontParts, Listener, Stopper, Telemetry};
+use orchestrator::telemetry::Recorder;
+use orchestrator::telemetry::audit::Audit;
+use orchestrator::telemetry::metrics::Metrics;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::support::{Auth, Options, Request, Response, Wire, configure, noise, path};
+
+/// Two memory backends that fail on command, or a program that does.
+struct Frail {
+    addr: SocketAddr,
+    faults: [Faults; 2],
+    defect: Arc<AtomicBool>,
+    _stopper: Stopper,
+    _dir: TempDir,
+}
+
+/// Passes facts on, and panics when a test wants a defect on the data path.
+struct Brittle {
+    recorder: Recorder,
+    defect: Arc<AtomicBool>,
+}
+
+impl Observer for Brittle {
+    fn observe(&self, event: Event<'_>) {
+        let is_verb = matches!(event, Event::Verb { .. });
+        assert!(
+            !(is_verb && self.defect.load(Ordering::Relaxed)),
+            "a defect, as ordered"
+        );
+        self.recorder.observe(event);
+    }
+}
+
+impl Frail {
+    async fn start(backend_timeout: Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = configure(dir.path(), &Options::default());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let faults = [Faults::none(), Faults::none()];
+        let mut settings = Settings::new(dir.path().join("catalogue.db"));
+        settings.buckets = config
+            .buckets
+            .iter()
+            .map(|b| (b.name.clone(), None))
+            .collect();
+        settings.backend_timeout = backend_timeout;
+        for (number, faults) in faults.iter().enumerate() {
+            let name: BackendName = format!("memory-{number}").parse().unwrap();
+            let memory = Arc::new(MemoryBackend::new(name.clone()));
+            let faulty = FaultyBackend::new(memory, faults.clone());
+            settings.backends.push(BackendSettings {
+                name,
+                kind: BackendKind::Custom(CustomBackend(Arc::new(faulty))),
+                quota: None,
+                max_object_size: None,
+                body_idle_timeout: backend_timeout,
+                calls_max: 100,
+            });
+        }
+        let metrics = Arc::new(Metrics::new());
+        let audit = Audit::new(Arc::clone(&metrics));
+        let recorder = Recorder::new(Arc::clone(&metrics), audit.clone(), Arc::clone(&clock));
+        let defect = Arc::new(AtomicBool::new(false));
+        let observer = Brittle {
+            recorder,
+            defect: Arc::clone(&defect),
+        };
+        let ids = Arc::new(Ids::new(Arc::clone(&clock)));
+        let engine = Engine::start(settings, clock, ids, Arc::new(observer))
+            .await
+            .unwrap();
+        let front = Front::new(FrontParts {
+            engine,
+            access: Access::new(&config.buckets).unwrap(),
+            telemetry: Telemetry { metrics, audit },
+            server: &config.server,
+            metrics: Some((Door::S3, "/metrics")),
+        });
+        let listener = Listener::bind(&config.server.listen_addr, None)
+            .await
+            .unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (stopper, serving) = listener.serve(front, Door::S3);
+        tokio::spawn(serving);
+        Self {
+            addr,
+            faults,
+            defect,
+            _stopper: stopper,
+            _dir: dir,
+        }
+    }
+
+    async fn send(&self, request: Request) -> Response {
+        self.wire(request).await.response(false).await
+    }
+
+    async fn wire(&self, request: Request) -> Wire<TcpStream> {
+        let mut wire = Wire::new(TcpStream::connect(self.addr).await.unwrap());
+        wire.write(&request.bytes(self.addr)).await;
+        wire
+    }
+
+    fn both(&self, rates: Rates) {
+        self.faults
+            .iter()
+            .for_each(|faults| faults.set_rates(rates));
+    }
+}
+
+const PATIENT: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_write_goes_to_another_backend_and_is_refused_when_there_is_none() {
+    let frail = Frail::start(PATIENT).await;
+    frail.faults[0].set_rates(Rates::DOWN);
+    frail
+        .send(Request::put(&path("k")).body(&noise(1000)))
+        .await
+        .expect(200);
+    frail.both(Rates::DOWN);
+    let refused = frail
+        .send(Request::put(&path("l")).body(&noise(1000)))
+        .await;
+    assert_eq!(refused.verdict(), (503, "ServiceUnavailable".into()));
+    assert_eq!(refused.header("retry-after"), "1");
+    let unreadable = frail.send(Request::get(&path("k"))).await;
+    assert_eq!(unreadable.verdict(), (503, "ServiceUnavailable".into()));
+    // What the catalogue knows alone is answered all the same.
+    let mut wire = frail.wire(Request::head(&path("k"))).await;
+    assert_eq!(
+        wire.response(true)
+            .await
+            .expect(200)
+            .header("content-length"),
+        "1000"
+    );
+    frail
+        .send(Request::get("/photos?list-type=2"))
+        .await
+        .expect(200);
+    let page = frail
+        .send(Request::get("/metrics").auth(Auth::None))
+        .await
+        .text();
+    let failover = "s3o_write_failover_total{operation=\"PutObject\",\
+                    failed_backend=\"memory-0\",success_backend=\"memory-1\"} 1";
+    assert!(page.contains(failover), "{page}");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_on_its_way_out_is_cut() {
+    for fault in [Fault::CutBody, Fault::ShortBody] {
+        let frail = Frail::start(PATIENT).await;
+        let body = noise(1 << 20);
+        frail
+            .send(Request::put(&path("k")).body(&body))
+            .await
+            .expect(200);
+        for _ in 0..20 {
+            frail
+                .faults
+                .iter()
+                .for_each(|faults| faults.script("get", fault));
+        }
+        let mut wire = frail.wire(Request::get(&path("k"))).await;
+        let (status, headers) = wire.head().await.unwrap();
+        if status == 200 {
+            assert_eq!(headers["content-length"], body.len().to_string().as_str());
+            assert!(wire.rest().await.len() < body.len(), "{fault:?}");
+        } else {
+            assert_eq!(status, 503, "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_defect_is_answered_with_500_and_the_next_request_is_served() {
+    let frail = Frail::start(PATIENT).await;
+    frail
+        .send(Request::put(&path("k")).body(b"x"))
+        .await
+        .expect(200);
+    frail.defect.store(true, Ordering::Relaxed);
+    let broken = frail.send(Request::get(&path("k"))).await;
+    assert_eq!(broken.verdict(), (500, "InternalError".into()));
+    assert!(!broken.text().contains("ordered"), "{}", broken.text());
+    frail.defect.store(false, Ordering::Relaxed);
+    frail.send(Request::get(&path("k"))).await.expect(200);
+    let page = frail
+        .send(Request::get("/metrics").auth(Auth::None))
+        .await
+        .text();
+    assert!(
+        page.contains("s3o_http_panic_recovered_total{route=\"GetObject\"} 1"),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn a_complete_that_takes_long_is_kept_alive_and_tells_its_failure_in_the_body() {
+    let frail = Frail::start(Duration::from_secs(5)).await;
+    let created = frail
+        .send(Request::post(&format!("{}?uploads", path("k"))))
+        .await
+        .expect(200);
+    let upload = created.element("UploadId");
+    let part = format!("{}?partNumber=1&uploadId={upload}", path("k"));
+    let etag = frail.send(Request::put(&part).body(b"x")).await.expect(200);
+    let etag = etag.header("etag").to_owned();
+    let body = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>\
+         </CompleteMultipartUpload>"
+    );
+    let complete = Request::post(&format!("{}?uploadId={upload}", path("k"))).body(body.as_bytes());
+    frail.both(Rates {
+        stall: 1000,
+        ..Rates::NONE
+    });
+    let answer = frail.send(complete.clone()).await.expect(200);
+    let text = answer.text();
+    assert!(
+        text.starts_with("<?xml") && text.matches("<?xml").count() == 1,
+        "{text}"
+    );
+    assert_eq!(answer.element("Code"), "ServiceUnavailable");
+    assert_eq!(answer.element("Resource"), "/photos/k");
+    assert_eq!(
+        answer.element("RequestId"),
+        answer.header("x-amz-request-id")
+    );
+    frail.both(Rates::NONE);
+    frail.send(complete).await.expect(200);
+    assert_eq!(
+        frail
+            .send(Request::get(&path("k")))
+            .await
+            .expect(200)
+            .text(),
+        "x"
+    );
+}

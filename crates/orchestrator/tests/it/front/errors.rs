@@ -1,0 +1,209 @@
+//! A table of what is refused, and how.
+
+use http::Method;
+use s3wire::sigv4::PayloadMode;
+
+use super::support::{BUCKET, Options, Request, Server, noise, path};
+
+#[tokio::test]
+async fn every_refusal_has_its_status_and_code() {
+    let server = Server::with(Options {
+        server: "  max_object_size: 1MiB",
+        ..Options::default()
+    })
+    .await;
+    server.put("k", b"x").await.expect(200);
+    let bucket = format!("/{BUCKET}");
+    let many = format!(
+        "<Delete>{}</Delete>",
+        "<Object><Key>k</Key></Object>".repeat(1001)
+    );
+    let delete = |body: &str| {
+        let md5 = base::Md5::of(body.as_bytes()).to_base64();
+        Request::post(&format!("{bucket}?delete"))
+            .body(body.as_bytes())
+            .header("content-md5", &md5)
+    };
+    let long = format!("{bucket}/{}", "k".repeat(1025));
+    let table = [
+        (Request::get(&path("absent")), 404, "NoSuchKey"),
+        (Request::get(&format!("{bucket}/a%zz")), 400, "InvalidURI"),
+        (
+            Request::get(&format!("{bucket}/a%00b")),
+            400,
+            "InvalidArgument",
+        ),
+        (Request::get(&format!("{bucket}/%ff")), 400, "InvalidURI"),
+        (Request::get(&long), 400, "KeyTooLongError"),
+        (Request::get("/.hidden/k"), 400, "InvalidBucketName"),
+        (
+            Request::new(Method::PATCH, &path("k")),
+            405,
+            "MethodNotAllowed",
+        ),
+        (Request::post("/"), 405, "MethodNotAllowed"),
+        (
+            Request::get(&format!("{bucket}?acl")),
+            501,
+            "NotImplemented",
+        ),
+        (
+            Request::put(&format!("{}?tagging", path("k"))),
+            501,
+            "NotImplemented",
+        ),
+        (
+            Request::get(&format!("{}?versionId=1", path("k"))),
+            501,
+            "NotImplemented",
+        ),
+        (
+            Request::get(&format!("{bucket}?max-keys=-1")),
+            400,
+            "InvalidArgument",
+        ),
+        (
+            Request::get(&format!("{bucket}?max-keys=1&max-keys=2")),
+            400,
+            "InvalidArgument",
+        ),
+        (
+            Request::put(&path("k")).header("x-amz-server-side-encryption", "AES256"),
+            501,
+            "NotImplemented",
+        ),
+        (
+            Request::put(&path("k")).header("x-amz-acl", "public-read"),
+            501,
+            "NotImplemented",
+        ),
+        (
+            Request::put(&path("k")).header("x-amz-storage-class", "GLACIER"),
+            501,
+            "NotImplemented",
+        ),
+        (
+            Request::put(&path("k")).header("content-length", "none"),
+            411,
+            "MissingContentLength",
+        ),
+        (
+            Request::put(&path("k"))
+                .header("transfer-encoding", "chunked")
+                .body(b"0\r\n\r\n")
+                .payload(PayloadMode::Unsigned),
+            411,
+            "MissingContentLength",
+        ),
+        (
+            Request::put(&path("k")).body(&noise((1 << 20) + 1)),
+            400,
+            "EntityTooLarge",
+        ),
+        (
+            Request::put(&path("k")).header("content-md5", "x"),
+            400,
+            "InvalidDigest",
+        ),
+        (
+            Request::put(&path("k")).header("x-amz-meta-a", &"b".repeat(2048)),
+            400,
+            "MetadataTooLarge",
+        ),
+        (
+            Request::put(&path("k"))
+                .header("content-encoding", "aws-chunked")
+                .body(b"x"),
+            400,
+            "InvalidRequest",
+        ),
+        (
+            Request::get(&format!("{}?partNumber=1", path("k"))).header("range", "bytes=0-0"),
+            400,
+            "InvalidRequest",
+        ),
+        (
+            Request::put(&format!("{}?partNumber=0&uploadId=x", path("k"))),
+            404,
+            "NoSuchUpload",
+        ),
+        (
+            Request::put(&format!("{}?partNumber=1", path("k"))),
+            400,
+            "InvalidArgument",
+        ),
+        (
+            Request::put(&path("k")).header("x-amz-copy-source", "nonsense"),
+            400,
+            "InvalidArgument",
+        ),
+        (
+            Request::delete(&path("k")).header("if-none-match", "*"),
+            501,
+            "NotImplemented",
+        ),
+        (delete("<Delete>"), 400, "MalformedXML"),
+        (delete("<Delete></Delete>"), 400, "MalformedXML"),
+        (delete(&many), 400, "MalformedXML"),
+        (
+            Request::post(&format!("{bucket}?delete"))
+                .body(b"<Delete><Object><Key>k</Key></Object></Delete>")
+                .payload(PayloadMode::Unsigned),
+            400,
+            "InvalidRequest",
+        ),
+        (
+            delete("").header("content-length", &(3 << 20).to_string()),
+            400,
+            "MaxMessageLengthExceeded",
+        ),
+        (
+            Request::get(&path("k")).header("x-amz-checksum-mode", "maybe"),
+            400,
+            "InvalidArgument",
+        ),
+    ];
+    for (request, status, code) in table {
+        let shown = format!("{} {}?{}", request.method, request.path, request.query);
+        let answer = server.send(request).await;
+        assert_eq!(
+            answer.verdict(),
+            (status, code.to_owned()),
+            "{shown}\n{}",
+            answer.text()
+        );
+        assert_eq!(
+            answer.header("x-amz-request-id"),
+            answer.element("RequestId"),
+            "{shown}"
+        );
+        assert!(answer.element("Resource").starts_with('/'), "{shown}");
+        assert!(!answer.element("Message").is_empty(), "{shown}");
+        assert_eq!(answer.header("content-type"), "application/xml", "{shown}");
+    }
+    // Nothing of all that has touched the object.
+    assert_eq!(server.get("k").await.text(), "x");
+}
+
+#[tokio::test]
+async fn a_head_that_fails_has_a_status_and_no_body() {
+    let server = Server::start().await;
+    let mut wire = server.connect().await;
+    wire.write(&Request::head(&path("absent")).bytes(server.addr))
+        .await;
+    wire.write(&Request::head(&format!("/{BUCKET}")).bytes(server.addr))
+        .await;
+    assert_eq!(wire.response(true).await.status, 404);
+    // Had the first answer had a body, this one could not be read.
+    assert_eq!(wire.response(true).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_request_id_of_the_client_is_kept_where_it_is_one() {
+    let server = Server::start().await;
+    let ask = |id: &str| Request::get(&path("absent")).header("x-request-id", id);
+    let kept = server.send(ask("AbC123")).await;
+    assert_eq!(kept.header("x-amz-request-id"), "AbC123");
+    let drawn = server.send(ask("not hexadecimal")).await;
+    assert_eq!(drawn.header("x-amz-request-id").len(), 32);
+}

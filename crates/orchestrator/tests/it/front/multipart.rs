@@ -1,0 +1,200 @@
+//! Multipart uploads through the front.
+
+use base::{ChecksumAlgorithm, Hasher, Md5};
+
+use super::support::{BUCKET, Options, Request, Server, noise, path};
+
+const PART: usize = 5 << 20;
+
+async fn create(server: &Server, key: &str) -> String {
+    let target = format!("{}?uploads", path(key));
+    let created = server.send(Request::post(&target)).await.expect(200);
+    assert_eq!(created.element("Key"), key);
+    created.element("UploadId")
+}
+
+async fn part(server: &Server, key: &str, upload: &str, number: u32, body: &[u8]) -> String {
+    let target = format!("{}?partNumber={number}&uploadId={upload}", path(key));
+    let part = server
+        .send(Request::put(&target).body(body))
+        .await
+        .expect(200);
+    assert_eq!(
+        part.header("etag"),
+        format!("\"{}\"", Md5::of(body).to_hex())
+    );
+    part.header("etag").to_owned()
+}
+
+fn complete(key: &str, upload: &str, parts: &[(u32, &str)]) -> Request {
+    let mut body = String::from("<CompleteMultipartUpload>");
+    for (number, etag) in parts {
+        body.push_str(&format!(
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+        ));
+    }
+    body.push_str("</CompleteMultipartUpload>");
+    Request::post(&format!("{}?uploadId={upload}", path(key))).body(body.as_bytes())
+}
+
+#[tokio::test]
+async fn parts_become_an_object_that_can_be_read_as_a_whole_and_by_part() {
+    let server = Server::start().await;
+    let upload = create(&server, "big").await;
+    let (one, two) = (noise(PART), noise(1000));
+    let second = part(&server, "big", &upload, 7, &two).await;
+    let first = part(&server, "big", &upload, 3, &one).await;
+    let listed = format!("{}?uploadId={upload}", path("big"));
+    let parts = server.send(Request::get(&listed)).await.expect(200);
+    assert_eq!(parts.elements("PartNumber"), ["3", "7"]);
+    assert_eq!(parts.elements("Size"), [PART.to_string(), "1000".into()]);
+    let page = server
+        .send(Request::get(&format!("{listed}&max-parts=1")))
+        .await
+        .expect(200);
+    assert_eq!(page.element("IsTruncated"), "true");
+    assert_eq!(page.element("NextPartNumberMarker"), "3");
+    let uploads = server
+        .send(Request::get(&format!("/{BUCKET}?uploads")))
+        .await
+        .expect(200);
+    assert_eq!(uploads.elements("UploadId"), std::slice::from_ref(&upload));
+    let done = complete("big", &upload, &[(3, &first), (7, &second)]);
+    let done = server.send(done).await.expect(200);
+    let etag = done.element("ETag").replace("&quot;", "\"");
+    assert!(etag.ends_with("-2\""), "{etag}");
+    let got = server.get("big").await.expect(200);
+    assert!(got.body == [one.as_slice(), &two].concat());
+    assert_eq!(got.header("etag"), etag);
+    let second = format!("{}?partNumber=2", path("big"));
+    let got = server.send(Request::get(&second)).await.expect(206);
+    assert!(got.body == two);
+    assert_eq!(got.header("x-amz-mp-parts-count"), "2");
+    let head = server
+        .send(Request::head(&format!("{}?partNumber=1", path("big"))))
+        .await;
+    assert_eq!(head.expect(206).header("content-length"), PART.to_string());
+    let third = server
+        .send(Request::get(&format!("{}?partNumber=3", path("big"))))
+        .await;
+    assert_eq!(third.verdict(), (416, "InvalidRange".into()));
+}
+
+#[tokio::test]
+async fn a_list_that_does_not_fit_the_parts_is_refused_and_the_upload_stays_open() {
+    let server = Server::start().await;
+    let upload = create(&server, "k").await;
+    let small = part(&server, "k", &upload, 1, b"small").await;
+    let last = part(&server, "k", &upload, 2, b"last").await;
+    for (parts, code) in [
+        (
+            &[(2, last.as_str()), (1, small.as_str())][..],
+            "InvalidPartOrder",
+        ),
+        (
+            &[(1, "\"00000000000000000000000000000000\"")],
+            "InvalidPart",
+        ),
+        (&[(9, small.as_str())], "InvalidPart"),
+        (&[(1, small.as_str()), (2, last.as_str())], "EntityTooSmall"),
+        (&[], "MalformedXML"),
+    ] {
+        let answer = server.send(complete("k", &upload, parts)).await;
+        assert_eq!(answer.verdict(), (400, code.to_owned()), "{parts:?}");
+    }
+    server
+        .send(complete("k", &upload, &[(1, &small)]))
+        .await
+        .expect(200);
+    assert_eq!(server.get("k").await.text(), "small");
+}
+
+#[tokio::test]
+async fn an_aborted_upload_is_gone() {
+    let server = Server::start().await;
+    let upload = create(&server, "k").await;
+    let target = format!("{}?uploadId={upload}", path("k"));
+    part(&server, "k", &upload, 1, b"x").await;
+    server.send(Request::delete(&target)).await.expect(204);
+    let gone = (404, "NoSuchUpload".to_owned());
+    assert_eq!(server.send(Request::get(&target)).await.verdict(), gone);
+    let late = format!("{}?partNumber=1&uploadId={upload}", path("k"));
+    assert_eq!(
+        server.send(Request::put(&late).body(b"x")).await.verdict(),
+        gone
+    );
+    let elsewhere = format!("{}?uploadId={upload}", path("other"));
+    assert_eq!(server.send(Request::get(&elsewhere)).await.verdict(), gone);
+}
+
+#[tokio::test]
+async fn parts_are_copied_from_ranges_that_lie_within_their_source() {
+    let server = Server::start().await;
+    let body = noise(10_000);
+    server.put("from", &body).await.expect(200);
+    let upload = create(&server, "to").await;
+    let target = format!("{}?partNumber=1&uploadId={upload}", path("to"));
+    let copy = |range: &str| {
+        Request::put(&target)
+            .header("x-amz-copy-source", &format!("/{BUCKET}/from"))
+            .header("x-amz-copy-source-range", range)
+    };
+    let beyond = server.send(copy("bytes=9000-10000")).await;
+    assert_eq!(beyond.verdict(), (416, "InvalidRange".into()));
+    let copied = server.send(copy("bytes=1000-1999")).await.expect(200);
+    let etag = copied.element("ETag").replace("&quot;", "\"");
+    server
+        .send(complete("to", &upload, &[(1, &etag)]))
+        .await
+        .expect(200);
+    assert!(server.get("to").await.body == body[1000..2000]);
+}
+
+#[tokio::test]
+async fn an_announced_checksum_is_kept_for_the_object() {
+    let server = Server::start().await;
+    let target = format!("{}?uploads", path("k"));
+    let create = Request::post(&target).header("x-amz-checksum-algorithm", "CRC32");
+    let created = server.send(create).await.expect(200);
+    assert_eq!(created.header("x-amz-checksum-algorithm"), "CRC32");
+    assert_eq!(created.header("x-amz-checksum-type"), "COMPOSITE");
+    let upload = created.element("UploadId");
+    let mut hasher = Hasher::new(ChecksumAlgorithm::Crc32);
+    hasher.update(b"body");
+    let sum = hasher.finish().to_base64();
+    let put = Request::put(&format!("{}?partNumber=1&uploadId={upload}", path("k")))
+        .body(b"body")
+        .header("x-amz-checksum-crc32", &sum);
+    let etag = server.send(put).await.expect(200).header("etag").to_owned();
+    let done = server
+        .send(complete("k", &upload, &[(1, &etag)]))
+        .await
+        .expect(200);
+    assert!(
+        done.element("ChecksumCRC32").ends_with("-1"),
+        "{}",
+        done.text()
+    );
+    let asked = Request::head(&path("k")).header("x-amz-checksum-mode", "ENABLED");
+    let head = server.send(asked).await.expect(200);
+    assert_eq!(
+        head.header("x-amz-checksum-crc32"),
+        done.element("ChecksumCRC32")
+    );
+    assert_eq!(head.header("x-amz-checksum-type"), "COMPOSITE");
+}
+
+#[tokio::test]
+async fn a_bucket_has_only_so_many_open_uploads() {
+    let server = Server::with(Options {
+        bucket: "    max_multipart_uploads: 1",
+        ..Options::default()
+    })
+    .await;
+    create(&server, "one").await;
+    let refused = server
+        .send(Request::post(&format!("{}?uploads", path("two"))))
+        .await;
+    assert_eq!(refused.verdict(), (503, "SlowDown".into()));
+    assert_eq!(refused.header("retry-after"), "1");
+}

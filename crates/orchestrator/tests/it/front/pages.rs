@@ -1,0 +1,125 @@
+//! `/health`, `/health/ready`, the metrics, admission.
+
+use std::net::SocketAddr;
+
+use http::Method;
+use tokio::net::TcpStream;
+
+use super::support::{Auth, Options, Request, Server, Wire, noise, path};
+
+fn page(target: &str) -> Request {
+    Request::get(target).auth(Auth::None)
+}
+
+#[tokio::test]
+async fn pages_need_no_credentials_and_know_two_methods() {
+    let server = Server::start().await;
+    let alive = server.send(page("/health")).await.expect(200);
+    assert_eq!(alive.text(), "{\"status\":\"ok\"}");
+    assert_eq!(alive.header("content-type"), "application/json");
+    let ready = server.send(page("/health/ready")).await.expect(200);
+    assert_eq!(ready.text(), "{\"status\":\"ready\"}");
+    let head = Request::head("/health").auth(Auth::None);
+    assert!(server.send(head).await.expect(200).body.is_empty());
+    let post = Request::new(Method::DELETE, "/health").auth(Auth::None);
+    server.send(post).await.expect(405);
+}
+
+#[tokio::test]
+async fn requests_appear_in_the_metrics() {
+    let server = Server::start().await;
+    server.put("k", &noise(5000)).await.expect(200);
+    server.get("k").await.expect(200);
+    server.get("absent").await.expect(404);
+    let text = server.send(page("/metrics")).await.expect(200).text();
+    for line in [
+        "s3o_requests_total{method=\"PUT\",status_code=\"200\"} 1",
+        "s3o_requests_total{method=\"GET\",status_code=\"200\"} 1",
+        "s3o_requests_total{method=\"GET\",status_code=\"404\"} 1",
+        "s3o_audit_events_total{event=\"s3.PutObject\"} 1",
+        "s3o_audit_events_total{event=\"s3.GetObject\"} 2",
+        "s3o_request_size_bytes_sum{method=\"PUT\"} 5000.0",
+        "s3o_quota_bytes_used{backend=\"disk\"} 5000",
+        "s3o_backend_in_service{backend=\"disk\"} 1",
+        "s3o_inflight_requests{method=\"PUT\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn the_metrics_may_have_a_listener_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = super::support::configure(dir.path(), &Options::default());
+    config.metrics.as_mut().unwrap().listen = Some("127.0.0.1:0".parse().unwrap());
+    let mut server = Server::of(config, dir).await;
+    let addr: SocketAddr = server.app().pages_addr().unwrap();
+    let mut wire = Wire::new(TcpStream::connect(addr).await.unwrap());
+    wire.write(&page("/metrics").bytes(addr)).await;
+    assert!(
+        wire.response(false)
+            .await
+            .expect(200)
+            .text()
+            .contains("s3o_build_info")
+    );
+    wire.write(&page("/photos/k").bytes(addr)).await;
+    wire.response(false).await.expect(404);
+    // On the S3 listener the path is a bucket's now.
+    server.send(page("/metrics")).await.expect(403);
+}
+
+#[tokio::test]
+async fn a_request_too_many_is_told_to_slow_down() {
+    let server = Server::with(Options {
+        server: "  max_concurrent_requests: 1",
+        ..Options::default()
+    })
+    .await;
+    // The first request is let in and waits for its body.
+    let mut first = server.connect().await;
+    let (head, _) = Request::put(&path("k"))
+        .header("expect", "100-continue")
+        .body(b"hello")
+        .head_bytes(server.addr);
+    first.write(&head).await;
+    assert_eq!(first.head().await.unwrap().0, 100);
+    let refused = server.get("k").await;
+    assert_eq!(refused.verdict(), (503, "SlowDown".into()));
+    assert_eq!(refused.header("retry-after"), "1");
+    // Who proves nothing takes no place and learns nothing of the load.
+    server.send(page(&path("k"))).await.expect(403);
+    first.write(b"hello").await;
+    first.response(false).await.expect(200);
+    let text = server.send(page("/metrics")).await.text();
+    assert!(
+        text.contains("s3o_admission_rejections_total{} 1"),
+        "{text}"
+    );
+    assert!(text.contains("event=\"s3.AdmissionRejected\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_place_is_free_again_when_the_answer_has_left() {
+    let server = Server::with(Options {
+        server: "  max_concurrent_requests: 1",
+        ..Options::default()
+    })
+    .await;
+    let body = noise(32 << 20);
+    server.put("k", &body).await.expect(200);
+    // The answer is larger than all buffers on the way, and nobody reads it.
+    let mut slow = server.connect().await;
+    slow.write(&Request::get(&path("k")).bytes(server.addr))
+        .await;
+    let (status, _) = slow.head().await.unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(server.get("k").await.verdict(), (503, "SlowDown".into()));
+    let read = slow.exactly(body.len()).await;
+    assert!(read == body);
+    // The place is given back after the last byte; the client may be a moment ahead of that.
+    while server.get("absent").await.status == 503 {
+        tokio::task::yield_now().await;
+    }
+}

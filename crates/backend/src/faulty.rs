@@ -28,6 +28,9 @@ pub use faults::{Fault, Faults, Rates};
 /// How long a stalled call waits before it gives up by itself: longer than any caller's patience.
 pub const STALL: Duration = Duration::from_secs(3600);
 
+/// How long it takes until a lost answer is missed: callers may go away in between.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// A backend that fails when told to.
 pub struct FaultyBackend {
     inner: Arc<dyn ObjectBackend>,
@@ -81,6 +84,7 @@ impl FaultyBackend {
             Fault::Cut => Err(self.lost(operation)),
             Fault::LoseReply => {
                 call.await?;
+                tokio::time::sleep(SILENCE).await;
                 Err(self.lost(operation))
             }
             Fault::Late => {
@@ -88,6 +92,7 @@ impl FaultyBackend {
                     // Nobody waits for this outcome any more.
                     let _ = call.await;
                 }));
+                tokio::time::sleep(SILENCE).await;
                 Err(self.lost(operation))
             }
             Fault::CutBody | Fault::ShortBody => {
@@ -125,6 +130,7 @@ impl FaultyBackend {
             }
             Fault::LoseReply => {
                 call(payload).await?;
+                tokio::time::sleep(SILENCE).await;
                 Err(self.lost(operation))
             }
             Fault::Late => {

@@ -14,10 +14,14 @@ mod job;
 mod ledger;
 mod live;
 pub mod model;
+#[cfg(feature = "testing")]
+mod planted;
 mod sqlite;
 mod store;
 mod writer;
 
 pub use error::{Error, Result};
 pub use guard::{Intent, PartClaim, Reservation};
+#[cfg(feature = "testing")]
+pub use planted::PlantedBug;
 pub use store::{OpenOptions, Store, Tuning};

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{BackendName, BucketName, ByteSize, Clock, Ids};
-use parking_lot::RwLock;
-use rusqlite::Transaction;
+use parking_lot::{Mutex, RwLock};
+use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 
 use crate::guard::{Intent, Reservation};
@@ -20,7 +20,7 @@ use crate::live::Live;
 use crate::model::{BackendId, BackendRow, BackendState, Bucket, Catalogue, Room, Verification};
 use crate::sqlite::apply::Item;
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::connection::{ReadPool, Role, connect};
+use crate::sqlite::connection::ReadPool;
 use crate::sqlite::intents::IntentItem;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::{Fault, backup, database, read, verify};
@@ -86,8 +86,17 @@ struct Inner {
     live: Arc<Live>,
     catalogue: Arc<RwLock<Catalogue>>,
     readers: ReadPool,
+    /// Kept between two verifications.
+    verifier: Mutex<Option<Verifier>>,
     /// Absent where the catalogue was opened for reading only.
     writing: Option<Writing>,
+}
+
+/// Connections of a verification.
+struct Verifier {
+    catalogue: Connection,
+    /// Absent where the registry was read from the file in the first place.
+    intents: Option<Connection>,
 }
 
 /// What only the writing process has.
@@ -147,6 +156,7 @@ impl Store {
             }
         }
         self.inner.readers.close();
+        drop(self.inner.verifier.lock().take());
         if let Some(writing) = &self.inner.writing {
             writing.lock.release();
         }
@@ -252,9 +262,18 @@ impl Store {
         let inner = Arc::clone(&self.inner);
         let walk = move || -> Result<Verification> {
             // A connection of its own: the walk may take long, and the pool is for short reads.
-            let mut conn = connect(&inner.path, Role::Reader)?;
-            let tx = conn.transaction().map_err(database(OPERATION))?;
-            verify::verify(&tx, &inner.live).map_err(|fault| fault.named(OPERATION))
+            let kept = inner.verifier.lock().take();
+            let mut files = kept.map_or_else(|| open::verifier(&inner), Ok)?;
+            let tx = files.catalogue.transaction().map_err(database(OPERATION))?;
+            let live = match &inner.writing {
+                Some(_) => Arc::clone(&inner.live),
+                // The server beside us has gone on since we were opened.
+                None => open::live_beside(&inner.path, &inner.catalogue.read(), &tx)?,
+            };
+            let verified = verify::verify(&tx, &live, files.intents.as_ref());
+            drop(tx);
+            *inner.verifier.lock() = Some(files);
+            verified.map_err(|fault| fault.named(OPERATION))
         };
         let mut verification = blocking(walk).await?;
         if self.inner.writing.is_some() {

@@ -2,5 +2,6 @@
 
 mod model;
 mod multipart;
+mod recovery;
 mod verbs;
 mod world;

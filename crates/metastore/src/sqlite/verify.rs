@@ -131,8 +131,12 @@ const CHECKS: [(&str, &str); 17] = [
     ),
 ];
 
-/// Verifies the snapshot of this transaction.
-pub(crate) fn verify(tx: &Transaction<'_>, live: &Live) -> Result<Verification, Fault> {
+/// Verifies the snapshot of this transaction, and the registry of intents against their file.
+pub(crate) fn verify(
+    tx: &Transaction<'_>,
+    live: &Live,
+    intent_file: Option<&Connection>,
+) -> Result<Verification, Fault> {
     // The first statement takes the snapshot; what is in memory is looked at afterwards, so an
     // intent that both know must be one that a job is settling right now.
     let mut backends = sums(tx)?;
@@ -153,6 +157,9 @@ pub(crate) fn verify(tx: &Transaction<'_>, live: &Live) -> Result<Verification, 
         contradictions.extend(found(tx, what, sql)?);
     }
     contradictions.extend(intents_with_rows(tx, &resting)?);
+    if let Some(file) = intent_file {
+        contradictions.extend(intents_without_rows(file, live, &resting)?);
+    }
     Ok(Verification {
         backends,
         contradictions,
@@ -160,7 +167,7 @@ pub(crate) fn verify(tx: &Transaction<'_>, live: &Live) -> Result<Verification, 
 }
 
 fn sums(conn: &Connection) -> Result<Vec<BackendSums>, Fault> {
-    let mut statement = conn.prepare(
+    let mut statement = conn.prepare_cached(
         "SELECT b.backend_id, b.name, coalesce(s.used, 0), coalesce(l.bytes, 0),
              coalesce(s.orphan, 0), coalesce(q.bytes, 0), coalesce(s.parts, 0), coalesce(p.bytes, 0),
              coalesce(l.locations, 0)
@@ -205,7 +212,7 @@ fn sum(row: &Row<'_>) -> Result<BackendSums, Fault> {
 }
 
 fn found(conn: &Connection, what: &str, sql: &str) -> Result<Vec<String>, Fault> {
-    let mut statement = conn.prepare(sql)?;
+    let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let (mut examples, mut count) = (Vec::new(), 0_u64);
     while let Some(row) = rows.next()? {
@@ -223,7 +230,7 @@ fn found(conn: &Connection, what: &str, sql: &str) -> Result<Vec<String>, Fault>
 
 /// Open intents whose copy has a row already.
 fn intents_with_rows(conn: &Connection, intents: &[CopyId]) -> Result<Vec<String>, Fault> {
-    let mut statement = conn.prepare(
+    let mut statement = conn.prepare_cached(
         "SELECT copy_id FROM object_locations WHERE copy_id = ?1
          UNION ALL SELECT copy_id FROM cleanup_queue WHERE copy_id = ?1
          UNION ALL SELECT copy_id FROM cleanup_dlq WHERE copy_id = ?1",
@@ -236,6 +243,23 @@ fn intents_with_rows(conn: &Connection, intents: &[CopyId]) -> Result<Vec<String
                 "a copy id in two tables: intent {}",
                 copy_id(row, 0)?
             ));
+        }
+    }
+    Ok(contradictions)
+}
+
+/// Open intents that are not in their file, so that a restart would forget their bytes.
+fn intents_without_rows(
+    file: &Connection,
+    live: &Live,
+    intents: &[CopyId],
+) -> Result<Vec<String>, Fault> {
+    let mut statement = file.prepare_cached("SELECT 1 FROM write_intents WHERE copy_id = ?1")?;
+    let mut contradictions = Vec::new();
+    for copy in intents {
+        // A row goes only after its intent was settled: one that is still open must have it.
+        if !statement.exists([copy.to_bytes()])? && live.knows(*copy) {
+            contradictions.push(format!("an intent that is not durable: {copy}"));
         }
     }
     Ok(contradictions)

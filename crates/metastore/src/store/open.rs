@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::time::sleep;
 
 use crate::live::Live;
+use crate::model::Catalogue;
 use crate::sqlite::apply::MainApplier;
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::connection::{ReadPool, Role, connect};
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::migrate::{self, Opened};
 use crate::sqlite::{database, intents};
-use crate::store::{Inner, OpenOptions, Store, Tuning, Writing, blocking};
+use crate::store::{Inner, OpenOptions, Store, Tuning, Verifier, Writing, blocking};
 use crate::writer::Lane;
 use crate::{Error, Result};
 
@@ -95,6 +96,7 @@ pub(super) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Store
         live,
         catalogue,
         readers,
+        verifier: Mutex::default(),
         writing,
     };
     Ok(Store {
@@ -148,21 +150,43 @@ pub(super) async fn reader(path: &Path) -> Result<Store> {
     blocking(move || read_only(path)).await
 }
 
+/// What another process has in memory, as far as its files tell. The intents are read behind the
+/// snapshot of `conn`, so that one which is committed there is not taken for open.
+pub(super) fn live_beside(
+    path: &Path,
+    catalogue: &Catalogue,
+    conn: &Connection,
+) -> Result<Arc<Live>> {
+    let live = Arc::new(Live::default());
+    let named = |fault: crate::sqlite::Fault| fault.named("load the catalogue");
+    migrate::load_counters(conn, &live).map_err(named)?;
+    if let Some(intents) = intents::open_reader(path, catalogue)? {
+        let (open, _settled) = intents::load(&intents, conn).map_err(named)?;
+        for row in open {
+            live.load_intent(row);
+        }
+    }
+    Ok(live)
+}
+
+pub(super) fn verifier(inner: &Inner) -> Result<Verifier> {
+    let intents = match &inner.writing {
+        Some(_) => Some(connect(&intents::path_of(&inner.path), Role::Reader)?),
+        None => None,
+    };
+    Ok(Verifier {
+        catalogue: connect(&inner.path, Role::Reader)?,
+        intents,
+    })
+}
+
 fn read_only(path: PathBuf) -> Result<Store> {
     if !path.exists() {
         return Err(Error::Missing { path });
     }
     let conn = connect(&path, Role::Reader)?;
     let catalogue = migrate::check_reader(&conn, &path)?;
-    let live = Arc::new(Live::default());
-    let named = |fault: crate::sqlite::Fault| fault.named("load the catalogue");
-    migrate::load_counters(&conn, &live).map_err(named)?;
-    if let Some(intents) = intents::open_reader(&path, &catalogue)? {
-        let (open, _settled) = intents::load(&intents, &conn).map_err(named)?;
-        for row in open {
-            live.load_intent(row);
-        }
-    }
+    let live = live_beside(&path, &catalogue, &conn)?;
     let readers = ReadPool::open(&path)?;
     let catalogue = Arc::new(RwLock::new(catalogue));
     let inner = Inner {
@@ -170,6 +194,7 @@ fn read_only(path: PathBuf) -> Result<Store> {
         live,
         catalogue,
         readers,
+        verifier: Mutex::default(),
         writing: None,
     };
     Ok(Store {

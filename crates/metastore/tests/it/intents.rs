@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use metastore::Error;
-use metastore::model::{Known, Verdict};
+use metastore::model::{CleanupOutcome, CleanupReport, Known, Verdict};
 
 use crate::support::Db;
 
@@ -18,6 +18,8 @@ on_each_database! {
     a_dropped_future_leaves_an_intent_for_the_reaper,
     nothing_is_reaped_in_recovery_state,
     a_clean_stop_and_a_crash_end_alike,
+    after_a_kill_every_copy_is_in_one_state_only,
+    an_intent_that_is_not_durable_is_found,
 }
 
 async fn a_dropped_intent_is_reaped_into_an_unsettled_row(db: Db) {
@@ -255,5 +257,86 @@ async fn a_clean_stop_and_a_crash_end_alike(db: Db) {
     let open = db.open().await;
     let room = open.room(open.one());
     assert_eq!((room.used, room.orphan, room.reserved), (10, 30, 12));
+    open.check().await;
+}
+
+async fn after_a_kill_every_copy_is_in_one_state_only(db: Db) {
+    let open = db.open().await;
+    // Opened in one go: no later batch of intents removes the rows of the settled ones.
+    let intents = join_all((0..6).map(|_| open.intent(open.one(), 10))).await;
+    let intents: Vec<_> = intents.into_iter().map(Result::unwrap).collect();
+    let copies: Vec<_> = intents.iter().map(|(_, intent)| intent.copy()).collect();
+    let mut intents = intents.into_iter();
+    let (blob, committed) = intents.next().unwrap();
+    let committed = vec![committed];
+    let version = open.version("k", 10, blob, &committed);
+    let (verdict, _) = open.store.commit(version, committed).await;
+    assert!(matches!(verdict, Ok(Verdict::Committed { .. })));
+    open.store
+        .abandon_intent(intents.next().unwrap().1)
+        .await
+        .unwrap();
+    open.store
+        .abandon_intent(intents.next().unwrap().1)
+        .await
+        .unwrap();
+    let dead = open
+        .store
+        .claim_cleanup(10, super::support::READ_GRACE)
+        .await
+        .unwrap();
+    let outcome = CleanupOutcome::Dead { error: "no".into() };
+    let report = CleanupReport {
+        id: dead[1].id,
+        outcome,
+    };
+    open.store.report_cleanup(vec![report]).await.unwrap();
+    open.store
+        .withdraw_intent(intents.next().unwrap().1)
+        .await
+        .unwrap();
+    drop(intents.next());
+    let held = intents.next();
+
+    let killed = db.killed();
+    let after = killed.open().await;
+    let known: Vec<_> = copies
+        .iter()
+        .map(|copy| after.store.known_copy(*copy).unwrap())
+        .collect();
+    // The withdrawn one comes back: it is cleaned for nothing, which harms nobody.
+    let pending = [Known::Pending; 3];
+    assert_eq!(
+        known[..3],
+        [Known::Location, Known::Cleanup, Known::Cleanup]
+    );
+    assert_eq!(known[3..], pending);
+    let room = after.room(after.one());
+    assert_eq!((room.used, room.orphan, room.reserved), (10, 20, 30));
+    after.check().await;
+    assert_eq!(after.store.reap_intents(10).await.unwrap(), 3);
+    after.check().await;
+    drop((held, open));
+
+    // What was found stale at start has left the file with the next batch.
+    after.put(after.two(), "other", 1).await;
+    after.store.close().await.unwrap();
+    let file = rusqlite::Connection::open(killed.beside("catalogue.db-intents")).unwrap();
+    let left: i64 = file
+        .query_row("SELECT count(*) FROM write_intents", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+async fn an_intent_that_is_not_durable_is_found(db: Db) {
+    let open = db.open().await;
+    let (_, intent) = open.intent(open.one(), 10).await.unwrap();
+    open.check().await;
+    let file = rusqlite::Connection::open(db.beside("catalogue.db-intents")).unwrap();
+    file.execute("DELETE FROM write_intents", []).unwrap();
+    let verification = open.store.verify().await.unwrap();
+    let found = format!("an intent that is not durable: {}", intent.copy());
+    assert_eq!(verification.contradictions, [found]);
+    open.store.withdraw_intent(intent).await.unwrap();
     open.check().await;
 }

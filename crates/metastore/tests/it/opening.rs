@@ -13,6 +13,7 @@ on_each_database! {
     names_keep_their_ids,
     marks_advance_and_stay,
     a_second_opener_learns_who_has_it,
+    another_process_is_named_at_once,
     the_go_programs_database_is_recognised,
     another_programs_database_is_left_alone,
     a_file_that_is_no_database_is_refused,
@@ -96,6 +97,21 @@ async fn a_second_opener_learns_who_has_it(db: Db) {
     ));
     open.store.close().await.unwrap();
     Store::open(db.options()).await.unwrap();
+}
+
+async fn another_process_is_named_at_once(db: Db) {
+    let lock = db.beside("catalogue.db.lock");
+    fs::write(&lock, "1\n").unwrap();
+    let held = fs::File::open(&lock).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let refused = Store::open(db.options()).await;
+    assert!(
+        matches!(refused, Err(Error::InUse { pid: Some(1), .. })),
+        "{refused:?}"
+    );
+    assert!(!db.path().exists());
+    drop(held);
+    drop(db.open().await);
 }
 
 fn foreign(db: &Db, statements: &str) -> Vec<u8> {

@@ -48,6 +48,20 @@ impl Db {
         self.dir.path().join(name)
     }
 
+    /// The files as `kill -9` would leave them right now: nothing closed, nothing tidied.
+    pub(crate) fn killed(&self) -> Self {
+        let dir = TempDir::new().unwrap();
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
+        Self {
+            dir,
+            clock: Arc::clone(&self.clock),
+            ids: Arc::clone(&self.ids),
+        }
+    }
+
     pub(crate) fn options(&self) -> OpenOptions {
         OpenOptions {
             path: self.path(),

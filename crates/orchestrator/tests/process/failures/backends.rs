@@ -127,7 +127,12 @@ async fn the_marker_of_another_catalogue_takes_a_backend_out_of_service() {
     server
         .logged(&["\"ERROR\"", "backend out of service", "\"two\"", "belongs to catalogue "])
         .await;
-    reads_later(&server.client(), "on-two").await;
+    let content = Content::of_key("large", STREAMED_BYTES);
+    let refused = write(&server.client(), "large", content).await;
+    assert!(
+        refused.unwrap_err().contains("InsufficientStorage"),
+        "only the full one is left"
+    );
     server.stop().await;
     assert_eq!(fs::read(&marker).unwrap(), foreign, "a foreign marker is left as it is");
     assert_eq!(home.stored_files(), before);

@@ -143,7 +143,7 @@ async fn a_catalogue_is_verified_beside_the_running_server() {
             let (client, stopped) = (server.client(), stopped.clone());
             tokio::spawn(async move {
                 let mut round = 0;
-                while !stopped.has_changed().unwrap() {
+                while !stopped.has_changed().unwrap_or(true) {
                     round += 1;
                     let content = Content::new(writer * 1_000_003 + round, round * 2_500 % 200_000);
                     write(&client, &format!("{writer}/{}", round % 7), content).await.unwrap();

@@ -169,14 +169,12 @@ impl Server {
         assert!(seen(), "no log line with {parts:?}:\n{}", self.log_tail());
     }
 
-    /// The value of a metric: of the line with this name and these labels.
+    /// The value of a metric: of the line that begins with this name and these labels.
     pub(crate) async fn metric(&self, name: &str) -> Option<u64> {
         let reply = raw::plain_get(self.addr, "/metrics").await;
         let text = String::from_utf8(reply.body).unwrap();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("{name} ")))?;
-        line.trim().parse().ok()
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches("{}").trim().parse().ok()
     }
 
     /// Waits until a look succeeds.

@@ -1,0 +1,222 @@
+//! A restored catalogue must not destroy what it has forgotten.
+
+use std::fs;
+use std::sync::Arc;
+
+use backend::MARKER_KEY;
+use base::{ObjectHeaders, Precondition};
+use bytes::Bytes;
+use engine::{Engine, Error, OutOfService, StartError};
+
+use crate::world::{World, bytes, get, key, photos, put, put_request};
+
+/// Puts the backup in the place of the catalogue, as an operator would.
+fn restore(world: &World, backup: &std::path::Path) {
+    let catalogue = &world.settings.catalogue;
+    let directory = catalogue.parent().unwrap();
+    let name = catalogue.file_name().unwrap().to_str().unwrap().to_owned();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_str().unwrap().starts_with(&name) {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    fs::copy(backup, catalogue).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_catalogue_deletes_nothing_until_it_has_adopted_what_it_forgot() {
+    let world = World::new(&[None, None]);
+    let engine = world.engine().await;
+    let (old, newer, kept) = (bytes(1, 1000), bytes(2, 100_000), bytes(3, 10));
+    put(&engine, "a", &old).await.unwrap();
+    put(&engine, "kept", &kept).await.unwrap();
+    let backup = world.settings.catalogue.with_extension("backup");
+    Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
+        .await
+        .unwrap();
+    world.clock.advance_ms(60_000);
+    put(&engine, "a", &newer).await.unwrap();
+    put(&engine, "odd//key", &newer).await.unwrap();
+    let mut request = put_request(photos(&engine), "meta");
+    request.headers = ObjectHeaders {
+        user: vec![("k".into(), "v".into())],
+        ..ObjectHeaders::default()
+    };
+    engine
+        .put(request, crate::world::body(&newer, 9_999))
+        .await
+        .unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    let before = world.places[0].memory.keys();
+    restore(&world, &backup);
+
+    let engine = world.engine().await;
+    assert!(engine.status().unwrap().catalogue.recovery.is_some());
+    assert_eq!(get(&engine, "a").await.unwrap(), old, "reads go on");
+    put(&engine, "written in recovery", &kept).await.unwrap();
+    engine
+        .remove(photos(&engine), key("kept"), Precondition::None)
+        .await
+        .unwrap();
+    world.clock.advance_ms(48 * 3600 * 1000);
+    engine.settle(20).await;
+    let held = world.places[0].memory.keys();
+    assert!(
+        before.iter().all(|key| held.contains(key)),
+        "nothing is deleted"
+    );
+
+    let recovered = engine.recover().await.unwrap();
+    assert_eq!(recovered.adopted, 3, "{recovered:?}");
+    assert!(
+        recovered.left.is_empty() && recovered.foreign.is_empty(),
+        "{recovered:?}"
+    );
+    assert!(
+        recovered.missing.is_empty() && recovered.unseen.is_empty(),
+        "{recovered:?}"
+    );
+    assert_eq!(get(&engine, "a").await.unwrap(), newer);
+    assert_eq!(get(&engine, "odd//key").await.unwrap(), newer);
+    let found = engine
+        .look(&crate::world::read_request(photos(&engine), "meta"))
+        .unwrap();
+    assert_eq!(
+        found.object.headers.user,
+        [("k".to_owned(), "v".to_owned())]
+    );
+    assert!(engine.status().unwrap().catalogue.recovery.is_none());
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    let engine = world.engine().await;
+    assert!(
+        engine.status().unwrap().catalogue.recovery.is_none(),
+        "the recovery is over for good"
+    );
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_bytes_are_reported_and_never_touched() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    let stranger = Bytes::from_static(b"somebody else's");
+    for name in [
+        "photos/holiday.jpg",
+        "x",
+        "photos/a~01k7u7n7a8ept95bm0n17997s6",
+    ] {
+        world.places[0]
+            .memory
+            .plant(name, stranger.clone(), ObjectHeaders::default());
+    }
+    let recovered = engine.recover().await.unwrap();
+    assert_eq!(
+        (
+            recovered.adopted,
+            recovered.foreign.len(),
+            recovered.left.len()
+        ),
+        (0, 2, 1)
+    );
+    assert_eq!(world.places[0].memory.keys().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_without_all_backends_is_not_complete() {
+    let world = World::new(&[None, None]);
+    let engine = world.engine().await;
+    engine.stop().await.unwrap();
+    drop(engine);
+    let clock: Arc<dyn base::Clock> = world.clock.clone();
+    Engine::declare_restored(&world.settings.catalogue, clock, world.ids.clone())
+        .await
+        .unwrap();
+    world.places[1]
+        .faults
+        .set_rates(backend::faulty::Rates::DOWN);
+    let engine = world.engine().await;
+    let recovered = engine.recover().await.unwrap();
+    assert_eq!(recovered.unseen.len(), 1);
+    assert!(engine.status().unwrap().catalogue.recovery.is_some());
+    world.places[1].faults.heal();
+    engine.settle(1).await;
+    assert!(engine.recover().await.unwrap().unseen.is_empty());
+    assert!(engine.status().unwrap().catalogue.recovery.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_re_pointed_name_and_a_foreign_marker_take_the_backend_out_of_service() {
+    let world = World::new(&[None, None]);
+    let engine = world.engine().await;
+    engine.stop().await.unwrap();
+    drop(engine);
+    let other = world.places[1].memory.object(MARKER_KEY).unwrap();
+    world.places[0]
+        .memory
+        .plant(MARKER_KEY, other.bytes, ObjectHeaders::default());
+    world.places[1].memory.plant(
+        MARKER_KEY,
+        Bytes::from_static(b"?"),
+        ObjectHeaders::default(),
+    );
+    let engine = world.engine().await;
+    for status in engine.status().unwrap().backends {
+        let foreign = matches!(
+            status.out_of_service,
+            Some(OutOfService::MarkerForeign { .. })
+        );
+        assert!(foreign, "{status:?}");
+    }
+    let refused = put(&engine, "a", &bytes(1, 10)).await;
+    assert!(
+        matches!(refused, Err(Error::WriteUnavailable { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_with_rows_cannot_leave_the_configuration() {
+    let mut world = World::new(&[None, None]);
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, 10)).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    let first = world.settings.backends.remove(0);
+    match world.start().await {
+        Err(StartError::BackendsMissing { missing }) => assert_eq!(missing[0].0, first.name),
+        other => panic!("{other:?}"),
+    }
+    world.settings.backends.insert(0, first);
+    let engine = world.engine().await;
+    assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn verify_sees_what_a_backend_lost() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, 10)).await.unwrap();
+    put(&engine, "b", &bytes(1, 10)).await.unwrap();
+    let clock: Arc<dyn base::Clock> = world.clock.clone();
+    let verify = || {
+        let clock = Arc::clone(&clock);
+        Engine::verify_catalogue(&world.settings, clock, Arc::new(engine::Quiet))
+    };
+    let sound = verify().await.unwrap();
+    assert!(sound.is_sound() && sound.locations == 2, "{sound:?}");
+    let lost = world.places[0]
+        .memory
+        .keys()
+        .into_iter()
+        .find(|key| key.starts_with("photos/a~"));
+    world.places[0].memory.lose(&lost.unwrap());
+    let faulty = verify().await.unwrap();
+    assert!(!faulty.is_sound());
+    assert_eq!(faulty.faults.len(), 1);
+    assert_eq!(faulty.faults[0].object, key("a"));
+}

@@ -1,0 +1,96 @@
+//! Repository chores. `cargo xtask ci` is the whole truth about whether a commit is good: what it
+//! runs are the steps below, and each of them can be run alone.
+//!
+//! Refuses to guess: a missing tool is named together with the way to get it, and nothing is
+//! installed unless `--install` says so.
+
+mod ci;
+mod cmd;
+mod docs;
+mod e2e;
+mod servers;
+mod tidy;
+mod tools;
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+
+use crate::{cmd::Workspace, docs::Mode, tools::Missing};
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  ci [--install]         fmt, tidy, clippy, test, e2e, docs; stops at the first failure
+  fmt                    check the formatting
+  tidy                   check the structure: crate edges, SQL, status codes, imports, bans
+  clippy                 lints, as errors
+  test [-- ARGS]         cargo test --workspace beside radosgw and s3s-fs
+  e2e [-- ARGS]          real S3 clients against the program
+  docs [--write]         compare the generated pages with what the program prints, or rewrite them
+  tools [--install]      list the missing tools, or install them
+  servers --run -- CMD   start radosgw and s3s-fs, run CMD with their addresses, stop them
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<ExitCode> {
+    let workspace = Workspace::locate()?;
+    let Some((command, rest)) = args.split_first() else {
+        eprint!("{USAGE}");
+        return Ok(ExitCode::from(64));
+    };
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    match (command.as_str(), rest.as_slice()) {
+        ("ci", []) => return ci::run(&workspace, Missing::Report),
+        ("ci", ["--install"]) => return ci::run(&workspace, Missing::Install),
+        ("fmt", []) => ci::fmt(&workspace)?,
+        ("tidy", []) => tidy::run(&workspace)?,
+        ("clippy", []) => ci::clippy(&workspace)?,
+        ("test", args) => ci::test(&workspace, after_dashes(args)?)?,
+        ("e2e", args) => e2e::run(&workspace, after_dashes(args)?)?,
+        ("docs", []) => docs::run(&workspace, Mode::Compare)?,
+        ("docs", ["--write"]) => docs::run(&workspace, Mode::Write)?,
+        ("tools", []) => return tools::run(&workspace, Missing::Report),
+        ("tools", ["--install"]) => return tools::run(&workspace, Missing::Install),
+        ("servers", ["--run", "--", command @ ..]) if !command.is_empty() => {
+            return servers::run(&workspace, command);
+        }
+        ("help" | "--help" | "-h", []) => print!("{USAGE}"),
+        _ => {
+            eprint!("{USAGE}");
+            return Ok(ExitCode::from(64));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is passed on to the program a step runs: nothing, or all that follows `--`.
+fn after_dashes<'a, 'b>(args: &'a [&'b str]) -> Result<&'a [&'b str]> {
+    match args {
+        [] => Ok(&[]),
+        ["--", rest @ ..] => Ok(rest),
+        [first, ..] => bail!("unexpected argument {first}: put what is passed on behind --"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_follows_two_dashes_is_passed_on() {
+        assert!(after_dashes(&[]).unwrap().is_empty());
+        assert_eq!(after_dashes(&["--", "-p", "base"]).unwrap(), ["-p", "base"]);
+        assert!(after_dashes(&["-p", "base"]).is_err());
+    }
+}

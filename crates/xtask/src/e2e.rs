@@ -30,6 +30,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[&str]) -> Result<()> {
         .arg("--binary")
         .arg(binary)
         .args(args);
+    script.env("PYTHONDONTWRITEBYTECODE", "1");
     servers.export(&mut script);
     succeed(&mut script)
 }

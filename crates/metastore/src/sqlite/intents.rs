@@ -200,16 +200,12 @@ impl Applier for IntentApplier {
             }
             Ended::Failed(error) => {
                 self.live.put_back_stale(stale);
-                for item in items {
-                    let _caller_gone = item.reply.send(Err(batch::share(&error, OPERATION)));
-                }
+                refuse(items, &error);
                 Health::Sound
             }
             Ended::Fatal(error) => {
                 (self.fatal)(&batch::share(&error, OPERATION));
-                for item in items {
-                    let _caller_gone = item.reply.send(Err(batch::share(&error, OPERATION)));
-                }
+                refuse(items, &error);
                 Health::Dead
             }
         }
@@ -254,13 +250,27 @@ impl IntentApplier {
         self.live
             .intents_opened(durable.map(|(item, _)| item.row.clone()));
         for (item, result) in items.into_iter().zip(results) {
-            let answer = result.map(|()| {
-                item.room.disarm();
-                Intent::new(Arc::clone(&self.live), item.row)
-            });
+            let answer = match result {
+                Ok(()) => {
+                    item.room.disarm();
+                    Ok(Intent::new(Arc::clone(&self.live), item.row))
+                }
+                Err(error) => {
+                    // Before the answer: who is refused may look at the room at once.
+                    drop(item.room);
+                    Err(error)
+                }
+            };
             // A caller that is gone drops its intent here: abandoned, for the reaper.
             let _caller_gone = item.reply.send(answer);
         }
+    }
+}
+
+fn refuse(items: Vec<IntentItem>, error: &rusqlite::Error) {
+    for IntentItem { room, reply, .. } in items {
+        drop(room);
+        let _caller_gone = reply.send(Err(batch::share(error, OPERATION)));
     }
 }
 

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn text_and_bytes_round_trip_and_sort_alike() {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        let ids = Ids::seeded(clock.clone(), 7);
+        let ids = Ids::seeded(Arc::<ManualClock>::clone(&clock), 7);
         let mut drawn = Vec::new();
         for _ in 0..100 {
             clock.advance_ms(1);

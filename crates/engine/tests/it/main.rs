@@ -1,4 +1,9 @@
 //! The engine against real backends and a real catalogue.
+#![expect(clippy::unwrap_used, reason = "a test fails where it must not go on")]
+#![expect(
+    clippy::clone_on_ref_ptr,
+    reason = "a clone that also becomes a trait object reads best so"
+)]
 
 mod model;
 mod multipart;

@@ -197,6 +197,9 @@ async fn an_object_larger_than_any_backend_is_stored_as_extents() {
     );
 }
 
+/// A list of parts, and how its refusal looks.
+type Refused<'a> = (&'a [(u32, ETag)], fn(&Error) -> bool);
+
 #[tokio::test(start_paused = true)]
 async fn wrong_lists_are_refused_and_leave_the_upload_open() {
     let world = world(&[None]);
@@ -207,7 +210,7 @@ async fn wrong_lists_are_refused_and_leave_the_upload_open() {
     part(&engine, "a", upload, 2, &two).await.unwrap();
     part(&engine, "a", upload, 3, &tiny).await.unwrap();
     part(&engine, "a", upload, 4, &tiny).await.unwrap();
-    let lists: [(&[(u32, ETag)], fn(&Error) -> bool); 5] = [
+    let lists: [Refused; 5] = [
         (&[(2, tag(&two)), (1, tag(&one))], |e| {
             matches!(e, Error::InvalidPartOrder)
         }),

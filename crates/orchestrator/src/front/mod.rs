@@ -29,6 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use engine::Engine;
 use futures_util::FutureExt as _;
+use http::header::EXPECT;
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::{Instrument as _, error, info_span};
@@ -148,6 +149,9 @@ impl Front {
         );
         async {
             let has_body = !body.is_end_stream();
+            // An empty body is never polled, so no `100 Continue` went out, and some clients take
+            // the next answer on the connection for it. They get no next answer.
+            let owed_continue = !has_body && parts.headers.contains_key(EXPECT);
             let served = self.serve(&mut ticket, parts, body);
             let outcome = match AssertUnwindSafe(served).catch_unwind().await {
                 Ok(outcome) => outcome,
@@ -160,7 +164,7 @@ impl Front {
                     Err(Failure::Defect)
                 }
             };
-            if has_body && !ticket.body.ended() {
+            if owed_continue || (has_body && !ticket.body.ended()) {
                 connection.leave_unread();
             }
             match outcome {

@@ -31,6 +31,7 @@ impl Recorder {
 
 impl Observer for Recorder {
     fn observe(&self, event: Event<'_>) {
+        let metrics = &self.metrics;
         match event {
             Event::BackendCall {
                 backend,
@@ -38,15 +39,14 @@ impl Observer for Recorder {
                 outcome,
                 took,
             } => {
-                let (operation, backend) = (Cow::Borrowed(operation), name(backend));
-                self.metrics.backend_requests.inc([
-                    operation.clone(),
-                    backend.clone(),
-                    status(outcome),
-                ]);
-                self.metrics
+                let labels = [Cow::Borrowed(operation), name(backend)];
+                metrics
                     .backend_duration
-                    .observe([operation, backend], took.as_secs_f64());
+                    .observe(labels.clone(), took.as_secs_f64());
+                let [operation, backend] = labels;
+                metrics
+                    .backend_requests
+                    .inc([operation, backend, status(outcome)]);
             }
             Event::Verb {
                 operation,
@@ -54,15 +54,15 @@ impl Observer for Recorder {
                 outcome,
                 took,
             } => {
-                let label = backend.map_or(Cow::Borrowed(""), name);
-                self.metrics.manager_requests.inc([
+                let labels = [
                     Cow::Borrowed(operation),
-                    label.clone(),
-                    status(outcome),
-                ]);
-                self.metrics
+                    backend.map_or(Cow::Borrowed(""), name),
+                ];
+                metrics
                     .manager_duration
-                    .observe([Cow::Borrowed(operation), label], took.as_secs_f64());
+                    .observe(labels.clone(), took.as_secs_f64());
+                let [verb, on] = labels;
+                metrics.manager_requests.inc([verb, on, status(outcome)]);
                 self.audit.storage(StorageEvent::Verb {
                     operation,
                     backend,
@@ -75,14 +75,11 @@ impl Observer for Recorder {
                 failed,
                 succeeded,
             } => {
-                self.metrics.write_failover.inc([
-                    Cow::Borrowed(operation),
-                    name(failed),
-                    name(succeeded),
-                ]);
+                let labels = [Cow::Borrowed(operation), name(failed), name(succeeded)];
+                metrics.write_failover.inc(labels);
             }
             Event::CleanupEnqueued { reason } => {
-                self.metrics
+                metrics
                     .cleanup_queue_enqueued
                     .inc([Cow::Borrowed(reason.as_str())]);
                 if reason == CleanupReason::OverwriteDisplaced {
@@ -94,9 +91,7 @@ impl Observer for Recorder {
                 backend,
                 key,
             } => {
-                self.metrics
-                    .cleanup_queue_processed
-                    .inc([Cow::Borrowed(status)]);
+                metrics.cleanup_queue_processed.inc([Cow::Borrowed(status)]);
                 self.audit.storage(StorageEvent::CleanupProcessed {
                     status,
                     backend,
@@ -109,20 +104,24 @@ impl Observer for Recorder {
                 failures,
                 done: _,
             } => {
-                self.metrics
-                    .worker_ticks
-                    .inc([Cow::Borrowed(worker), status(outcome)]);
-                self.metrics
-                    .worker_consecutive_failures
-                    .set([Cow::Borrowed(worker)], u64::from(failures));
-                if outcome == Outcome::Success {
-                    let now = u64::try_from(self.clock.now().seconds()).unwrap_or(0);
-                    self.metrics
-                        .worker_last_success
-                        .set([Cow::Borrowed(worker)], now);
-                }
+                self.worker_step(worker, outcome, failures);
             }
             Event::UploadReaped => self.audit.storage(StorageEvent::MultipartCleanup),
+        }
+    }
+}
+
+impl Recorder {
+    fn worker_step(&self, worker: &'static str, outcome: Outcome, failures: u32) {
+        let worker = Cow::Borrowed(worker);
+        let metrics = &self.metrics;
+        metrics.worker_ticks.inc([worker.clone(), status(outcome)]);
+        metrics
+            .worker_consecutive_failures
+            .set([worker.clone()], u64::from(failures));
+        if outcome == Outcome::Success {
+            let now = u64::try_from(self.clock.now().seconds()).unwrap_or(0);
+            metrics.worker_last_success.set([worker], now);
         }
     }
 }

@@ -18,8 +18,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::support::content::Content;
+use crate::support::gate::Gate;
 use crate::support::home::{Home, s3_backend};
-use crate::support::sink::{Gate, Sink};
+use crate::support::sink::Sink;
 
 const TRANSFERS: usize = 64;
 /// Of one object in a plain run, in bytes.

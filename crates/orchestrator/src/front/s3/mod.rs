@@ -12,8 +12,10 @@ mod multipart;
 mod read;
 mod write;
 
+use std::sync::Arc;
+
 use base::BucketName;
-use engine::catalogue::Bucket;
+use engine::catalogue::{Bucket, StoredChecksum};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
@@ -27,7 +29,6 @@ use super::intake::Intake;
 use super::render::{Answer, Failure};
 use super::ticket::Ticket;
 use crate::telemetry::audit::RequestEvent;
-use engine::catalogue::StoredChecksum;
 
 /// The region that is told where one is asked for. Any region is accepted in signatures.
 const REGION: &str = "us-east-1";
@@ -72,8 +73,8 @@ impl Front {
         let body = Intake::new(
             body,
             caller.cover,
-            std::sync::Arc::clone(&ticket.body),
-            std::sync::Arc::clone(&self.telemetry.metrics),
+            Arc::clone(&ticket.body),
+            Arc::clone(&self.telemetry.metrics),
             self.read_timeout,
         );
         let Some(bucket) = bucket else {

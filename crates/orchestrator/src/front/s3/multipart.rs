@@ -1,5 +1,6 @@
 //! Multipart uploads: Create, UploadPart, Complete, Abort, ListParts.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use s3wire::xml::{
     parse_complete,
 };
 use s3wire::{Error, ErrorCode, ListParts};
-use std::panic::AssertUnwindSafe;
 use tokio::time::timeout;
 
 use super::super::intake::BodyState;

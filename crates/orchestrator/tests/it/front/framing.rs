@@ -43,6 +43,22 @@ async fn a_refused_request_is_not_asked_for_its_body() {
     assert_eq!(server.get("k").await.text(), "hello");
 }
 
+// hyper asks for a body when it is first polled, and an empty one never is. botocore then takes the
+// next answer on the connection for the `100 Continue` that it still waits for.
+#[tokio::test]
+async fn after_an_empty_body_that_was_not_asked_for_the_connection_ends() {
+    let server = Server::start().await;
+    let put = Request::put(&path("k"))
+        .header("expect", "100-continue")
+        .header("content-length", "0")
+        .payload(PayloadMode::Unsigned);
+    let mut wire = server.connect().await;
+    wire.write(&put.head_bytes(server.addr).0).await;
+    let (status, headers) = wire.head().await.unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(headers["connection"], "close");
+}
+
 #[tokio::test]
 async fn a_client_that_sends_on_still_reads_why_it_was_refused() {
     let server = Server::start().await;

@@ -39,23 +39,50 @@ async fn a_directory_that_is_gone_takes_only_its_backend_out_of_service() {
     let home = two_backends().await;
     fs::rename(home.path("two"), home.path("away")).unwrap();
     let mut server = home.serve().await;
-    server.logged(&["\"ERROR\"", "backend out of service", "\"two\"", "unreachable"]).await;
-    assert_eq!(server.metric("s3o_backend_in_service{backend=\"two\"}").await, Some(0));
+    server
+        .logged(&[
+            "\"ERROR\"",
+            "backend out of service",
+            "\"two\"",
+            "unreachable",
+        ])
+        .await;
+    assert_eq!(
+        server
+            .metric("s3o_backend_in_service{backend=\"two\"}")
+            .await,
+        Some(0)
+    );
     let health = raw::plain_get(server.addr, "/health").await;
-    assert_eq!((health.status, &*health.body), (200, &b"{\"status\":\"degraded\"}"[..]));
+    assert_eq!(
+        (health.status, &*health.body),
+        (200, &b"{\"status\":\"degraded\"}"[..])
+    );
     let client = server.client();
     reads(&client, "on-one", SMALL_BYTES).await;
     reads_later(&client, "on-two").await;
-    assert_eq!(client.head(&key("on-two"), None).await.unwrap().size, STREAMED_BYTES);
+    assert_eq!(
+        client.head(&key("on-two"), None).await.unwrap().size,
+        STREAMED_BYTES
+    );
     store(&client, "new", SMALL_BYTES).await;
     let verified = home.run(&["catalogue", "verify"]).await;
     assert_eq!(verified.code, Some(1));
-    assert!(verified.out.contains("fault: ") && verified.out.contains("on two"), "{verified:?}");
+    assert!(
+        verified.out.contains("fault: ") && verified.out.contains("on two"),
+        "{verified:?}"
+    );
     server.stop().await;
     let recovered = home.run(&["reconcile", "--recover"]).await;
     assert_eq!(recovered.code, Some(1));
-    assert!(recovered.out.contains("not looked at: backend two"), "{recovered:?}");
-    assert!(!home.path("two").exists(), "nothing makes up for a mount that is missing");
+    assert!(
+        recovered.out.contains("not looked at: backend two"),
+        "{recovered:?}"
+    );
+    assert!(
+        !home.path("two").exists(),
+        "nothing makes up for a mount that is missing"
+    );
 
     fs::rename(home.path("away"), home.path("two")).unwrap();
     let server = home.serve().await;
@@ -73,12 +100,20 @@ async fn an_empty_mount_point_is_not_written_to() {
     fs::create_dir(home.path("two")).unwrap();
     let mut server = home.serve().await;
     server
-        .logged(&["\"ERROR\"", "backend out of service", "\"two\"", "its marker .s3o/backend is gone"])
+        .logged(&[
+            "\"ERROR\"",
+            "backend out of service",
+            "\"two\"",
+            "its marker .s3o/backend is gone",
+        ])
         .await;
     let client = server.client();
     reads_later(&client, "on-two").await;
     let refused = write(&client, "large", Content::of_key("large", STREAMED_BYTES)).await;
-    assert!(refused.unwrap_err().contains("InsufficientStorage"), "only the full one is left");
+    assert!(
+        refused.unwrap_err().contains("InsufficientStorage"),
+        "only the full one is left"
+    );
     reads(&client, "on-one", SMALL_BYTES).await;
     server.stop().await;
     let mut found = Vec::new();
@@ -104,7 +139,11 @@ async fn a_mount_that_goes_while_the_server_runs_loses_nothing() {
     reads_later(&client, "on-two").await;
     let refused = write(&client, "large", Content::of_key("large", STREAMED_BYTES)).await;
     assert!(refused.unwrap_err().contains("ServiceUnavailable"));
-    assert_eq!(fs::read_dir(home.path("two")).unwrap().count(), 0, "nothing is written there");
+    assert_eq!(
+        fs::read_dir(home.path("two")).unwrap().count(),
+        0,
+        "nothing is written there"
+    );
     fs::remove_dir(home.path("two")).unwrap();
     fs::rename(home.path("away"), home.path("two")).unwrap();
     both_read(&server).await;
@@ -125,7 +164,12 @@ async fn the_marker_of_another_catalogue_takes_a_backend_out_of_service() {
     let before = home.stored_files();
     let mut server = home.serve().await;
     server
-        .logged(&["\"ERROR\"", "backend out of service", "\"two\"", "belongs to catalogue "])
+        .logged(&[
+            "\"ERROR\"",
+            "backend out of service",
+            "\"two\"",
+            "belongs to catalogue ",
+        ])
         .await;
     let content = Content::of_key("large", STREAMED_BYTES);
     let refused = write(&server.client(), "large", content).await;
@@ -134,7 +178,11 @@ async fn the_marker_of_another_catalogue_takes_a_backend_out_of_service() {
         "only the full one is left"
     );
     server.stop().await;
-    assert_eq!(fs::read(&marker).unwrap(), foreign, "a foreign marker is left as it is");
+    assert_eq!(
+        fs::read(&marker).unwrap(),
+        foreign,
+        "a foreign marker is left as it is"
+    );
     assert_eq!(home.stored_files(), before);
 
     fs::write(&marker, own).unwrap();
@@ -153,8 +201,12 @@ async fn names_that_point_to_each_others_storage_are_noticed() {
     home.backends[1].name = one;
     let before = home.stored_files();
     let mut server = home.serve().await;
-    server.logged(&["backend out of service", "belongs to backend one"]).await;
-    server.logged(&["backend out of service", "belongs to backend two"]).await;
+    server
+        .logged(&["backend out of service", "belongs to backend one"])
+        .await;
+    server
+        .logged(&["backend out of service", "belongs to backend two"])
+        .await;
     let client = server.client();
     reads_later(&client, "on-one").await;
     let refused = write(&client, "new", Content::of_key("new", SMALL_BYTES)).await;
@@ -175,7 +227,11 @@ async fn a_backend_that_the_configuration_forgot_prevents_the_start() {
     let forgotten = home.backends.pop().unwrap();
     let done = home.run(&["serve"]).await;
     assert_eq!(done.code, Some(1), "{done:?}");
-    assert!(done.err.contains("the configuration lacks backend two (1 rows)"), "{done:?}");
+    assert!(
+        done.err
+            .contains("the configuration lacks backend two (1 rows)"),
+        "{done:?}"
+    );
     home.backends.push(forgotten);
     let server = home.serve().await;
     both_read(&server).await;
@@ -200,7 +256,10 @@ async fn a_full_quota_refuses_before_the_body_is_sent() {
     let too_long = [("content-length", "300000"), ("expect", "100-continue")];
     connection.head(&put("/b/kept", &too_long)).await;
     let reply = connection.reply().await.unwrap();
-    assert_eq!((reply.status, reply.code().as_str()), (507, "InsufficientStorage"));
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (507, "InsufficientStorage")
+    );
     assert!(!reply.invited, "nobody asked for the body");
     assert_eq!(reply.headers["connection"], "close");
 
@@ -261,7 +320,10 @@ async fn a_full_disk_is_insufficient_storage_and_keeps_what_is_there() {
         .await
         .unwrap();
     let out = String::from_utf8(verified.stdout).unwrap();
-    assert!(out.contains("2 copies looked at, 0 faults, 0 contradictions"), "{out}");
+    assert!(
+        out.contains("2 copies looked at, 0 faults, 0 contradictions"),
+        "{out}"
+    );
     assert!(out.contains("reserved 0 B: exact"), "{out}");
     server.stop().await;
 }

@@ -21,7 +21,9 @@ fn key(name: &str) -> BackendKey {
 
 /// Stores the content that belongs to the key.
 async fn store(client: &S3Backend, name: &str, bytes: u64) {
-    write(client, name, Content::of_key(name, bytes)).await.unwrap();
+    write(client, name, Content::of_key(name, bytes))
+        .await
+        .unwrap();
 }
 
 async fn write(client: &S3Backend, name: &str, content: Content) -> Result<(), String> {
@@ -30,7 +32,8 @@ async fn write(client: &S3Backend, name: &str, content: Content) -> Result<(), S
         false => Payload::from_bytes(content.bytes()),
     };
     let put = client.put(&key(name), &PutMeta::default(), payload).await;
-    put.map(|_| ()).map_err(|error| base::report(&error).to_string())
+    put.map(|_| ())
+        .map_err(|error| base::report(&error).to_string())
 }
 
 /// Reads what `store` has stored.
@@ -48,7 +51,11 @@ async fn reads_as(client: &S3Backend, name: &str, content: Content) {
 async fn reads_later(client: &S3Backend, name: &str) {
     let refused = client.get(&key(name), None, None).await.unwrap_err();
     let said = refused.message.clone().unwrap_or_default();
-    assert!(said.starts_with("ServiceUnavailable"), "{name}: {}", base::report(&refused));
+    assert!(
+        said.starts_with("ServiceUnavailable"),
+        "{name}: {}",
+        base::report(&refused)
+    );
 }
 
 async fn is_absent(client: &S3Backend, name: &str) {

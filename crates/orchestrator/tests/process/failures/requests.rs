@@ -17,14 +17,7 @@ const TRAILER: PayloadMode = PayloadMode::Streaming(StreamingVariant::UnsignedTr
 
 /// Nothing of a refused write is left: no reservation, no intent, no file.
 async fn left_as_it_was(home: &Home, server: Server, files: usize) {
-    server
-        .until("a settled catalogue", || async {
-            server.metric("s3o_pending_intents_depth").await == Some(0)
-        })
-        .await;
-    server
-        .until("a clean backend", || async { home.stored_files().len() == files })
-        .await;
+    server.settled(home, files).await;
     home.verify().await;
     server.stop().await;
     // Settled intents leave their file with its next batch, or with the process.
@@ -40,9 +33,16 @@ async fn wrong_keys_are_refused_alike() {
     store(&server.client(), "kept", SMALL_BYTES).await;
     for (access_key, secret) in [(ACCESS_KEY, "another-secret"), ("another-key", SECRET)] {
         let stranger = server.client_with(access_key, secret);
-        let read = stranger.get(&key("kept"), None, None).await.map(|_| ()).unwrap_err();
+        let read = stranger
+            .get(&key("kept"), None, None)
+            .await
+            .map(|_| ())
+            .unwrap_err();
         let payload = Payload::from_bytes(Bytes::from_static(b"mine now"));
-        let put = stranger.put(&key("kept"), &PutMeta::default(), payload).await.unwrap_err();
+        let put = stranger
+            .put(&key("kept"), &PutMeta::default(), payload)
+            .await
+            .unwrap_err();
         for refused in [read, put] {
             assert_eq!((refused.kind, refused.effect), (Kind::Denied, Effect::None));
             let said = refused.message.unwrap();
@@ -79,7 +79,10 @@ async fn a_body_that_ends_early_changes_nothing() {
             connection.finish().await;
             // Whoever says that no more will come may be answered or cut off.
             if let Some(reply) = connection.reply().await {
-                assert_eq!((reply.status, reply.code().as_str()), (400, "IncompleteBody"));
+                assert_eq!(
+                    (reply.status, reply.code().as_str()),
+                    (400, "IncompleteBody")
+                );
             }
             // And whoever just goes away is not answered at all.
             let mut connection = Connection::open(server.addr).await;
@@ -97,8 +100,12 @@ fn chunked(content: &[u8], checksum: Crc64) -> Vec<u8> {
     let framing = Framing::UnsignedTrailer(ChecksumAlgorithm::Crc64Nvme);
     let mut encoder = Encoder::new(framing, content.len() as u64);
     let mut pieces = Vec::new();
-    encoder.push(Bytes::copy_from_slice(content), &mut pieces).unwrap();
-    encoder.finish(Some(&checksum.to_checksum()), &mut pieces).unwrap();
+    encoder
+        .push(Bytes::copy_from_slice(content), &mut pieces)
+        .unwrap();
+    encoder
+        .finish(Some(&checksum.to_checksum()), &mut pieces)
+        .unwrap();
     pieces.concat()
 }
 
@@ -149,10 +156,15 @@ async fn bad_xml_is_malformed_and_changes_nothing() {
     let server = home.serve().await;
     let client = server.client();
     store(&client, "kept", SMALL_BYTES).await;
-    let upload = client.create_upload(&key("upload"), &PutMeta::default()).await.unwrap();
+    let upload = client
+        .create_upload(&key("upload"), &PutMeta::default())
+        .await
+        .unwrap();
     let content = Content::of_key("upload", SMALL_BYTES);
     let meta = PutMeta::default();
-    let part = client.upload_part(&key("upload"), &upload, 1, &meta, content.streamed()).await;
+    let part = client
+        .upload_part(&key("upload"), &upload, 1, &meta, content.streamed())
+        .await;
     let part = part.unwrap();
     let complete = format!("uploadId={upload}");
     let bomb = "<!DOCTYPE a [<!ENTITY b \"c\">]><Delete><Object><Key>&b;</Key></Object></Delete>";
@@ -175,7 +187,9 @@ async fn bad_xml_is_malformed_and_changes_nothing() {
                 headers: &[("content-length", &length)],
                 payload: PayloadMode::of(body.as_bytes()),
             };
-            let reply = raw::request(server.addr, &head, body.as_bytes()).await.unwrap();
+            let reply = raw::request(server.addr, &head, body.as_bytes())
+                .await
+                .unwrap();
             assert_eq!(
                 (reply.status, reply.code().as_str()),
                 (400, "MalformedXML"),
@@ -190,7 +204,10 @@ async fn bad_xml_is_malformed_and_changes_nothing() {
         etag: part.etag.unwrap(),
         crc64: part.crc64,
     };
-    client.complete_upload(&key("upload"), &upload, &[fact]).await.unwrap();
+    client
+        .complete_upload(&key("upload"), &upload, &[fact])
+        .await
+        .unwrap();
     reads(&client, "upload", SMALL_BYTES).await;
     // An object that was uploaded in parts is a manifest and its parts.
     left_as_it_was(&home, server, 3).await;

@@ -40,7 +40,9 @@ async fn a_stop_waits_for_the_transfer_that_is_under_way() {
     server.signal(Signal::TERM);
     server.logged(&["\"stopping\""]).await;
     server
-        .until("a closed door", || async { TcpStream::connect(server.addr).await.is_err() })
+        .until("a closed door", || async {
+            TcpStream::connect(server.addr).await.is_err()
+        })
         .await;
     connection.send(&rest).await;
     let reply = connection.reply().await.unwrap();
@@ -67,9 +69,7 @@ async fn a_stop_waits_no_longer_than_it_was_told() {
     drop(connection);
     let server = home.serve().await;
     is_absent(&server.client(), "late").await;
-    server
-        .until("a clean backend", || async { home.stored_files().is_empty() })
-        .await;
+    server.settled(&home, 0).await;
     home.verify().await;
     server.stop().await;
     home.nothing_unknown().await;
@@ -80,7 +80,9 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
     let home = Home::with_local(&["one"]);
     let mut server = home.serve().await;
     let before = Content::new(3, STREAMED_BYTES);
-    super::write(&server.client(), "late", before).await.unwrap();
+    super::write(&server.client(), "late", before)
+        .await
+        .unwrap();
     store(&server.client(), "kept", STREAMED_BYTES).await;
     let (connection, _rest) = half_sent(&server, "late").await;
     server.signal(Signal::TERM);
@@ -93,9 +95,7 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
     let server = home.serve().await;
     reads_as(&server.client(), "late", before).await;
     reads(&server.client(), "kept", STREAMED_BYTES).await;
-    server
-        .until("a clean backend", || async { home.stored_files().len() == 2 })
-        .await;
+    server.settled(&home, 2).await;
     home.verify().await;
     server.stop().await;
     home.nothing_unknown().await;

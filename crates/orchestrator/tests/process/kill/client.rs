@@ -126,7 +126,7 @@ impl Client {
         Ok(())
     }
 
-    async fn get(&mut self, place: usize, backend: &S3Backend, fuse: &Fuse) -> Outcome {
+    async fn get(&self, place: usize, backend: &S3Backend, fuse: &Fuse) -> Outcome {
         let slot = &self.slots[place];
         fuse.event(Event::Begin(Verb::Get));
         let fetched = match (backend.get(&slot.key, None, None).await, slot.sure) {

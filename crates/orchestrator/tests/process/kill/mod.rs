@@ -138,13 +138,8 @@ impl World {
     }
 
     async fn nothing_left(&self, server: &Server) {
-        server
-            .until("an empty backend", || async {
-                self.home.stored_files().is_empty()
-            })
-            .await;
+        server.settled(&self.home, 0).await;
         assert_eq!(server.metric("s3o_cleanup_dlq_depth").await, Some(0));
-        assert_eq!(server.metric("s3o_pending_intents_depth").await, Some(0));
     }
 }
 

@@ -2,6 +2,7 @@
 //! backends, the process, requests that no proper client would send, and a provider made of memory.
 
 pub(crate) mod content;
+pub(crate) mod gate;
 pub(crate) mod home;
 pub(crate) mod raw;
 pub(crate) mod server;

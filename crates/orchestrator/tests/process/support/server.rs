@@ -15,11 +15,14 @@ use tokio::process::{Child, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::home::{ACCESS_KEY, BUCKET, Done, SECRET};
+use super::home::{ACCESS_KEY, BUCKET, Done, Home, SECRET};
 use super::raw;
 
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the queue may take: bytes that were still being read when they were displaced wait 30 s,
+/// and the worker looks every 60 s.
+const SETTLED_MAX: Duration = Duration::from_secs(180);
 /// Log lines that are kept.
 const LOG_LINES_MAX: usize = 4000;
 /// Between two looks at something that has no bell.
@@ -177,8 +180,30 @@ impl Server {
         line.trim_start_matches("{}").trim().parse().ok()
     }
 
+    /// Waits until no write is unsettled and the local backends hold so many files.
+    pub(crate) async fn settled(&self, home: &Home, files: usize) {
+        let wait = async {
+            while home.stored_files().len() != files
+                || self.metric("s3o_pending_intents_depth").await != Some(0)
+            {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        if timeout(SETTLED_MAX, wait).await.is_err() {
+            panic!(
+                "{files} files are expected, these are left: {:#?}\n{}\n{}",
+                home.stored_files(),
+                home.run(&["catalogue", "verify"]).await.out,
+                self.log_tail()
+            );
+        }
+    }
+
     /// Waits until a look succeeds.
-    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, look: impl Fn() -> F) {
+    pub(crate) async fn until<F>(&self, what: &str, look: impl Fn() -> F + Send + Sync)
+    where
+        F: Future<Output = bool> + Send,
+    {
         let wait = async {
             while !look().await {
                 sleep(LOOK_EVERY).await;

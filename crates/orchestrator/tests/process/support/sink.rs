@@ -36,46 +36,13 @@ use s3wire::xml::{
 };
 use s3wire::{BucketOp, Error, ErrorCode, ListObjectsV2, ObjectOp, Target};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
 use super::content::Content;
+use super::gate::Gate;
 
 /// Objects up to this many bytes are kept.
 const KEPT_BYTES_MAX: u64 = 64 << 10;
-
-/// Holds bodies until enough of them are under way.
-pub(crate) struct Gate {
-    offset: u64,
-    here: Barrier,
-    go: Barrier,
-}
-
-impl Gate {
-    /// A gate for exactly so many bodies, each of which it holds at this offset.
-    pub(crate) fn new(bodies: usize, offset: u64) -> Arc<Self> {
-        Arc::new(Self {
-            offset,
-            here: Barrier::new(bodies + 1),
-            go: Barrier::new(bodies + 1),
-        })
-    }
-
-    /// Waits until all of them are here.
-    pub(crate) async fn all_here(&self) {
-        self.here.wait().await;
-    }
-
-    /// Lets them go on.
-    pub(crate) async fn release(&self) {
-        self.go.wait().await;
-    }
-
-    async fn pass(&self) {
-        self.here.wait().await;
-        self.go.wait().await;
-    }
-}
 
 #[derive(Clone)]
 enum Bytewise {

@@ -82,6 +82,17 @@ id!(
     UploadId
 );
 
+impl VersionId {
+    /// The identifier with the same randomness, as if it had been drawn at another moment.
+    pub fn at(self, moment: crate::Timestamp) -> Self {
+        let millis = u64::try_from(moment.millis()).unwrap_or(0).to_be_bytes();
+        let mut bytes = self.to_bytes();
+        // RFC 9562 section 5.7: the first 48 bits are the milliseconds since the Unix epoch.
+        bytes[..6].copy_from_slice(&millis[2..]);
+        Self::from_bytes(bytes)
+    }
+}
+
 /// Draws identifiers: UUIDv7 (RFC 9562 section 5.7), so that they sort by the time of drawing.
 ///
 /// Time and randomness come from outside, so a test with a fixed clock and seed draws the same

@@ -52,6 +52,8 @@ pub struct Declared {
     pub checksum: Option<Checksum>,
     /// An announced trailer.
     pub trailer: Option<Trailer>,
+    /// Our own sum, where the bytes come from copies of ours.
+    pub crc64: Option<Crc64>,
     /// An algorithm to compute although the client gave no value (an upload that announced one).
     pub compute: Option<ChecksumAlgorithm>,
 }
@@ -166,6 +168,13 @@ impl Verifier {
             return Err(Error::Body(BodyError::Short));
         }
         let crc64 = self.crc64.sum();
+        if self
+            .declared
+            .crc64
+            .is_some_and(|expected| expected != crc64)
+        {
+            return Err(Error::Corrupt);
+        }
         let md5 = self.md5.map(Md5Hasher::finish);
         if self.declared.md5.is_some() && self.declared.md5 != md5 {
             return Err(Error::BadDigest {

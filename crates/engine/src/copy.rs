@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use backend::{Capabilities, Effect, Kind, ObjectBackend as _};
 use base::{
-    BlobId, ByteRange, Conditions, CopyId, ETag, ObjectHeaders, ObjectKey, Precondition, Timestamp,
-    Validators, VersionId,
+    BlobId, ByteRange, ChecksumKind, Conditions, CopyId, Crc64, ETag, ObjectHeaders, ObjectKey,
+    Precondition, Timestamp, Validators, VersionId,
 };
 use futures_util::stream::StreamExt;
 use metastore::Intent;
@@ -231,7 +231,7 @@ impl Engine {
             etag: plan.object.etag.clone(),
             last_modified: self.inner.clock.now(),
             headers: put.headers.clone(),
-            checksum: plan.object.checksum,
+            checksum: kept(plan.object.checksum),
             parts: Vec::new(),
             content,
             precondition: put.precondition.clone(),
@@ -363,7 +363,7 @@ impl Engine {
         let mut attempts = PutAttempts::new(self, Arc::clone(&write), size);
         let mut delivery = send(body, self.send_options(), &mut attempts).await?;
         self.report_failover("CopyObject", &delivery);
-        delivery.digests.checksum = source_checksum;
+        delivery.digests.checksum = kept(source_checksum);
         // What was uploaded in parts keeps its tag: clients compare it with the source's.
         if plan.object.etag.as_md5().is_none() {
             delivery.etag = plan.object.etag;
@@ -387,18 +387,41 @@ impl Engine {
             })
         });
         let stream = Box::pin(stream);
+        let declared = Declared {
+            crc64: sum_of(plan, range),
+            ..Declared::default()
+        };
         Ok(Incoming {
             length: range.length,
             stream,
-            declared: Declared::default(),
+            declared,
         })
     }
+}
+
+/// Our sum over an object that is made of whole blobs, where each blob's is known.
+fn sum_of(plan: &ReadPlan, range: ByteRange) -> Option<Crc64> {
+    if range != ByteRange::whole(plan.object.size) {
+        return None;
+    }
+    plan.extents.iter().try_fold(Crc64::EMPTY, |sum, part| {
+        let whole = part.extent.offset == 0 && part.extent.length == part.blob_size;
+        if !whole {
+            return None;
+        }
+        Some(sum.then(part.crc64?, part.blob_size))
+    })
 }
 
 struct NativeSource {
     member: Arc<Member>,
     copy: CopyRow,
     extent: PlannedExtent,
+}
+
+/// The checksum that a copy keeps: one over the parts' checksums means nothing without the parts.
+fn kept(checksum: Option<StoredChecksum>) -> Option<StoredChecksum> {
+    checksum.filter(|stored| stored.kind == ChecksumKind::FullObject)
 }
 
 fn copied(version: &NewVersion) -> Copied {

@@ -120,6 +120,9 @@ pub enum Error {
         /// What was tried.
         tried: Tried,
     },
+    /// The stored bytes are not those that were written.
+    #[error("the stored bytes are corrupt")]
+    Corrupt,
     /// A write waited for longer than allowed for what it needs.
     #[error("timed out waiting for {what}")]
     TimedOut {

@@ -19,6 +19,9 @@ use crate::observe::{Event, Observer, Outcome};
 use crate::placement::{self, Candidate, Refusal};
 use crate::{BackendKind, BackendSettings, Error, Result, Routing, Tried};
 
+/// How long a look at a marker may take; what does not answer is looked at again later.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
 /// Bumped when the probe asks other questions, so that every backend is asked again.
 const PROBE_VERSION: u32 = 1;
 
@@ -82,6 +85,11 @@ impl Member {
 
     pub(crate) fn in_service(&self) -> bool {
         self.service.read().is_none()
+    }
+
+    /// Whether looking at it costs nothing, so that it is looked at often.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.settings.kind, BackendKind::Local { .. })
     }
 
     /// Whether new bytes may go to it.
@@ -286,15 +294,22 @@ impl Fleet {
     pub(crate) async fn enlist(&self, store: &Store, member: &Member) -> Result<Option<String>> {
         let catalogue = store.catalogue();
         let row = self.row(store, member)?;
-        let found = match member.backend.read_marker().await {
-            Ok(found) => found,
-            Err(error) => {
+        let look = tokio::time::timeout(LOOK_MAX, member.backend.read_marker());
+        let found = match look.await {
+            Ok(Ok(found)) => found,
+            Err(_elapsed) => {
+                let reason = "no answer in time".to_owned();
+                self.retire(member, OutOfService::Unreachable { reason });
+                return Ok(None);
+            }
+            Ok(Err(error)) => {
                 let reason = report(&error).to_string();
                 self.retire(member, OutOfService::Unreachable { reason });
                 return Ok(None);
             }
         };
         let finding = Mark::judge(found.as_deref(), &catalogue, &row);
+        let first = finding == Finding::First;
         let suspicion = match finding {
             Finding::Missing => {
                 self.retire(member, OutOfService::MarkerMissing);
@@ -311,10 +326,25 @@ impl Fleet {
             Finding::First | Finding::Ours => None,
         };
         let recovering = suspicion.is_some() || catalogue.recovery.is_some();
-        if !recovering && let Err(error) = self.mark(store, member).await {
-            let reason = report(&error).to_string();
-            self.retire(member, OutOfService::Unreachable { reason });
-            return Ok(None);
+        let marked = match (recovering, first && row.marked) {
+            (true, _) => Ok(()),
+            // An earlier first mark never arrived: it is written again, not advanced.
+            (false, true) => self.write_mark(store, member, row.mark).await,
+            (false, false) => self.mark(store, member).await,
+        };
+        match marked {
+            Ok(()) => {}
+            // Without its first marker a backend cannot be told from another one.
+            Err(error) if first => {
+                let reason = report(&error).to_string();
+                self.retire(member, OutOfService::Unreachable { reason });
+                return Ok(None);
+            }
+            // A full or read-only disk takes no mark, but it can be read, and deletes make room.
+            Err(error) => {
+                let error = report(&error);
+                tracing::warn!(backend = %member.name(), %error, "mark not advanced");
+            }
         }
         self.learn(store, member, &row).await?;
         if member.service.write().take().is_some() {
@@ -330,6 +360,10 @@ impl Fleet {
 
     async fn mark_past(&self, store: &Store, member: &Member, past: u64) -> Result<()> {
         let mark = store.advance_mark_past(member.id, past).await?;
+        self.write_mark(store, member, mark).await
+    }
+
+    async fn write_mark(&self, store: &Store, member: &Member, mark: u64) -> Result<()> {
         let catalogue = store.catalogue();
         let content = Mark {
             catalogue: catalogue.uuid,

@@ -436,6 +436,15 @@ async fn open_piece(engine: &Engine, piece: &Piece) -> Result<Body> {
         let Some(member) = engine.inner.fleet.member(copy.backend) else {
             continue;
         };
+        // A backend that lost its mount denies having anything; that must not be believed.
+        if !member.in_service() {
+            let effect = backend::Effect::None;
+            let error = backend::Error::new(Kind::Unavailable, effect, member.name(), "get");
+            tried
+                .0
+                .push((member.name().clone(), error.with_message("out of service")));
+            continue;
+        }
         let whole = piece.range == ByteRange::whole(piece.extent.blob_size);
         let range = (!whole).then_some(piece.range);
         let fetched = member
@@ -443,7 +452,16 @@ async fn open_piece(engine: &Engine, piece: &Piece) -> Result<Body> {
             .get(&copy.key, copy.version.as_deref(), range)
             .await;
         match fetched {
-            Ok(fetched) if fetched.head.size == piece.extent.blob_size => return Ok(fetched.body),
+            Ok(fetched) if fetched.head.size == piece.extent.blob_size => {
+                if copy.state == CopyState::Suspect {
+                    engine
+                        .inner
+                        .store
+                        .mark_copy(copy.copy, CopyState::Good)
+                        .await?;
+                }
+                return Ok(fetched.body);
+            }
             Ok(fetched) => {
                 let error =
                     backend::Error::new(Kind::Corrupt, backend::Effect::None, member.name(), "get");

@@ -246,10 +246,19 @@ pub(crate) struct WritePlan {
 
 impl WritePlan {
     pub(crate) fn draw(engine: &Engine, request: PutRequest, role: Role) -> Arc<Self> {
+        Self::for_version(engine, request, role, VersionId::draw(&engine.inner.ids))
+    }
+
+    pub(crate) fn for_version(
+        engine: &Engine,
+        request: PutRequest,
+        role: Role,
+        version: VersionId,
+    ) -> Arc<Self> {
         let ids = &engine.inner.ids;
         Arc::new(Self {
             bucket: engine.bucket_name(request.bucket),
-            version: VersionId::draw(ids),
+            version,
             blob: BlobId::draw(ids),
             role,
             catalogue: engine.inner.store.catalogue().uuid,

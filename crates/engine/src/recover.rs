@@ -2,11 +2,19 @@
 //!
 //! Every backend is listed. What is unknown and carries our own label is adopted: it becomes the
 //! key's version unless the key has a later one. Everything else is reported. Nothing is deleted.
+//!
+//! Writes and uploads that the restored catalogue believed unfinished may have become objects since,
+//! so they are let go of first, without queueing their bytes for deletion. An upload that became an
+//! object on one backend is adopted like any other; one that was spread over several cannot be put
+//! in order from its legs alone, and is reported.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use backend::{Head, Kind, ListRequest, MARKER_KEY, ObjectBackend as _};
-use base::{BackendKey, BackendName, Crc64Hasher, ETag, Md5Hasher, Precondition, report};
+use base::{
+    BackendKey, BackendName, Crc64Hasher, ETag, Md5Hasher, Precondition, VersionId, report,
+};
 use futures_util::stream::StreamExt;
 use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
 
@@ -57,6 +65,10 @@ impl Engine {
     pub async fn recover(&self) -> Result<Recovered> {
         let inner = &self.inner;
         let mut found = Recovered::default();
+        let mut legs = Vec::new();
+        if inner.store.catalogue().recovery.is_some() {
+            inner.store.forget_pending().await?;
+        }
         for member in inner.fleet.members() {
             if let Some(reason) = member.out_of_service() {
                 found
@@ -64,12 +76,13 @@ impl Engine {
                     .push((member.name().clone(), reason.to_string()));
                 continue;
             }
-            if let Err(error) = self.recover_backend(member, &mut found).await {
+            if let Err(error) = self.recover_backend(member, &mut found, &mut legs).await {
                 found
                     .unseen
                     .push((member.name().clone(), report(&error).to_string()));
             }
         }
+        self.recover_legs(legs, &mut found).await?;
         let (_, missing) = look_at_all(&inner.store, &inner.fleet).await?;
         found.missing = missing;
         if found.unseen.is_empty() {
@@ -81,7 +94,41 @@ impl Engine {
         Ok(found)
     }
 
-    async fn recover_backend(&self, member: &Arc<Member>, found: &mut Recovered) -> Result<()> {
+    /// Adopts the uploads that became an object on one backend alone.
+    async fn recover_legs(&self, legs: Vec<FoundLeg>, found: &mut Recovered) -> Result<()> {
+        let mut per_upload: HashMap<VersionId, u32> = HashMap::new();
+        for leg in &legs {
+            *per_upload.entry(leg.label.version).or_default() += 1;
+        }
+        for leg in legs {
+            let FoundLeg {
+                member,
+                key,
+                parsed,
+                label,
+                head,
+            } = leg;
+            let alone = per_upload.get(&label.version) == Some(&1);
+            if !alone || !found.unseen.is_empty() {
+                let why = "it is one of several legs of a multipart object";
+                found.leave(member.name(), key.as_str(), why);
+                continue;
+            }
+            match self.adopt(&member, &key, parsed, label, head).await? {
+                Adoption::Adopted => found.adopted += 1,
+                Adoption::Left(why) => found.leave(member.name(), key.as_str(), why),
+            }
+        }
+        Ok(())
+    }
+
+    async fn recover_backend(
+        &self,
+        member: &Arc<Member>,
+        found: &mut Recovered,
+        legs: &mut Vec<FoundLeg>,
+    ) -> Result<()> {
+        self.report_uploads(member, found).await?;
         let mut after = None;
         loop {
             let request = ListRequest {
@@ -96,10 +143,31 @@ impl Engine {
                 .map_err(|e| unseen(member, e))?;
             for listed in &page.objects {
                 found.listed += 1;
-                self.recover_key(member, &listed.key, found).await?;
+                self.recover_key(member, &listed.key, found, legs).await?;
             }
             match page.objects.last() {
                 Some(last) if page.truncated => after = Some(last.key.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Names the unfinished uploads of a backend that the catalogue does not know.
+    async fn report_uploads(&self, member: &Arc<Member>, found: &mut Recovered) -> Result<()> {
+        if !member.backend().capabilities().list_uploads {
+            return Ok(());
+        }
+        let mut after = None;
+        loop {
+            let page = member.backend().list_uploads("", after.as_ref()).await;
+            let page = page.map_err(|error| unseen(member, error))?;
+            for upload in &page.uploads {
+                if self.inner.store.known_key(member.id, &upload.key)? == Known::No {
+                    found.leave(member.name(), &upload.key, "an unfinished multipart upload");
+                }
+            }
+            match page.uploads.into_iter().next_back() {
+                Some(last) if page.truncated => after = Some(last),
                 _ => return Ok(()),
             }
         }
@@ -110,6 +178,7 @@ impl Engine {
         member: &Arc<Member>,
         key: &str,
         found: &mut Recovered,
+        legs: &mut Vec<FoundLeg>,
     ) -> Result<()> {
         let store = &self.inner.store;
         if key == MARKER_KEY || store.known_key(member.id, key)? != Known::No {
@@ -139,6 +208,17 @@ impl Engine {
             );
             return Ok(());
         }
+        if label.role == Role::Leg {
+            let member = Arc::clone(member);
+            legs.push(FoundLeg {
+                member,
+                key: place,
+                parsed,
+                label,
+                head,
+            });
+            return Ok(());
+        }
         match self.adopt(member, &place, parsed, label, head).await? {
             Adoption::Adopted => found.adopted += 1,
             Adoption::Left(why) => found.leave(member.name(), key, why),
@@ -154,11 +234,6 @@ impl Engine {
         label: Label,
         head: Head,
     ) -> Result<Adoption> {
-        if label.role == Role::Leg {
-            return Ok(Adoption::Left(
-                "it is a leg of a multipart object".to_owned(),
-            ));
-        }
         let Some(bucket) = self.bucket(&parsed.bucket).map(|bucket| bucket.id) else {
             return Ok(Adoption::Left(format!(
                 "bucket {} is not configured",
@@ -205,13 +280,19 @@ impl Engine {
             offset: 0,
             length: size,
         };
+        let written = head.last_modified.unwrap_or_else(|| self.inner.clock.now());
+        // A leg's label carries its upload's id, which is older than the object.
+        let version = match label.role {
+            Role::Whole => label.version,
+            Role::Leg => label.version.at(written),
+        };
         let version = NewVersion {
             bucket,
             key,
-            version: label.version,
+            version,
             size,
             etag,
-            last_modified: head.last_modified.unwrap_or_else(|| self.inner.clock.now()),
+            last_modified: written,
             headers,
             checksum: None,
             parts: Vec::new(),
@@ -227,6 +308,15 @@ impl Engine {
             false => Ok(Adoption::Left("the key has a later version".to_owned())),
         }
     }
+}
+
+/// A leg of an upload whose object the catalogue does not know.
+struct FoundLeg {
+    member: Arc<Member>,
+    key: BackendKey,
+    parsed: ParsedKey,
+    label: Label,
+    head: Head,
 }
 
 enum Adoption {

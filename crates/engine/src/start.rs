@@ -16,8 +16,6 @@ use crate::observe::Observer;
 use crate::workers::{self, Bells, Workers};
 use crate::{Engine, Inner, Settings};
 
-/// How long a start waits for a backend; what does not answer is looked at again later.
-const START_LOOK_MAX: Duration = Duration::from_secs(10);
 /// How long a clean stop waits for the last marks.
 const STOP_MARK_MAX: Duration = Duration::from_secs(5);
 
@@ -133,19 +131,16 @@ impl Engine {
     /// Looks at all backends at once.
     async fn enlist_all(&self) -> Result<(), StartError> {
         let inner = &self.inner;
-        let looks = inner.fleet.members().iter().map(|member| async move {
-            let look = inner.fleet.enlist(&inner.store, member);
-            (member, tokio::time::timeout(START_LOOK_MAX, look).await)
-        });
+        let looks =
+            inner.fleet.members().iter().map(|member| async move {
+                (member, inner.fleet.enlist(&inner.store, member).await)
+            });
         for (member, look) in join_all(looks).await {
             match look {
-                Ok(Ok(Some(reason))) => inner.store.enter_recovery(reason).await?,
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => {
+                Ok(Some(reason)) => inner.store.enter_recovery(reason).await?,
+                Ok(None) => {}
+                Err(error) => {
                     tracing::error!(backend = %member.name(), error = %report(&error), "no look");
-                }
-                Err(_elapsed) => {
-                    tracing::error!(backend = %member.name(), "backend does not answer");
                 }
             }
         }

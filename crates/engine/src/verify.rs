@@ -112,7 +112,14 @@ pub(crate) async fn look_at_all(
 }
 
 async fn look(fleet: &Fleet, row: LocationRow) -> Option<LocationFault> {
-    let member = fleet.member(row.copy.backend)?;
+    let Some(member) = fleet.member(row.copy.backend) else {
+        return Some(LocationFault {
+            object: row.object,
+            backend: "unconfigured".parse().expect("a legal name"),
+            key: row.copy.key,
+            what: "its backend is not in the configuration".to_owned(),
+        });
+    };
     let version = row.copy.version.as_deref();
     let what = match member.backend().head(&row.copy.key, version).await {
         Ok(head) if head.size == row.copy.stored_bytes => return None,

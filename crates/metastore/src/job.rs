@@ -102,6 +102,8 @@ pub(crate) enum Job {
         key: ObjectKey,
         upload: UploadId,
     },
+    /// Lets go of every unfinished upload without queueing anything for deletion.
+    ForgetPending,
     /// Part rows of ended uploads, so many at a time.
     PurgeParts,
     ForgetUploads {
@@ -176,6 +178,7 @@ impl Job {
             Self::Thaw { .. } => "return an upload to open",
             Self::CompleteUpload(_) => "complete an upload",
             Self::AbortUpload { .. } => "abort an upload",
+            Self::ForgetPending => "let go of unfinished uploads",
             Self::PurgeParts => "purge part rows",
             Self::ForgetUploads { .. } => "forget uploads",
             Self::Audit => "compare counters",
@@ -206,9 +209,10 @@ impl Job {
             Self::ReportCleanup(reports) => reports.len(),
             Self::ClaimCleanup { limit, .. } => usize::try_from(*limit).unwrap_or(usize::MAX),
             Self::Freeze { parts, .. } => parts.len(),
-            Self::PurgeParts | Self::ForgetUploads { .. } | Self::HastenCleanup(_) => {
-                crate::writer::BATCH_ROWS_MAX
-            }
+            Self::PurgeParts
+            | Self::ForgetPending
+            | Self::ForgetUploads { .. }
+            | Self::HastenCleanup(_) => crate::writer::BATCH_ROWS_MAX,
             Self::EnterRecovery(_)
             | Self::LeaveRecovery
             | Self::SaveCapabilities { .. }

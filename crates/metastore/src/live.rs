@@ -258,6 +258,16 @@ impl Live {
         }
     }
 
+    /// Forgets every abandoned intent; the number of them.
+    pub(crate) fn forget_abandoned(&self) -> u64 {
+        let mut state = self.state.lock();
+        let copies: Vec<CopyId> = state.abandoned.iter().copied().collect();
+        for copy in &copies {
+            state.end_intent(*copy);
+        }
+        copies.len() as u64
+    }
+
     /// Takes abandoned intents for a queued job.
     pub(crate) fn take_abandoned(&self, limit: usize) -> Vec<IntentRow> {
         let mut state = self.state.lock();

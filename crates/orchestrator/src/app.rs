@@ -5,6 +5,7 @@
 //! pause for load balancers to notice, no new connections, the requests under way, workers, engine,
 //! log.
 
+mod files;
 mod reload;
 mod settings;
 mod signals;
@@ -97,6 +98,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), AppError> {
         destination: options.log,
     };
     let (control, _) = Log::open(&log, Arc::clone(&clock))?.install();
+    files::raise_limit();
     let mut signals = Signals::new().map_err(AppError::Signals)?;
     let parts = AppParts {
         config: options.config,

@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail};
 use crate::cmd::{Workspace, printed};
 
 /// The topic that `s3-orchestrator docs` takes, and the file that holds what it prints.
-const PAGES: &[(&str, &str)] = &[("config", "docs/configuration.md")];
+const PAGES: &[(&str, &str)] = &[
+    ("config", "docs/configuration.md"),
+    ("metrics", "docs/metrics.md"),
+];
 
 /// What to do where a page and the program disagree.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,10 @@ use tower_service::Service;
 use super::settings::{Address, S3Settings, SettingsError};
 use super::upload::RequestBody;
 
+/// The most header fields of an answer: what an object of ours may carry as user metadata (2 KiB of
+/// one-letter names and values), and the provider's own.
+const ANSWER_FIELDS_MAX: usize = 1200;
+
 /// Bytes that one connection buffers at most in each direction; a response head must fit too.
 const CONNECTION_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
@@ -63,6 +67,7 @@ impl Transport {
             .pool_idle_timeout(settings.pool_idle_timeout)
             .pool_max_idle_per_host(settings.pool_idle_max)
             .http1_max_buf_size(CONNECTION_BUFFER_BYTES_MAX)
+            .http1_max_headers(ANSWER_FIELDS_MAX)
             .set_host(false)
             .build(Connector {
                 inner,

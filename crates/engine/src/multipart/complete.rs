@@ -126,8 +126,18 @@ impl Engine {
                 return self.completed_before(&record, *version, etag, *checksum);
             }
             UploadState::Completing { parts: frozen, .. } => {
-                let listed = request.parts.iter().map(|part| part.number);
-                if !listed.eq(frozen.iter().map(|(number, _)| *number)) {
+                let same = |listed: &CompletedPart, (number, attempt): &(u32, CopyId)| {
+                    let part = stored.iter().find(|part| part.attempt == *attempt);
+                    listed.number == *number && part.is_none_or(|part| part.etag == listed.etag)
+                };
+                let all = request.parts.len() == frozen.len();
+                if !all
+                    || !request
+                        .parts
+                        .iter()
+                        .zip(frozen)
+                        .all(|(one, other)| same(one, other))
+                {
                     return Err(Error::Conflict);
                 }
                 return self.assemble(&record).await;
@@ -303,32 +313,46 @@ impl Engine {
         parts: &[&PartRow],
     ) -> Result<NewCopy> {
         let size: u64 = parts.iter().map(|part| part.size).sum();
+        // What a backend out of service denies having says nothing: its mount may be missing.
+        let member = self
+            .inner
+            .fleet
+            .member(leg.backend)
+            .filter(|member| member.in_service());
+        let Some(member) = member else {
+            return Err(Error::WriteUnavailable {
+                tried: Tried::default(),
+            });
+        };
         let id = match &leg.state {
-            LegState::Completed { copy, size: done } if *done == size => return Ok(copy.clone()),
+            // Only if it was assembled of these very parts: another list may have the same size.
+            LegState::Completed { copy, size: done } if *done == size => {
+                let same = made_of(copy, parts)
+                    || match sum_of(parts) {
+                        Some(expected) => self.reads_as(member, leg, copy, expected).await?,
+                        None => false,
+                    };
+                return match same {
+                    true => Ok(copy.clone()),
+                    false => self.leg_missing(record, leg, parts).await,
+                };
+            }
             LegState::Open { upload } => upload,
             LegState::Completed { .. } | LegState::Creating => {
                 return self.leg_missing(record, leg, parts).await;
             }
         };
-        let Some(member) = self.inner.fleet.member(leg.backend) else {
-            return Err(Error::WriteUnavailable {
-                tried: Tried::default(),
-            });
-        };
         let facts: Vec<PartFact> = parts.iter().map(|part| fact(part)).collect();
         let completed = member.backend().complete_upload(&leg.key, id, &facts).await;
         let copy = match completed {
             Ok(stored) => {
-                let expected = tag_of(parts);
                 let copy = NewCopy {
                     copy: leg.copy,
                     etag: stored.etag,
                     version: stored.version,
                     crc64: stored.crc64,
                 };
-                let proven = copy.etag.as_ref() == Some(&expected)
-                    || (copy.crc64.is_some() && copy.crc64 == sum_of(parts));
-                match proven {
+                match made_of(&copy, parts) {
                     true => Some(copy),
                     false => self.look_at_leg(member, leg, size).await?,
                 }
@@ -360,7 +384,9 @@ impl Engine {
         let Some(copy) = copy else {
             return self.leg_missing(record, leg, parts).await;
         };
-        self.prove_leg(member, leg, &copy, parts).await?;
+        if !self.holds_its_parts(member, leg, &copy, parts).await? {
+            return self.leg_missing(record, leg, parts).await;
+        }
         let verdict = self
             .inner
             .store
@@ -387,25 +413,37 @@ impl Engine {
         }
     }
 
-    /// Parts that no backend vouched for are proven by reading the object back.
-    async fn prove_leg(
+    /// Whether the assembled bytes are those that were sent. Parts that no backend vouched for are
+    /// proven by reading the object back.
+    async fn holds_its_parts(
         &self,
         member: &Member,
         leg: &Leg,
         copy: &NewCopy,
         parts: &[&PartRow],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let vouched = |part: &&PartRow| {
             part.crc64.is_none()
                 || part.backend_etag == part.etag
                 || part.backend_crc64 == part.crc64
         };
         let Some(expected) = sum_of(parts) else {
-            return Ok(());
+            return Ok(true);
         };
         if parts.iter().all(vouched) || copy.crc64 == Some(expected) {
-            return Ok(());
+            return Ok(true);
         }
+        self.reads_as(member, leg, copy, expected).await
+    }
+
+    /// Whether the leg's object reads back with this sum.
+    async fn reads_as(
+        &self,
+        member: &Member,
+        leg: &Leg,
+        copy: &NewCopy,
+        expected: Crc64,
+    ) -> Result<bool> {
         let failed = |error: backend::Error| Error::WriteUnavailable {
             tried: Tried(vec![(member.name().clone(), error)]),
         };
@@ -418,16 +456,11 @@ impl Engine {
         while let Some(piece) = body.next().await {
             sum.update(&piece.map_err(failed)?);
         }
-        match sum.sum() == expected {
-            true => Ok(()),
-            false => {
-                let effect = backend::Effect::Unknown;
-                let wrong = backend::Error::new(Kind::Corrupt, effect, member.name(), "complete");
-                Err(failed(
-                    wrong.with_message("the assembled bytes are not the bytes sent"),
-                ))
-            }
+        let sound = sum.sum() == expected;
+        if !sound {
+            tracing::error!(backend = %member.name(), key = %leg.key, "assembled bytes are corrupt");
         }
+        Ok(sound)
     }
 
     /// A leg that cannot be assembled: the upload takes parts again, this leg's are missing.
@@ -488,13 +521,25 @@ fn check_list(
         });
     }
     if let Some(expected) = &request.checksum {
-        let found = assembly.checksum.map(|stored| stored.checksum);
-        if found
-            .is_some_and(|found| found.algorithm() == expected.algorithm() && found != *expected)
-        {
-            return Err(Error::BadDigest {
-                digest: expected.algorithm().header(),
-            });
+        let same_algorithm = |sum: &Checksum| sum.algorithm() == expected.algorithm();
+        let announced = assembly
+            .checksum
+            .map(|stored| stored.checksum)
+            .filter(same_algorithm);
+        let parts: Vec<&PartRow> = assembly.parts.iter().collect();
+        let ours = || {
+            sum_of(&parts)
+                .map(Crc64::to_checksum)
+                .filter(same_algorithm)
+        };
+        match announced.or_else(ours) {
+            Some(found) if found == *expected => {}
+            Some(_) => {
+                return Err(Error::BadDigest {
+                    digest: expected.algorithm().header(),
+                });
+            }
+            None => return Err(Error::ChecksumMismatch),
         }
     }
     Ok(assembly)
@@ -545,6 +590,12 @@ fn sum_of(parts: &[&PartRow]) -> Option<Crc64> {
     parts.iter().try_fold(Crc64::EMPTY, |sum, part| {
         Some(sum.then(part.crc64?, part.size))
     })
+}
+
+/// Whether what a backend said of an assembled object fits these parts.
+fn made_of(copy: &NewCopy, parts: &[&PartRow]) -> bool {
+    copy.etag.as_ref() == Some(&tag_of(parts))
+        || (copy.crc64.is_some() && copy.crc64 == sum_of(parts))
 }
 
 /// The entity tag that S3 gives the object that a backend assembles of these parts.

@@ -51,7 +51,7 @@ impl Engine {
     pub async fn create_upload(&self, request: CreateUpload) -> Result<UploadId> {
         let inner = &self.inner;
         let upload = UploadId::draw(&inner.ids);
-        let plan = self.leg_plan(request.bucket, &request.key, &request.headers);
+        let plan = self.leg_plan(upload, request.bucket, &request.key, &request.headers);
         let open_max = inner
             .buckets
             .iter()
@@ -151,8 +151,11 @@ impl Engine {
         }
     }
 
+    /// What all legs of an upload have in common. Their labels carry the upload's id as version, so
+    /// that a recovery sees which legs belong together.
     pub(crate) fn leg_plan(
         &self,
+        upload: UploadId,
         bucket: BucketId,
         key: &ObjectKey,
         headers: &ObjectHeaders,
@@ -163,7 +166,12 @@ impl Engine {
             headers: headers.clone(),
             precondition: Precondition::None,
         };
-        WritePlan::draw(self, put, Role::Leg)
+        WritePlan::for_version(
+            self,
+            put,
+            Role::Leg,
+            VersionId::from_bytes(upload.to_bytes()),
+        )
     }
 
     /// Begins the backend's upload of a leg whose row is durable. The inner error is the backend's;

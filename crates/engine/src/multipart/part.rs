@@ -137,7 +137,8 @@ impl Engine {
             etag: etag.clone(),
             checksum,
             crc64: Some(digests.crc64),
-            backend_etag: sent.stored.etag.unwrap_or_else(|| etag.clone()),
+            // A backend that gives no tag vouches for nothing: never equal to ours.
+            backend_etag: sent.stored.etag.unwrap_or_else(|| ETag::new("")),
             backend_crc64: sent.stored.crc64,
             last_modified,
         };
@@ -201,9 +202,12 @@ impl PartAttempts {
         tried: &Tried,
     ) -> Result<Option<(Arc<Member>, Leg, String, metastore::Reservation)>> {
         let inner = Arc::clone(&self.engine.inner);
-        let plan = self
-            .engine
-            .leg_plan(self.record.bucket, &self.record.key, &self.record.headers);
+        let plan = self.engine.leg_plan(
+            self.record.upload,
+            self.record.bucket,
+            &self.record.key,
+            &self.record.headers,
+        );
         for member in inner.fleet.choose(&inner.store, self.size)? {
             if tried.0.iter().any(|(name, _)| name == member.name()) {
                 continue;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backend::{DeleteTarget, Kind, ObjectBackend as _};
+use backend::{Capabilities, DeleteTarget, Kind, ObjectBackend as _};
 use base::Timestamp;
 use futures_util::stream::{self, StreamExt};
 use metastore::model::{BackendId, CleanupItem, CleanupKind, CleanupOutcome, CleanupReport};
@@ -18,8 +18,11 @@ use crate::{Engine, Result};
 
 /// Rows claimed in one step.
 const ROWS_PER_STEP_MAX: u32 = 500;
-/// The most keys that one DeleteObjects takes at a provider.
-const KEYS_PER_BATCH_MAX: usize = 1000;
+/// Keys deleted with one call: few enough for a slow provider, or a disk, to end within the time that
+/// a call may take.
+const KEYS_PER_BATCH_MAX: usize = 50;
+/// How long one backend may keep a step busy: another one that works must not wait for it for ever.
+const BACKEND_TIME_MAX: Duration = Duration::from_secs(300);
 /// Failed attempts before a row becomes a dead letter.
 const ATTEMPTS_MAX: u32 = 10;
 /// The wait after the first failure; it doubles with every further one.
@@ -84,21 +87,20 @@ impl Worker for Cleaner {
         let width = usize::try_from(inner.settings.cleanup_concurrency)
             .unwrap_or(1)
             .max(1);
-        let reports: Vec<Vec<CleanupReport>> = stream::iter(by_backend)
+        let cleaned: Vec<Result<()>> = stream::iter(by_backend)
             .map(|(backend, items)| clean(engine, backend, items))
             .buffer_unordered(width)
             .collect()
             .await;
-        let reports: Vec<_> = reports.into_iter().flatten().collect();
-        if !reports.is_empty() {
-            inner.store.report_cleanup(reports).await?;
-        }
+        cleaned.into_iter().collect::<Result<()>>()?;
         Ok(Step { done, more })
     }
 }
 
-/// Deletes what one backend is to forget.
-async fn clean(engine: &Engine, backend: BackendId, items: Vec<CleanupItem>) -> Vec<CleanupReport> {
+/// Deletes what one backend is to forget, and reports as it goes. Rows that it does not get to in
+/// time stay claimed for a while and are then claimed anew.
+async fn clean(engine: &Engine, backend: BackendId, items: Vec<CleanupItem>) -> Result<()> {
+    let store = &engine.inner.store;
     let now = engine.inner.clock.now();
     let member = engine
         .inner
@@ -106,36 +108,40 @@ async fn clean(engine: &Engine, backend: BackendId, items: Vec<CleanupItem>) -> 
         .member(backend)
         .filter(|member| member.in_service());
     let Some(member) = member else {
-        let postponed = |item: CleanupItem| postpone(item.id, now);
-        return items.into_iter().map(postponed).collect();
+        let postponed = items.iter().map(|item| postpone(item.id, now)).collect();
+        return Ok(store.report_cleanup(postponed).await?);
     };
-    let mut reports = Vec::with_capacity(items.len());
-    let mut objects = Vec::new();
-    let mut uploads = Vec::new();
-    for item in items {
-        if item
-            .blob
+    let (busy, free): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| {
+        item.blob
             .is_some_and(|blob| engine.inner.reads.is_reading(blob))
-        {
-            reports.push(postpone(item.id, now));
-            continue;
-        }
-        match &item.kind {
-            CleanupKind::Object { .. } => objects.push(item),
-            CleanupKind::Upload { .. } => uploads.push(item),
-        }
+    });
+    if !busy.is_empty() {
+        let postponed = busy.iter().map(|item| postpone(item.id, now)).collect();
+        store.report_cleanup(postponed).await?;
     }
+    let (objects, uploads): (Vec<_>, Vec<_>) = free
+        .into_iter()
+        .partition(|item| matches!(item.kind, CleanupKind::Object { .. }));
+    let end = tokio::time::Instant::now() + BACKEND_TIME_MAX;
     for batch in objects.chunks(KEYS_PER_BATCH_MAX) {
-        let results = delete_objects(member, batch).await;
-        for (item, result) in batch.iter().zip(results) {
-            reports.push(settle(engine, member, item, result, now));
+        if tokio::time::Instant::now() >= end {
+            return Ok(());
         }
+        let results = delete_objects(member, batch).await;
+        let pairs = batch.iter().zip(results);
+        let reports = pairs.map(|(item, result)| settle(engine, member, item, result, now));
+        store.report_cleanup(reports.collect()).await?;
     }
     for item in &uploads {
+        if tokio::time::Instant::now() >= end {
+            return Ok(());
+        }
         let result = delete_upload(member, item).await;
-        reports.push(settle(engine, member, item, result, now));
+        store
+            .report_cleanup(vec![settle(engine, member, item, result, now)])
+            .await?;
     }
-    reports
+    Ok(())
 }
 
 fn postpone(id: i64, now: Timestamp) -> CleanupReport {
@@ -155,7 +161,9 @@ enum Found {
 
 async fn delete_objects(member: &Member, items: &[CleanupItem]) -> Vec<backend::Result<Found>> {
     let backend = member.backend();
-    let versioned = backend.capabilities().versioned;
+    // A bucket of which nothing is known may keep versions.
+    let able = backend.capabilities();
+    let versioned = able.versioned || able == Capabilities::UNKNOWN;
     let mut targets = Vec::new();
     let mut owner = Vec::new();
     let mut results: Vec<backend::Result<Found>> =

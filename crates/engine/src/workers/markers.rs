@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backend::ObjectBackend as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -52,7 +53,9 @@ impl Worker for Marker {
         };
         let mut done = 0;
         for member in inner.fleet.members() {
-            if member.in_service() && !due {
+            let lost =
+                member.in_service() && member.is_local() && member.backend().check().await.is_err();
+            if member.in_service() && !due && !lost {
                 continue;
             }
             if let Some(reason) = inner.fleet.enlist(&inner.store, member).await? {

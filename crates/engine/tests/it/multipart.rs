@@ -1,5 +1,6 @@
 //! Multipart uploads: native, over several backends, interrupted.
 
+use backend::MARKER_KEY;
 use backend::faulty::Fault;
 use base::{
     ByteSize, Checksum, ChecksumAlgorithm, ChecksumKind, Conditions, ETag, Hasher, Md5, Md5Hasher,
@@ -8,8 +9,9 @@ use base::{
 use bytes::Bytes;
 use engine::catalogue::UploadQuery;
 use engine::{
-    CompleteRequest, CompletedPart, CopySource, CreateUpload, Declared, Engine, Error, Incoming,
-    PartCopyRequest, PartRequest, ReadRequest, Selection, UploadedPart, Written,
+    CompleteRequest, CompletedPart, CopyMeta, CopyRequest, CopySource, CreateUpload, Declared,
+    Engine, Error, Incoming, PartCopyRequest, PartRequest, ReadRequest, Selection, UploadedPart,
+    Written,
 };
 
 use crate::world::{World, body, bytes, get, hang_up_after, key, photos, put, read, read_request};
@@ -479,4 +481,102 @@ async fn a_bucket_has_no_more_open_uploads_than_it_may() {
         max_entries: 10,
     };
     assert_eq!(engine.list_uploads(&query).unwrap().entries.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leg_that_was_assembled_of_other_parts_is_not_taken_for_these() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let contents: Vec<Bytes> = (1..=3).map(|n| bytes(n, PART)).collect();
+    for (number, content) in (1..).zip(&contents) {
+        part(&engine, "a", upload, number, content).await.unwrap();
+    }
+    let list = |numbers: [u32; 2]| numbers.map(|n| (n, tag(&contents[n as usize - 1])));
+    let refused = CompleteRequest {
+        bucket: photos(&engine),
+        key: key("a"),
+        upload,
+        parts: listed(&list([1, 2])),
+        checksum: None,
+        size: None,
+        precondition: Precondition::Absent,
+    };
+    // The other writer commits between the early look at the condition and the commit.
+    let winner = bytes(9, 10);
+    let (lost, won) = tokio::join!(engine.complete_upload(refused), put(&engine, "a", &winner));
+    assert!(matches!(lost, Err(Error::PreconditionFailed)), "{lost:?}");
+    won.unwrap();
+    let other = complete(&engine, "a", upload, &list([1, 3])).await;
+    assert!(matches!(other, Err(Error::InvalidPart { .. })), "{other:?}");
+    assert_eq!(get(&engine, "a").await.unwrap(), winner);
+    engine
+        .abort_upload(photos(&engine), &key("a"), upload)
+        .await
+        .unwrap();
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_without_its_mount_is_not_asked_for_its_parts() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let content = bytes(1, PART);
+    part(&engine, "a", upload, 1, &content).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    let marker = world.places[0].memory.object(MARKER_KEY).unwrap();
+    world.places[0].memory.lose(MARKER_KEY);
+    let engine = world.engine().await;
+    let away = complete(&engine, "a", upload, &[(1, tag(&content))]).await;
+    assert!(
+        matches!(away, Err(Error::WriteUnavailable { .. })),
+        "{away:?}"
+    );
+    world.places[0]
+        .memory
+        .plant(MARKER_KEY, marker.bytes, ObjectHeaders::default());
+    engine.settle(1).await;
+    complete(&engine, "a", upload, &[(1, tag(&content))])
+        .await
+        .unwrap();
+    assert_eq!(get(&engine, "a").await.unwrap(), content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_parts_keeps_no_checksum_over_their_checksums() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let checksum = Some((ChecksumAlgorithm::Crc32, ChecksumKind::Composite));
+    let headers = ObjectHeaders::default();
+    let request = CreateUpload {
+        bucket: photos(&engine),
+        key: key("a"),
+        headers,
+        checksum,
+    };
+    let upload = engine.create_upload(request).await.unwrap();
+    let content = bytes(1, PART);
+    part(&engine, "a", upload, 1, &content).await.unwrap();
+    complete(&engine, "a", upload, &[(1, tag(&content))])
+        .await
+        .unwrap();
+    let bucket = photos(&engine);
+    let copied = engine
+        .copy(CopyRequest {
+            source: CopySource {
+                bucket,
+                key: key("a"),
+                conditions: Conditions::default(),
+            },
+            bucket,
+            key: key("b"),
+            meta: CopyMeta::Keep,
+            precondition: Precondition::None,
+        })
+        .await
+        .unwrap();
+    assert_eq!(copied.checksum, None);
 }

@@ -220,3 +220,74 @@ async fn verify_sees_what_a_backend_lost() {
     assert_eq!(faulty.faults.len(), 1);
     assert_eq!(faulty.faults[0].object, key("a"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_was_open_at_the_backup_and_completed_since_is_adopted() {
+    let mut world = World::new(&[None]);
+    world.settings.part_size_min = base::ByteSize(1);
+    let engine = world.engine().await;
+    let bucket = photos(&engine);
+    let request = |name: &str| engine::CreateUpload {
+        bucket,
+        key: key(name),
+        headers: ObjectHeaders::default(),
+        checksum: None,
+    };
+    let upload = engine.create_upload(request("film")).await.unwrap();
+    let unfinished = engine.create_upload(request("unfinished")).await.unwrap();
+    let content = bytes(1, 100_000);
+    let part = |name: &str, upload| engine::PartRequest {
+        bucket,
+        key: key(name),
+        upload,
+        number: 1,
+    };
+    let body = || crate::world::body(&content, 10_000);
+    let stored = engine
+        .upload_part(part("film", upload), body())
+        .await
+        .unwrap();
+    engine
+        .upload_part(part("unfinished", unfinished), body())
+        .await
+        .unwrap();
+    let backup = world.settings.catalogue.with_extension("backup");
+    Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
+        .await
+        .unwrap();
+    let complete = engine::CompleteRequest {
+        bucket,
+        key: key("film"),
+        upload,
+        parts: vec![engine::CompletedPart {
+            number: 1,
+            etag: stored.etag,
+            checksum: None,
+        }],
+        checksum: None,
+        size: None,
+        precondition: Precondition::None,
+    };
+    engine.complete_upload(complete).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    restore(&world, &backup);
+
+    let engine = world.engine().await;
+    let recovered = engine.recover().await.unwrap();
+    assert_eq!(recovered.adopted, 1, "{recovered:?}");
+    assert_eq!(
+        recovered.left.len(),
+        1,
+        "the unfinished upload is reported: {recovered:?}"
+    );
+    world.quiesce(&engine).await;
+    assert_eq!(get(&engine, "film").await.unwrap(), content);
+    assert_eq!(world.places[0].memory.uploads().len(), 1, "and left alone");
+    let sound = engine.store().verify().await.unwrap();
+    assert!(
+        sound.contradictions.is_empty() && sound.backends[0].exact(),
+        "{sound:?}"
+    );
+    assert_eq!(engine.status().unwrap().backends[0].room.reserved, 0);
+}

@@ -549,3 +549,105 @@ async fn a_probe_is_kept_and_not_repeated() {
     assert_eq!(world.places[0].memory.calls().of("probe"), 0);
     put(&engine, "a", &bytes(1, 10)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_source_is_not_copied_as_if_it_were_sound() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, 200_000)).await.unwrap();
+    let stored = world.places[0].memory.keys();
+    let stored = stored
+        .iter()
+        .find(|key| key.starts_with("photos/a~"))
+        .unwrap();
+    assert!(world.places[0].memory.rot(stored));
+    let bucket = photos(&engine);
+    let source = CopySource {
+        bucket,
+        key: key("a"),
+        conditions: Conditions::default(),
+    };
+    let (meta, precondition) = (CopyMeta::Keep, Precondition::None);
+    let request = CopyRequest {
+        source,
+        bucket,
+        key: key("b"),
+        meta,
+        precondition,
+    };
+    let refused = engine.copy(request).await;
+    assert!(matches!(refused, Err(Error::Corrupt)), "{refused:?}");
+    assert!(matches!(get(&engine, "b").await, Err(Error::NoSuchKey)));
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_unmounted_backend_denies_is_not_believed() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, 10);
+    put(&engine, "a", &content).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    let marker = world.places[0].memory.object(MARKER_KEY).unwrap();
+    world.places[0].memory.lose(MARKER_KEY);
+    let engine = world.engine().await;
+    world.places[0].faults.script("get", Fault::Missing);
+    let away = get(&engine, "a").await;
+    assert!(
+        matches!(away, Err(Error::ReadUnavailable { .. })),
+        "{away:?}"
+    );
+    world.places[0].faults.heal();
+    world.places[0]
+        .memory
+        .plant(MARKER_KEY, marker.bytes, ObjectHeaders::default());
+    engine.settle(1).await;
+    assert_eq!(get(&engine, "a").await.unwrap(), content);
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_was_missed_once_is_good_again_when_it_reads() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, 10)).await.unwrap();
+    world.places[0].faults.script("get", Fault::Missing);
+    assert!(get(&engine, "a").await.is_err());
+    assert!(
+        world.check(&engine).await.is_err(),
+        "an object without a good copy"
+    );
+    assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn displaced_bytes_go_early_when_room_is_needed() {
+    let world = World::new(&[Some(1000)]);
+    let engine = world.engine().await;
+    for seed in 0..5 {
+        let content = bytes(seed, 400);
+        if let Err(error) = put(&engine, "a", &content).await {
+            assert!(matches!(error, Error::NoRoom { .. }), "{error:?}");
+            engine.settle(1).await;
+            put(&engine, "a", &content).await.unwrap();
+        }
+        assert_eq!(get(&engine, "a").await.unwrap(), content);
+        world.check(&engine).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_marker_that_never_arrived_is_written_again() {
+    let world = World::new(&[None]);
+    for _ in 0..3 {
+        world.places[0].faults.script("write_marker", Fault::Refuse);
+    }
+    let engine = world.engine().await;
+    assert!(put(&engine, "a", &bytes(1, 10)).await.is_err());
+    for _ in 0..3 {
+        engine.settle(1).await;
+    }
+    put(&engine, "a", &bytes(1, 10)).await.unwrap();
+}

@@ -310,6 +310,7 @@ impl Work<'_> {
                 key,
                 upload: id,
             } => upload(uploads::abort(self, *bucket, key, *id)?),
+            Job::ForgetPending => Answer::Count(uploads::forget_pending(self)?),
             Job::PurgeParts => Answer::Count(uploads::purge_parts(self)?),
             Job::ForgetUploads { before, max } => {
                 Answer::Count(uploads::forget(self, *before, *max)?)

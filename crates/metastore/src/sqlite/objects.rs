@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use base::{BackendKey, BlobId, CopyId, ETag, ObjectKey, Precondition, Timestamp, VersionId};
+use base::{BackendKey, BlobId, CopyId, ETag, ObjectKey, Precondition, VersionId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::job::Answer;
@@ -19,7 +19,7 @@ use crate::sqlite::apply::Work;
 use crate::sqlite::names::count_objects;
 use crate::sqlite::values::{
     algorithm_text, blob_id, checksum_text, crc_int, etag, headers_text, int, stored_checksum_text,
-    time, uint, version_id,
+    uint, version_id,
 };
 
 /// What conditions and displacement need to know of the current version.
@@ -28,7 +28,6 @@ pub(super) struct Current {
     pub(super) etag: ETag,
     pub(super) size: u64,
     pub(super) blob: Option<BlobId>,
-    pub(super) last_modified: Timestamp,
 }
 
 /// Where a new copy lies.
@@ -48,7 +47,7 @@ pub(super) fn current(
     key: &ObjectKey,
 ) -> Result<Option<Current>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT version_id, etag, size, blob_id, last_modified FROM objects
+        "SELECT version_id, etag, size, blob_id FROM objects
          WHERE bucket_id = ?1 AND key = ?2",
     )?;
     let mut rows = statement.query(params![bucket.0, key.as_str().as_bytes()])?;
@@ -64,7 +63,6 @@ pub(super) fn current(
         etag: etag(row, 1)?,
         size: uint(row, 2)?,
         blob,
-        last_modified: time(row, 4)?,
     }))
 }
 
@@ -454,7 +452,8 @@ pub(super) fn adopt(
         return Ok(false);
     };
     let current = current(work.conn, version.bucket, &version.key)?;
-    if current.is_some_and(|current| current.last_modified >= version.last_modified) {
+    // Version ids are drawn in the order of time by our own clock; a backend's dates are coarse.
+    if current.is_some_and(|current| current.version >= version.version) {
         return Ok(false);
     }
     let mut found = Places::new();

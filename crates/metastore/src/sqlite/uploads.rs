@@ -232,6 +232,29 @@ pub(super) fn abort(
     Ok(UploadVerdict::Done)
 }
 
+/// Ends every unfinished upload and leaves its bytes alone: a restored catalogue does not know
+/// whether they became an object.
+pub(super) fn forget_pending(work: &mut Work<'_>) -> Result<u64, Fault> {
+    let uploads: Vec<[u8; 16]> = work
+        .conn
+        .prepare_cached(
+            "SELECT upload_id FROM multipart_uploads WHERE state IN ('open', 'completing')",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for upload in &uploads {
+        let upload = UploadId::from_bytes(*upload);
+        let held = parts::held_by_legs(work.conn, upload)?;
+        end(work, upload, &held)?;
+        work.conn
+            .prepare_cached(
+                "UPDATE multipart_uploads SET state = 'aborting', ended = ?2 WHERE upload_id = ?1",
+            )?
+            .execute(params![upload.to_bytes(), work.now.millis()])?;
+    }
+    Ok(uploads.len() as u64)
+}
+
 /// Queues legs with the bytes that they hold.
 fn doom(
     work: &mut Work<'_>,

@@ -223,6 +223,15 @@ impl Store {
         answer!(self.run(Job::ForgetUploads { before, max }).await, Count)
     }
 
+    /// Lets go of every unfinished upload and every abandoned intent without queueing anything for
+    /// deletion; the number of them. For a recovery: what a restored catalogue announced may have
+    /// become an object since.
+    pub async fn forget_pending(&self) -> Result<u64> {
+        let uploads: u64 = answer!(self.run(Job::ForgetPending).await, Count)?;
+        self.offer_purge();
+        Ok(uploads + self.inner.live.forget_abandoned())
+    }
+
     /// Part rows of an ended upload may go, behind everything that somebody waits for. Where this is
     /// forgotten, `forget_uploads` does it.
     fn offer_purge(&self) {

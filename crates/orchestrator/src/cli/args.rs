@@ -177,6 +177,8 @@ pub(super) struct ReconcileArgs {
 pub(super) enum DocsCommand {
     /// The reference of all configuration keys, as Markdown
     Config,
+    /// The reference of all metrics, as Markdown
+    Metrics,
 }
 
 /// The manual: the page of the program, followed by one per command.

@@ -21,6 +21,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{self, Config, ConfigError, Environment, Loaded};
+use crate::telemetry::metrics;
 use args::{CatalogueCommand, Cli, Command, DocsCommand, Mode, ServeArgs};
 
 /// It worked.
@@ -232,6 +233,9 @@ fn dispatch(cli: Cli, commands: &dyn Commands, console: &mut Console<'_>) -> Res
         Command::Docs {
             page: DocsCommand::Config,
         } => Ok(write!(console.out, "{}", config::render_reference())?),
+        Command::Docs {
+            page: DocsCommand::Metrics,
+        } => Ok(write!(console.out, "{}", metrics::reference())?),
     }
 }
 

@@ -159,7 +159,7 @@ impl Intake {
             },
             checksum: claims.checksum,
             trailer: trailer.clone(),
-            compute: None,
+            ..Declared::default()
         };
         let reader = Reader {
             body: self.body,

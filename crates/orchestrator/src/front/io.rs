@@ -215,17 +215,20 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        let phase = this.connection.state.lock().phase;
         match Pin::new(&mut this.transport).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 if buf.filled().len() > before {
                     this.connection.head_begins();
                 }
-                this.read_alarm.disarm();
+                // Bytes that drip must not put off the end of a head for ever.
+                if phase != Phase::Head {
+                    this.read_alarm.disarm();
+                }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                let phase = this.connection.state.lock().phase;
                 match phase {
                     Phase::Busy => {
                         this.read_alarm.disarm();

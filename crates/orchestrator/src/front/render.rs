@@ -199,6 +199,7 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
         engine::Error::WriteUnavailable { .. }
         | engine::Error::ReadUnavailable { .. }
         | engine::Error::TimedOut { .. } => ErrorCode::ServiceUnavailable.into(),
+        engine::Error::Corrupt => ErrorCode::InternalError.into(),
         engine::Error::Catalogue(error) => show_catalogue(error),
     }
 }

@@ -1,10 +1,15 @@
 //! Bytes on the wire: what is asked for before it is sent, what is cut, what is framed.
 
+use std::time::Duration;
+
 use base::{ChecksumAlgorithm, Hasher};
 use bytes::Bytes;
 use s3wire::chunked::{Encoder, Framing};
 use s3wire::headers::BodyClaims;
 use s3wire::sigv4::{PayloadMode, StreamingVariant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::support::{Auth, KEY, Options, Request, Response, Server, noise, path};
 
@@ -119,6 +124,29 @@ async fn a_client_that_stalls_is_told_so_and_cut() {
     let mut wire = server.connect().await;
     wire.write(b"GET / HTTP/1.1\r\nhost: a\r\n").await;
     assert!(wire.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_cut_when_its_time_is_up() {
+    let server = Server::with(Options {
+        server: "  read_header_timeout: 300ms",
+        ..Options::default()
+    })
+    .await;
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    stream
+        .write_all(b"GET /b/k HTTP/1.1\r\nhost: x\r\na: ")
+        .await
+        .unwrap();
+    let mut answer = [0; 1024];
+    for _ in 0..200 {
+        match timeout(Duration::from_millis(50), stream.read(&mut answer)).await {
+            Ok(_) => return,
+            Err(_still_open) if stream.write_all(b"a").await.is_err() => return,
+            Err(_still_open) => {}
+        }
+    }
+    panic!("the connection is still open after thirty times what a head may take");
 }
 
 #[tokio::test]

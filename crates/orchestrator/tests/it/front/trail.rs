@@ -37,12 +37,15 @@ impl Page {
         lines
             .filter(|line| line["audit"] == true)
             .filter(|line| line["event"].as_str().unwrap().starts_with("s3."))
+            .filter(|line| line["request_id"].as_str().unwrap().starts_with(MINE))
             .collect()
     }
 }
 
-// One thread, so that this thread's log is that of the server.
-#[tokio::test(flavor = "current_thread")]
+/// What request ids of this test begin with; other tests write to the same log.
+const MINE: &str = "f00d";
+
+#[tokio::test]
 async fn every_request_has_one_line_that_says_what_became_of_it() {
     let page = Page::default();
     let clock = Arc::new(SystemClock);
@@ -52,35 +55,36 @@ async fn every_request_has_one_line_that_says_what_became_of_it() {
         LogFormat::Json,
         clock,
     );
-    let (_control, _guard) = log.install_here();
+    let (_control, is_first) = log.install();
+    assert!(is_first, "another test took the log of the process");
     let server = Server::start().await;
     let with_id = |request: Request, id: &str| request.header("x-request-id", id);
     let put = Request::put(&path("a b")).body(&noise(1000));
-    server.send(with_id(put, "a1")).await.expect(200);
+    server.send(with_id(put, "f00d1")).await.expect(200);
     server
-        .send(with_id(Request::get(&path("a b")), "a2"))
+        .send(with_id(Request::get(&path("a b")), "f00d2"))
         .await
         .expect(200);
     let get = Request::get(&path("k"));
     server
-        .send(with_id(get.clone().auth(Auth::None), "a3"))
+        .send(with_id(get.clone().auth(Auth::None), "f00d3"))
         .await
         .expect(403);
     server
-        .send(with_id(get.clone().key(OTHER_KEY, OTHER_SECRET), "a4"))
+        .send(with_id(get.clone().key(OTHER_KEY, OTHER_SECRET), "f00d4"))
         .await
         .expect(403);
     server
-        .send(with_id(Request::get("/photos/%zz"), "a5"))
+        .send(with_id(Request::get("/photos/%zz"), "f00d5"))
         .await
         .expect(400);
     server
-        .send(with_id(Request::new(Method::PATCH, &path("k")), "a6"))
+        .send(with_id(Request::new(Method::PATCH, &path("k")), "f00d6"))
         .await
         .expect(405);
     let url = Request::get(&path("a b")).presigned(server.addr, Duration::from_secs(60));
     server
-        .send(Request::get(&url).auth(Auth::None))
+        .send(with_id(Request::get(&url).auth(Auth::None), "f00d7"))
         .await
         .expect(200);
     let (app, _dir) = server.into_app();
@@ -104,7 +108,7 @@ async fn every_request_has_one_line_that_says_what_became_of_it() {
         ]
     );
     let put = &lines[0];
-    assert_eq!(put["request_id"], "a1");
+    assert_eq!(put["request_id"], "f00d1");
     assert_eq!(put["operation"], "PutObject");
     assert_eq!(put["method"], "PUT");
     assert_eq!(put["path"], "/photos/a%20b");

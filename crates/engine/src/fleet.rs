@@ -87,6 +87,11 @@ impl Member {
         self.service.read().is_none()
     }
 
+    /// The largest object that it takes, in bytes.
+    pub(crate) fn object_bytes_max(&self) -> Option<u64> {
+        self.settings.max_object_size.map(|size| size.0)
+    }
+
     /// Whether looking at it costs nothing, so that it is looked at often.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.settings.kind, BackendKind::Local { .. })
@@ -269,7 +274,7 @@ impl Fleet {
             .map(|member| Candidate {
                 accepts: member.takes_bytes(),
                 room: store.room(member.id),
-                object_bytes_max: member.settings.max_object_size.map(|size| size.0),
+                object_bytes_max: member.object_bytes_max(),
             })
             .collect();
         match placement::choose(self.routing, &candidates, size) {

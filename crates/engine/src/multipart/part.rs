@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backend::{Body, Effect, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
-use base::{BackendKey, Checksum, CopyId, ETag, ObjectKey, Timestamp, UploadId};
+use backend::{Body, Effect, Kind, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
+use base::{BackendKey, BackendName, Checksum, CopyId, ETag, ObjectKey, Timestamp, UploadId};
 use futures_util::FutureExt;
 use metastore::PartClaim;
 use metastore::model::{BucketId, Leg, NewPartClaim, PartRow, UploadRecord, UploadState};
@@ -178,6 +178,9 @@ impl PartAttempts {
             if self.used.contains(&leg.copy) || !member.takes_bytes() {
                 continue;
             }
+            if !self.fits(member, leg)? {
+                continue;
+            }
             match inner.store.reserve(leg.backend, self.size) {
                 Ok(room) => {
                     self.used.push(leg.copy);
@@ -196,6 +199,23 @@ impl PartAttempts {
         }
     }
 
+    /// Whether the leg stays within the largest object that its backend takes.
+    fn fits(&self, member: &Member, leg: &Leg) -> Result<bool> {
+        let Some(max) = member.object_bytes_max() else {
+            return Ok(true);
+        };
+        let parts = self
+            .engine
+            .inner
+            .store
+            .parts(self.record.upload, 0, PART_NUMBER_MAX)?;
+        let held = parts
+            .iter()
+            .filter(|part| part.leg == leg.copy)
+            .map(|part| part.size);
+        Ok(held.sum::<u64>() + self.size <= max)
+    }
+
     /// Begins a leg on a backend that has none of this upload's that works.
     async fn new_leg(
         &mut self,
@@ -209,7 +229,11 @@ impl PartAttempts {
             &self.record.headers,
         );
         for member in inner.fleet.choose(&inner.store, self.size)? {
-            if tried.0.iter().any(|(name, _)| name == member.name()) {
+            // A backend that has merely forgotten an older leg can take a new one.
+            let failed = |(name, error): &(BackendName, backend::Error)| {
+                name == member.name() && error.kind != Kind::NoSuchUpload
+            };
+            if tried.0.iter().any(failed) {
                 continue;
             }
             let room = match inner.store.reserve(member.id, self.size) {
@@ -316,7 +340,7 @@ impl Target for PartTarget {
             .into_iter()
             .find(|part| part.number == self.number);
         let part = part.ok_or_else(|| {
-            let kind = backend::Kind::NotFound;
+            let kind = Kind::NotFound;
             backend::Error::new(kind, Effect::Unknown, self.member.name(), "list_parts")
         })?;
         let stored = Stored {

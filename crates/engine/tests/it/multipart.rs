@@ -1,7 +1,7 @@
 //! Multipart uploads: native, over several backends, interrupted.
 
-use backend::MARKER_KEY;
 use backend::faulty::Fault;
+use backend::{MARKER_KEY, ObjectBackend as _};
 use base::{
     ByteSize, Checksum, ChecksumAlgorithm, ChecksumKind, Conditions, ETag, Hasher, Md5, Md5Hasher,
     ObjectHeaders, Precondition, UploadId, composite,
@@ -579,4 +579,55 @@ async fn a_copy_of_parts_keeps_no_checksum_over_their_checksums() {
         .await
         .unwrap();
     assert_eq!(copied.checksum, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_leg_outgrows_the_largest_object_of_its_backend() {
+    let mut world = world(&[None, None]);
+    world.settings.backends[0].max_object_size = Some(ByteSize(250_000));
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let contents: Vec<Bytes> = (1..=4).map(|n| bytes(n, PART)).collect();
+    let mut parts = Vec::new();
+    for (number, content) in (1..).zip(&contents) {
+        part(&engine, "a", upload, number, content).await.unwrap();
+        parts.push((number, tag(content)));
+    }
+    complete(&engine, "a", upload, &parts).await.unwrap();
+    assert_eq!(get(&engine, "a").await.unwrap(), contents.concat());
+    let memory = &world.places[0].memory;
+    let largest = memory
+        .keys()
+        .iter()
+        .map(|key| memory.object(key).unwrap().bytes.len())
+        .max();
+    assert_eq!(largest, Some(200_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_its_backend_forgot_goes_on_with_a_new_leg() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let content = bytes(1, PART);
+    part(&engine, "a", upload, 1, &content).await.unwrap();
+    let forgotten = world.places[0].memory.uploads().remove(0);
+    let place = base::BackendKey::new(&forgotten.key).unwrap();
+    world.places[0]
+        .memory
+        .abort_upload(&place, &forgotten.upload)
+        .await
+        .unwrap();
+    let missing = complete(&engine, "a", upload, &[(1, tag(&content))]).await;
+    assert!(
+        matches!(missing, Err(Error::InvalidPart { number: 1 })),
+        "{missing:?}"
+    );
+    part(&engine, "a", upload, 1, &content).await.unwrap();
+    complete(&engine, "a", upload, &[(1, tag(&content))])
+        .await
+        .unwrap();
+    assert_eq!(get(&engine, "a").await.unwrap(), content);
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
 }

@@ -3,6 +3,7 @@
 //! They are answered with NotImplemented. Ignoring them would be worse than refusing: a client that
 //! asks for encryption or for a lock believes afterwards that it has it.
 
+use base::ChecksumAlgorithm;
 use http::HeaderMap;
 
 /// Refused whatever they say.
@@ -43,11 +44,23 @@ pub fn unsupported(headers: &HeaderMap) -> Option<&str> {
         .find_map(|(name, value)| {
             let refused = PREFIXES.iter().any(|prefix| name.starts_with(prefix))
                 || NAMES.contains(&name)
+                || is_unknown_checksum(name)
                 || ONLY
                     .iter()
                     .any(|(only, accepted)| name == *only && value != accepted);
             refused.then_some(name)
         })
+}
+
+/// Whether a checksum is declared whose algorithm is not known here: its client believes that the body
+/// is compared with it.
+fn is_unknown_checksum(name: &str) -> bool {
+    name.strip_prefix("x-amz-checksum-").is_some_and(|rest| {
+        !["mode", "algorithm", "type"].contains(&rest)
+            && !ChecksumAlgorithm::ALL
+                .iter()
+                .any(|known| known.header() == name)
+    })
 }
 
 #[cfg(test)]
@@ -75,11 +88,15 @@ mod tests {
             ("x-amz-tagging", "a=b"),
             ("x-amz-tagging-directive", "REPLACE"),
             ("x-amz-mfa", "1 2"),
+            ("x-amz-checksum-xxhash128", "AAAA"),
         ] {
             assert!(refused(name, value), "{name}");
         }
         for (name, value) in [
             ("x-amz-acl", "private"),
+            ("x-amz-checksum-crc32", "AAAAAA=="),
+            ("x-amz-checksum-mode", "ENABLED"),
+            ("x-amz-checksum-type", "COMPOSITE"),
             ("x-amz-storage-class", "STANDARD"),
             ("x-amz-request-payer", "requester"),
             ("x-amz-expected-bucket-owner", "1"),

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backend::{DeleteTarget, ObjectBackend as _};
+use tokio::task::JoinHandle;
 
 use super::{SMALL_BYTES, STREAMED_BYTES, is_absent, key, reads, reads_as, store, write};
 use crate::support::content::Content;
@@ -183,9 +186,11 @@ async fn a_catalogue_is_verified_beside_the_running_server() {
     let home = Home::with_local(&["one", "two"]);
     let server = home.serve().await;
     let (stop, stopped) = tokio::sync::watch::channel(());
+    let rounds: Arc<[AtomicU64; 3]> = Arc::default();
     let writers: Vec<_> = (0..3_u64)
         .map(|writer| {
             let (client, stopped) = (server.client(), stopped.clone());
+            let rounds = Arc::clone(&rounds);
             tokio::spawn(async move {
                 let mut round = 0;
                 while !stopped.has_changed().unwrap_or(true) {
@@ -197,17 +202,21 @@ async fn a_catalogue_is_verified_beside_the_running_server() {
                     if round % 3 == 0 {
                         delete(&client, &format!("{writer}/{}", round % 5)).await;
                     }
+                    rounds[writer as usize].store(round, Ordering::Relaxed);
                 }
-                round
             })
         })
         .collect();
-    for _ in 0..5 {
+    let mut looks = 0;
+    while looks < 5 || rounds.iter().any(|round| round.load(Ordering::Relaxed) < 5) {
+        let failed = writers.iter().any(JoinHandle::is_finished);
+        assert!(!failed, "a writer ended before it was told to");
         home.verify().await;
+        looks += 1;
     }
     stop.send_replace(());
     for writer in writers {
-        assert!(writer.await.unwrap() > 5, "there was something to verify");
+        writer.await.unwrap();
     }
     home.verify().await;
     server.stop().await;

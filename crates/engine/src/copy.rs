@@ -17,7 +17,6 @@ use metastore::model::{
 use crate::body::{BodyError, Declared, Incoming};
 use crate::fleet::Member;
 use crate::keys::Role;
-use crate::observe::{Event, Outcome};
 use crate::put::{PutAttempts, PutRequest, WritePlan, give_up};
 use crate::send::send;
 use crate::{Engine, Error, Result};
@@ -78,20 +77,8 @@ pub struct Copied {
 impl Engine {
     /// Copies an object within or across virtual buckets.
     pub async fn copy(&self, request: CopyRequest) -> Result<Copied> {
-        let began = tokio::time::Instant::now();
-        let result = self.copy_unobserved(request).await;
-        let outcome = match &result {
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Error,
-        };
-        let operation = "CopyObject";
-        self.observe(Event::Verb {
-            operation,
-            backend: None,
-            outcome,
-            took: began.elapsed(),
-        });
-        result
+        self.observed("CopyObject", self.copy_unobserved(request))
+            .await
     }
 
     async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {

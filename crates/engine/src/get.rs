@@ -17,7 +17,6 @@ use futures_util::stream::{self, Stream, StreamExt};
 use metastore::model::{BucketId, CopyRow, CopyState, ObjectRecord, PlannedExtent, ReadPlan};
 use parking_lot::Mutex;
 
-use crate::observe::{Event, Outcome};
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 
 /// How often a body is picked up again without a byte of progress in between.
@@ -149,20 +148,8 @@ impl Engine {
 
     /// Begins to read an object.
     pub async fn read(&self, request: &ReadRequest) -> Result<Reading> {
-        let began = tokio::time::Instant::now();
-        let result = self.read_unobserved(request).await;
-        let outcome = match &result {
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Error,
-        };
-        let operation = "GetObject";
-        self.observe(Event::Verb {
-            operation,
-            backend: None,
-            outcome,
-            took: began.elapsed(),
-        });
-        result
+        self.observed("GetObject", self.read_unobserved(request))
+            .await
     }
 
     async fn read_unobserved(&self, request: &ReadRequest) -> Result<Reading> {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use base::BackendName;
 use metastore::model::CleanupReason;
+use tokio::time::Instant;
+
+use crate::{Engine, Result};
 
 /// How something ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,4 +92,28 @@ pub struct Quiet;
 
 impl Observer for Quiet {
     fn observe(&self, _event: Event<'_>) {}
+}
+
+impl Engine {
+    /// Runs a verb and tells the observer how it ended.
+    pub(crate) async fn observed<T>(
+        &self,
+        operation: &'static str,
+        verb: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let result = verb.await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Error,
+        };
+        let took = began.elapsed();
+        self.observe(Event::Verb {
+            operation,
+            backend: None,
+            outcome,
+            took,
+        });
+        result
+    }
 }

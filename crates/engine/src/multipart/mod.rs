@@ -4,6 +4,7 @@
 //! that leg's backend can take no more, later parts go to another leg elsewhere, and the object
 //! becomes an ordered list of extents. Complete moves no byte: one call per leg, one commit.
 
+mod assembly;
 mod complete;
 mod copy_part;
 mod part;

@@ -12,7 +12,6 @@ use metastore::model::{BucketId, Leg, NewPartClaim, PartRow, UploadRecord, Uploa
 use super::{accept, draw_leg, open_id};
 use crate::body::{Incoming, WantMd5};
 use crate::fleet::Member;
-use crate::observe::{Event, Outcome};
 use crate::send::{Attempt, Attempts, Delivery, SendOptions, Target, send};
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 
@@ -43,20 +42,8 @@ pub struct UploadedPart {
 impl Engine {
     /// Stores a part. After `Ok` its leg's backend holds it.
     pub async fn upload_part(&self, request: PartRequest, body: Incoming) -> Result<UploadedPart> {
-        let began = tokio::time::Instant::now();
-        let result = self.upload_part_unobserved(request, body).await;
-        let outcome = match &result {
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Error,
-        };
-        let operation = "UploadPart";
-        self.observe(Event::Verb {
-            operation,
-            backend: None,
-            outcome,
-            took: began.elapsed(),
-        });
-        result
+        self.observed("UploadPart", self.upload_part_unobserved(request, body))
+            .await
     }
 
     async fn upload_part_unobserved(

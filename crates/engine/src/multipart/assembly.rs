@@ -1,0 +1,194 @@
+//! What a list of parts makes: pure functions over rows.
+
+use backend::PartFact;
+use base::{
+    ByteSize, Checksum, ChecksumAlgorithm, ChecksumKind, CopyId, Crc64, ETag, Md5Hasher, composite,
+    full_object,
+};
+use metastore::model::{Extent, NewCopy, ObjectPart, PartRow, StoredChecksum, UploadRecord};
+
+use super::complete::CompleteRequest;
+use crate::{Error, Result};
+
+/// The object that a list of parts makes.
+pub(super) struct Assembly {
+    pub(super) parts: Vec<PartRow>,
+    pub(super) size: u64,
+    pub(super) etag: ETag,
+    pub(super) checksum: Option<StoredChecksum>,
+}
+
+/// Compares the client's list with the parts that are there.
+pub(super) fn check_list(
+    record: &UploadRecord,
+    stored: Vec<PartRow>,
+    request: &CompleteRequest,
+    part_size_min: ByteSize,
+) -> Result<Assembly> {
+    if request
+        .parts
+        .windows(2)
+        .any(|pair| pair[0].number >= pair[1].number)
+    {
+        return Err(Error::InvalidPartOrder);
+    }
+    let mut parts = Vec::with_capacity(request.parts.len());
+    for listed in &request.parts {
+        let number = listed.number;
+        let place = stored.binary_search_by_key(&number, |part| part.number);
+        let part = place
+            .map_err(|_| Error::InvalidPart { number })
+            .map(|place| &stored[place])?;
+        let checksum = listed.checksum.is_none() || listed.checksum == part.checksum;
+        if part.etag != listed.etag || !checksum {
+            return Err(Error::InvalidPart { number });
+        }
+        parts.push(part.clone());
+    }
+    let last = parts.len().saturating_sub(1);
+    if let Some(part) = parts[..last]
+        .iter()
+        .find(|part| part.size < part_size_min.0)
+    {
+        return Err(Error::PartTooSmall {
+            number: part.number,
+            size: part.size,
+        });
+    }
+    let assembly = assemble_parts(record, parts)?;
+    if request.size.is_some_and(|size| size != assembly.size) {
+        return Err(Error::BadDigest {
+            digest: "x-amz-mp-object-size",
+        });
+    }
+    if let Some(expected) = &request.checksum {
+        let same_algorithm = |sum: &Checksum| sum.algorithm() == expected.algorithm();
+        let announced = assembly
+            .checksum
+            .map(|stored| stored.checksum)
+            .filter(same_algorithm);
+        let parts: Vec<&PartRow> = assembly.parts.iter().collect();
+        let ours = || {
+            sum_of(&parts)
+                .map(Crc64::to_checksum)
+                .filter(same_algorithm)
+        };
+        match announced.or_else(ours) {
+            Some(found) if found == *expected => {}
+            Some(_) => {
+                return Err(Error::BadDigest {
+                    digest: expected.algorithm().header(),
+                });
+            }
+            None => return Err(Error::ChecksumMismatch),
+        }
+    }
+    Ok(assembly)
+}
+
+pub(super) fn assemble_parts(record: &UploadRecord, parts: Vec<PartRow>) -> Result<Assembly> {
+    let mut md5 = Md5Hasher::new();
+    for part in &parts {
+        let tag = part.etag.as_md5().ok_or(Error::InvalidPart {
+            number: part.number,
+        })?;
+        md5.update(&tag.0);
+    }
+    let etag = ETag::of_parts(md5.finish(), parts.len());
+    let size = parts.iter().map(|part| part.size).sum();
+    let checksum = record
+        .checksum
+        .and_then(|(algorithm, kind)| checksum_of(algorithm, kind, &parts));
+    Ok(Assembly {
+        parts,
+        size,
+        etag,
+        checksum,
+    })
+}
+
+pub(super) fn checksum_of(
+    algorithm: ChecksumAlgorithm,
+    kind: ChecksumKind,
+    parts: &[PartRow],
+) -> Option<StoredChecksum> {
+    let sums: Vec<&Checksum> = parts
+        .iter()
+        .map(|part| part.checksum.as_ref())
+        .collect::<Option<_>>()?;
+    let checksum = match kind {
+        ChecksumKind::Composite => composite(algorithm, sums),
+        ChecksumKind::FullObject => full_object(
+            algorithm,
+            sums.into_iter().zip(parts.iter().map(|part| part.size)),
+        )?,
+    };
+    Some(StoredChecksum { checksum, kind })
+}
+
+/// Our sum over the parts of a leg, where it is known of each.
+pub(super) fn sum_of(parts: &[&PartRow]) -> Option<Crc64> {
+    parts.iter().try_fold(Crc64::EMPTY, |sum, part| {
+        Some(sum.then(part.crc64?, part.size))
+    })
+}
+
+/// Whether what a backend said of an assembled object fits these parts.
+pub(super) fn made_of(copy: &NewCopy, parts: &[&PartRow]) -> bool {
+    copy.etag.as_ref() == Some(&tag_of(parts))
+        || (copy.crc64.is_some() && copy.crc64 == sum_of(parts))
+}
+
+/// The entity tag that S3 gives the object that a backend assembles of these parts.
+pub(super) fn tag_of(parts: &[&PartRow]) -> ETag {
+    let mut md5 = Md5Hasher::new();
+    for part in parts {
+        if let Some(tag) = part.backend_etag.as_md5() {
+            md5.update(&tag.0);
+        }
+    }
+    ETag::of_parts(md5.finish(), parts.len())
+}
+
+pub(super) fn fact(part: &PartRow) -> PartFact {
+    PartFact {
+        number: part.number,
+        etag: part.backend_etag.clone(),
+        crc64: part.backend_crc64,
+    }
+}
+
+pub(super) fn object_part(part: &PartRow) -> ObjectPart {
+    ObjectPart {
+        number: part.number,
+        size: part.size,
+        checksum: part.checksum,
+    }
+}
+
+/// The object in order: runs of parts that lie side by side in one leg become one extent.
+pub(super) fn extents(record: &UploadRecord, parts: &[PartRow]) -> Vec<Extent> {
+    let mut ends: Vec<(CopyId, u64)> = record.legs.iter().map(|leg| (leg.copy, 0)).collect();
+    let mut extents: Vec<Extent> = Vec::new();
+    for part in parts {
+        let Some(leg) = record.legs.iter().find(|leg| leg.copy == part.leg) else {
+            continue;
+        };
+        let Some((_, end)) = ends.iter_mut().find(|(copy, _)| *copy == part.leg) else {
+            continue;
+        };
+        let (offset, length) = (*end, part.size);
+        *end += length;
+        match extents.last_mut() {
+            Some(last) if last.blob == leg.blob && last.offset + last.length == offset => {
+                last.length += length;
+            }
+            _ => extents.push(Extent {
+                blob: leg.blob,
+                offset,
+                length,
+            }),
+        }
+    }
+    extents
+}

@@ -18,6 +18,8 @@ use crate::{Engine, Result};
 
 /// Rows claimed in one step.
 const ROWS_PER_STEP_MAX: u32 = 500;
+/// How often the queue is looked at when nothing rings: a look is one read.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Keys deleted with one call: few enough for a slow provider, or a disk, to end within the time that
 /// a call may take.
 const KEYS_PER_BATCH_MAX: usize = 50;
@@ -45,7 +47,7 @@ impl Worker for Cleaner {
 
     fn schedule(&self) -> Schedule {
         Schedule {
-            every: Duration::from_secs(60),
+            every: LOOK_EVERY,
             step_max: Duration::from_secs(600),
         }
     }

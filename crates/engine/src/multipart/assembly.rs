@@ -87,14 +87,12 @@ pub(super) fn check_list(
 }
 
 pub(super) fn assemble_parts(record: &UploadRecord, parts: Vec<PartRow>) -> Result<Assembly> {
-    let mut md5 = Md5Hasher::new();
-    for part in &parts {
-        let tag = part.etag.as_md5().ok_or(Error::InvalidPart {
+    if let Some(part) = parts.iter().find(|part| part.etag.as_md5().is_none()) {
+        return Err(Error::InvalidPart {
             number: part.number,
-        })?;
-        md5.update(&tag.0);
+        });
     }
-    let etag = ETag::of_parts(md5.finish(), parts.len());
+    let etag = tag_of_tags(parts.iter().map(|part| &part.etag));
     let size = parts.iter().map(|part| part.size).sum();
     let checksum = record
         .checksum
@@ -141,13 +139,17 @@ pub(super) fn made_of(copy: &NewCopy, parts: &[&PartRow]) -> bool {
 
 /// The entity tag that S3 gives the object that a backend assembles of these parts.
 pub(super) fn tag_of(parts: &[&PartRow]) -> ETag {
+    tag_of_tags(parts.iter().map(|part| &part.backend_etag))
+}
+
+/// The entity tag of an object whose parts have these; a tag that is no MD5 makes it another one.
+pub(super) fn tag_of_tags<'a>(tags: impl ExactSizeIterator<Item = &'a ETag>) -> ETag {
+    let parts = tags.len();
     let mut md5 = Md5Hasher::new();
-    for part in parts {
-        if let Some(tag) = part.backend_etag.as_md5() {
-            md5.update(&tag.0);
-        }
+    for tag in tags.filter_map(ETag::as_md5) {
+        md5.update(&tag.0);
     }
-    ETag::of_parts(md5.finish(), parts.len())
+    ETag::of_parts(md5.finish(), parts)
 }
 
 pub(super) fn fact(part: &PartRow) -> PartFact {

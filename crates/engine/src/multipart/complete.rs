@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::accept;
 use super::assembly::{
-    Assembly, assemble_parts, check_list, extents, fact, made_of, object_part, sum_of,
+    Assembly, assemble_parts, check_list, extents, fact, made_of, object_part, sum_of, tag_of_tags,
 };
 use crate::fleet::Member;
 use crate::put::Written;
@@ -102,6 +102,12 @@ impl Engine {
                 etag,
                 checksum,
             } => {
+                // The part rows are gone; the tag still tells one list from another.
+                if tag_of_tags(request.parts.iter().map(|part| &part.etag)) != *etag {
+                    return Err(Error::InvalidPart {
+                        number: request.parts.first().map_or(1, |part| part.number),
+                    });
+                }
                 return self.completed_before(&record, *version, etag, *checksum);
             }
             UploadState::Completing { parts: frozen, .. } => {

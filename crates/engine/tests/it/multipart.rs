@@ -144,6 +144,11 @@ async fn parts_out_of_order_become_one_object_without_moving_a_byte() {
         again.version, written.version,
         "a retry gets the same answer"
     );
+    let other = complete(&engine, "a", upload, &parts[..3]).await;
+    assert!(
+        matches!(other, Err(Error::InvalidPart { .. })),
+        "another list: {other:?}"
+    );
     world.check(&engine).await.unwrap();
 }
 

@@ -44,7 +44,7 @@ use crate::{
 };
 use failure::Failure;
 use files::{Disk, Files};
-use store::{Root, Store};
+use store::{Root, Seen, Store};
 use write::{blocking, receive};
 
 /// The longest path of the root in bytes: with the longest path below it, it stays within the 4096 of
@@ -433,9 +433,10 @@ impl ObjectBackend for LocalBackend {
     }
 
     async fn read_marker(&self) -> Result<Option<Bytes>> {
-        self.run("read_marker", |store| read::check(store, Root::Learn))
-            .await?;
-        read_marker_of(self).await
+        match self.run("read_marker", |store| store.learn()).await? {
+            Seen::Root => read_marker_of(self).await,
+            Seen::Stranger => Ok(None),
+        }
     }
 
     async fn write_marker(&self, content: Bytes) -> Result<()> {

@@ -27,7 +27,7 @@ use super::files::{EntryKind, Files, NewFile, OpenFile};
 use super::names;
 use super::parts::Readers;
 use super::record::{Place, Record, TAIL_BYTES, Tail};
-use crate::Kind;
+use crate::{Kind, MARKER_KEY};
 
 pub(super) const TEMPORARY: &str = ".s3o-tmp";
 pub(super) const UPLOADS: &str = ".s3o-uploads";
@@ -53,8 +53,17 @@ struct Identity {
 pub(super) enum Root {
     /// It must be the one that was seen before.
     Keep,
-    /// The caller is about to check the marker on it.
+    /// It carries a marker, which the caller is about to check.
     Learn,
+}
+
+/// What a look at the root found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The root, which may be used.
+    Root,
+    /// Another directory in its place, without a marker.
+    Stranger,
 }
 
 /// The directories whose own entries are known to survive a power cut. `forgotten` counts removals,
@@ -145,6 +154,27 @@ impl Store {
                 *identity = Some(seen);
                 Ok(())
             }
+        }
+    }
+
+    /// Looks at the root anew before its marker is read. Another directory that took its place is taken
+    /// as the new truth only if it carries a marker: until somebody has judged that there is none,
+    /// writes that are under way must not end on the empty directory below a lost mount.
+    pub(super) fn learn(&self) -> Result<Seen, Failure> {
+        let Err(moved) = self.ready(Root::Keep) else {
+            return Ok(Seen::Root);
+        };
+        let marker = self.absolute(Path::new(&names::path_of(MARKER_KEY)));
+        match self.files.stat(&marker) {
+            Ok(_) => self.ready(Root::Learn).map(|()| Seen::Root),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let root = self.files.stat(&self.root);
+                match root.is_ok_and(|root| root.kind == EntryKind::Directory) {
+                    true => Ok(Seen::Stranger),
+                    false => Err(moved),
+                }
+            }
+            Err(_) => Err(moved),
         }
     }
 

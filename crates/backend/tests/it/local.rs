@@ -174,13 +174,39 @@ async fn a_directory_that_took_the_place_of_another_is_not_touched_before_its_ma
         None,
         "now the engine knows"
     );
+    let still = backend
+        .put(&key("b"), &PutMeta::default(), payload(b"x"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        still.kind,
+        Kind::Unavailable,
+        "a look does not make it ours"
+    );
+    assert_eq!(files(&root), Vec::<String>::new());
     std::fs::remove_dir(&root).unwrap();
     std::fs::rename(directory.path().join("unmounted"), &root).unwrap();
+    backend.head(&key("a"), None).await.unwrap();
+    backend
+        .write_marker(Bytes::from_static(b"mark"))
+        .await
+        .unwrap();
+    // The same content on another disk, as after a move by its operator.
+    let moved = directory.path().join("moved");
+    LocalBackend::create(&moved).unwrap();
+    let other = LocalBackend::new("local".parse().unwrap(), &moved).unwrap();
+    other
+        .write_marker(Bytes::from_static(b"mark"))
+        .await
+        .unwrap();
+    put(&other, "a", b"x").await;
+    std::fs::rename(&root, directory.path().join("old")).unwrap();
+    std::fs::rename(&moved, &root).unwrap();
     assert_eq!(
         backend.head(&key("a"), None).await.unwrap_err().kind,
         Kind::Unavailable
     );
-    backend.read_marker().await.unwrap();
+    assert!(backend.read_marker().await.unwrap().is_some());
     backend.head(&key("a"), None).await.unwrap();
 }
 

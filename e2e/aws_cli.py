@@ -25,9 +25,9 @@ def checks(target, work):
 
     def sizes():
         for name in SIZES:
-            s3("cp", "--quiet", work.file(name), f"{root}/size/{name}")
+            s3("cp", "--only-show-errors", work.file(name), f"{root}/size/{name}")
             back = work.back("aws-cli", name)
-            s3("cp", "--quiet", f"{root}/size/{name}", back)
+            s3("cp", "--only-show-errors", f"{root}/size/{name}", back)
             same_file(back, work.file(name))
             head = api("head-object", "--key", f"aws-cli/size/{name}")
             same(head["ContentLength"], SIZES[name], "size in HEAD")
@@ -37,9 +37,9 @@ def checks(target, work):
         same(s3("cp", f"{root}/stream", "-"), b"from a pipe", "streamed object")
 
     def tree():
-        s3("sync", "--quiet", work.tree, f"{root}/tree")
+        s3("sync", "--only-show-errors", work.tree, f"{root}/tree")
         back = work.back("aws-cli", "tree")
-        s3("sync", "--quiet", f"{root}/tree", back)
+        s3("sync", "--only-show-errors", f"{root}/tree", back)
         same_tree(back, work.tree)
         same(s3("sync", work.tree, f"{root}/tree"), b"", "second sync")
 
@@ -53,18 +53,18 @@ def checks(target, work):
             same(back.read_bytes(), part, wanted)
 
     def copies():
-        s3("cp", "--quiet", f"{root}/size/8MiB", f"{root}/copy/8MiB")
+        s3("cp", "--only-show-errors", f"{root}/size/8MiB", f"{root}/copy/8MiB")
         # Above the client's threshold, so a copy part by part.
-        s3("cp", "--quiet", f"{root}/size/100MiB", f"{root}/copy/100MiB")
+        s3("cp", "--only-show-errors", f"{root}/size/100MiB", f"{root}/copy/100MiB")
         for name in ("8MiB", "100MiB"):
             back = work.back("aws-cli", "copy", name)
-            s3("cp", "--quiet", f"{root}/copy/{name}", back)
+            s3("cp", "--only-show-errors", f"{root}/copy/{name}", back)
             same_file(back, work.file(name))
         replace = ["--metadata-directive", "REPLACE", "--metadata", "colour=blue"]
         source = f"{target.bucket}/aws-cli/size/1"
         api("copy-object", "--key", "aws-cli/copy/1", "--copy-source", source, *replace)
         same(api("head-object", "--key", "aws-cli/copy/1")["Metadata"], {"colour": "blue"}, "meta")
-        s3("mv", "--quiet", f"{root}/copy/8MiB", f"{root}/moved")
+        s3("mv", "--only-show-errors", f"{root}/copy/8MiB", f"{root}/moved")
         same(listed("aws-cli/copy/8MiB"), [], "source of a move")
 
     def presigned():
@@ -96,8 +96,8 @@ def checks(target, work):
         batch = {"Objects": [{"Key": "aws-cli/moved"}, {"Key": "aws-cli/copy/1"}, {"Key": "none"}]}
         answer = api("delete-objects", "--delete", json.dumps(batch))
         same(len(answer["Deleted"]), 3, "keys that a batch deleted")
-        s3("rm", "--quiet", f"{root}/stream")
-        s3("rm", "--quiet", "--recursive", root)
+        s3("rm", "--only-show-errors", f"{root}/stream")
+        s3("rm", "--only-show-errors", "--recursive", root)
         same(listed("aws-cli/"), [], "what is left")
 
     return [sizes, streams, tree, ranges, copies, presigned, listing, errors, deletes]

@@ -37,7 +37,8 @@ class Tally:
         self.passed = 0
         self.failed = []
 
-    def check(self, name, call):
+    def check(self, name, call, log=None):
+        """Runs one check; `log` tells what the program under test has printed meanwhile."""
         begun = time.monotonic()
         try:
             call()
@@ -45,17 +46,19 @@ class Tally:
             self.failed.append(name)
             shown = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
             say(f"  FAILED {name}: {shown}")
+            if log is not None:
+                say(f"  the program's log:\n{log()}")
         else:
             self.passed += 1
             say(f"  ok     {name} ({time.monotonic() - begun:.1f} s)")
 
 
-def clients(tally, scenario, target, work, only, verify):
+def clients(tally, scenario, target, work, only, verify, log=None):
     for name, checks in CLIENTS.items():
         if only and name not in only:
             continue
         for check in checks(target, work):
-            tally.check(f"{scenario}: {name}: {check.__name__.replace('_', ' ')}", check)
+            tally.check(f"{scenario}: {name}: {check.__name__.replace('_', ' ')}", check, log)
         if verify is not None:
             tally.check(f"{scenario}: {name}: exact sums", verify)
 
@@ -64,7 +67,7 @@ def serve(tally, scenario, binary, folder, backends, work, only, afterwards=None
     say(f"{scenario}:")
     try:
         with Server(binary, folder, backends) as server:
-            clients(tally, scenario, server.target, work, only, server.verify)
+            clients(tally, scenario, server.target, work, only, server.verify, server.tail)
             if afterwards is not None:
                 tally.check(f"{scenario}: bytes reached every backend", afterwards)
     except Failed as error:

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use backend::{Effect, Kind, ObjectBackend as _, PartSource};
+use backend::{Effect, ObjectBackend as _, PartSource};
 use base::{ByteRange, CopyId, ETag, ObjectKey, RangeSpec, UploadId};
 use metastore::model::{BucketId, CopyRow, NewPartClaim, PartRow, ReadPlan, UploadRecord};
 
 use super::part::{PartRequest, UploadedPart};
 use super::{accept, open_id};
 use crate::copy::CopySource;
-use crate::{Engine, Error, Result, Tried};
+use crate::{Engine, Error, Result};
 
 /// A part whose bytes come from another object.
 #[derive(Debug, Clone)]
@@ -164,30 +164,14 @@ impl Engine {
         let made = match made {
             Ok(made) => made,
             Err(error) => {
-                let refused = match error.kind {
-                    Kind::Unsupported | Kind::Rejected | Kind::NotFound => true,
-                    Kind::NoSuchUpload
-                    | Kind::InvalidPart
-                    | Kind::Precondition
-                    | Kind::Range
-                    | Kind::Full
-                    | Kind::Corrupt
-                    | Kind::PayloadCut
-                    | Kind::Denied
-                    | Kind::Throttled
-                    | Kind::TimedOut
-                    | Kind::Unavailable => false,
-                };
+                // Whatever the provider could not do can still be streamed. A call of unknown outcome
+                // may yet land under this number, with the same bytes and so with the same tag.
                 if error.effect == Effect::None {
                     store.withdraw_part(claim).await?;
                 }
-                return match refused {
-                    true => Ok(None),
-                    false => {
-                        let tried = Tried(vec![(member.name().clone(), error)]);
-                        Err(Error::WriteUnavailable { tried })
-                    }
-                };
+                let error = base::report(&error);
+                tracing::warn!(backend = %member.name(), %error, "part copy is streamed");
+                return Ok(None);
             }
         };
         let Some(etag) = made.etag.filter(|etag| etag.as_md5().is_some()) else {

@@ -401,6 +401,47 @@ async fn a_part_copy_is_native_or_streamed_and_the_same_bytes() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_native_part_copy_that_fails_is_streamed() {
+    let faults = [
+        Fault::Refuse,
+        Fault::Cut,
+        Fault::LoseReply,
+        Fault::Late,
+        Fault::Full,
+    ];
+    for fault in faults {
+        let world = world(&[None]);
+        let engine = world.engine().await;
+        let source = bytes(1, 300_000);
+        put(&engine, "source", &source).await.unwrap();
+        let upload = create(&engine, "a").await;
+        world.places[0].faults.script("upload_part_copy", fault);
+        let request = PartCopyRequest {
+            bucket: photos(&engine),
+            key: key("a"),
+            upload,
+            number: 1,
+            source: CopySource {
+                bucket: photos(&engine),
+                key: key("source"),
+                conditions: Conditions::default(),
+            },
+            range: None,
+        };
+        let made = engine.upload_part_copy(request).await.unwrap();
+        assert_eq!(made.etag, tag(&source), "{fault:?}");
+        // The native copy may land after the streamed one.
+        world.places[0].faults.land().await;
+        complete(&engine, "a", upload, &[(1, made.etag)])
+            .await
+            .unwrap();
+        assert_eq!(get(&engine, "a").await.unwrap(), source, "{fault:?}");
+        world.quiesce(&engine).await;
+        world.check(&engine).await.unwrap();
+    }
+}
+
 fn sum(algorithm: ChecksumAlgorithm, content: &[u8]) -> Checksum {
     let mut hasher = Hasher::new(algorithm);
     hasher.update(content);

@@ -16,6 +16,7 @@ mod range;
 mod report;
 mod secret;
 mod size;
+mod tags;
 
 pub use checksum::{
     Checksum, ChecksumAlgorithm, ChecksumError, ChecksumKind, Crc64, Crc64Hasher, Hasher, Md5,
@@ -32,3 +33,4 @@ pub use range::{ByteRange, RangeError, RangeSpec};
 pub use report::report;
 pub use secret::Secret;
 pub use size::{ByteSize, SizeError};
+pub use tags::{TAG_KEY_UNITS_MAX, TAG_VALUE_UNITS_MAX, TAGS_MAX, TagError, Tags};

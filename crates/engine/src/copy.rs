@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use backend::{Capabilities, Effect, Kind, ObjectBackend as _};
 use base::{
-    BlobId, ByteRange, ChecksumKind, Conditions, CopyId, Crc64, ETag, ObjectHeaders, ObjectKey,
-    Precondition, Timestamp, Validators, VersionId,
+    BlobId, ByteRange, ChecksumAlgorithm, ChecksumKind, Conditions, CopyId, Crc64, ETag,
+    ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Validators, VersionId,
 };
 use futures_util::stream::StreamExt;
 use metastore::Intent;
@@ -37,13 +37,22 @@ pub struct CopySource {
     pub conditions: Conditions,
 }
 
-/// Where the headers of the copy come from.
+/// Where something that the copy has comes from.
 #[derive(Debug, Clone)]
-pub enum CopyMeta {
+pub enum Taken<T> {
     /// From the source.
     Keep,
     /// From the request.
-    Replace(ObjectHeaders),
+    Replace(T),
+}
+
+impl<T> Taken<T> {
+    fn or(self, source: T) -> T {
+        match self {
+            Self::Keep => source,
+            Self::Replace(given) => given,
+        }
+    }
 }
 
 /// A copy to make.
@@ -56,7 +65,11 @@ pub struct CopyRequest {
     /// Key of the copy.
     pub key: ObjectKey,
     /// Where its headers come from.
-    pub meta: CopyMeta,
+    pub headers: Taken<ObjectHeaders>,
+    /// Where its tags come from.
+    pub tags: Taken<Tags>,
+    /// The checksum that the copy is to have; the source's where absent.
+    pub checksum: Option<ChecksumAlgorithm>,
     /// What must hold of the version that it replaces.
     pub precondition: Precondition,
 }
@@ -84,22 +97,27 @@ impl Engine {
     async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {
         let plan = self.source_plan(&request.source)?;
         let itself = request.source.bucket == request.bucket && request.source.key == request.key;
-        let headers = match request.meta {
-            CopyMeta::Keep => plan.object.headers.clone(),
-            CopyMeta::Replace(headers) => headers,
-        };
         let put = PutRequest {
             bucket: request.bucket,
             key: request.key,
-            headers,
+            headers: request.headers.or(plan.object.headers.clone()),
+            tags: request.tags.or(plan.object.tags.clone()),
             precondition: request.precondition,
         };
+        // A checksum that the source does not have can only be computed from the bytes.
+        let new_checksum = request.checksum.filter(|wanted| {
+            let kept = kept(plan.object.checksum);
+            kept.is_none_or(|stored| stored.checksum.algorithm() != *wanted)
+        });
+        if new_checksum.is_some() {
+            return self.copy_streamed(put, plan, new_checksum).await;
+        }
         if itself {
             return self.rewrite_metadata(put, plan).await;
         }
         match self.copy_natively(&put, &plan).await? {
             Some(copied) => Ok(copied),
-            None => self.copy_streamed(put, plan).await,
+            None => self.copy_streamed(put, plan, None).await,
         }
     }
 
@@ -139,6 +157,7 @@ impl Engine {
             etag: object.etag,
             last_modified: self.inner.clock.now(),
             headers: put.headers,
+            tags: put.tags,
             checksum: object.checksum,
             parts,
             content: Content::Same {
@@ -160,7 +179,7 @@ impl Engine {
             1 => Role::Whole,
             _ => Role::Leg,
         };
-        let template = WritePlan::draw(self, put.clone(), role);
+        let template = WritePlan::draw(self, put.clone(), role)?;
         let mut intents = Vec::with_capacity(sources.len());
         let mut blobs: Vec<(BlobId, NewBlob)> = Vec::with_capacity(sources.len());
         for source in sources {
@@ -218,6 +237,7 @@ impl Engine {
             etag: plan.object.etag.clone(),
             last_modified: self.inner.clock.now(),
             headers: put.headers.clone(),
+            tags: put.tags.clone(),
             checksum: kept(plan.object.checksum),
             parts: Vec::new(),
             content,
@@ -342,15 +362,24 @@ impl Engine {
         }
     }
 
-    async fn copy_streamed(&self, put: PutRequest, plan: ReadPlan) -> Result<Copied> {
+    /// Copies by reading and writing; computes another checksum on the way where one is asked for.
+    async fn copy_streamed(
+        &self,
+        put: PutRequest,
+        plan: ReadPlan,
+        compute: Option<ChecksumAlgorithm>,
+    ) -> Result<Copied> {
         let size = plan.object.size;
         let source_checksum = plan.object.checksum;
-        let body = self.stream_of(&plan, ByteRange::whole(size)).await?;
-        let write = WritePlan::draw(self, put, Role::Whole);
+        let mut body = self.stream_of(&plan, ByteRange::whole(size)).await?;
+        body.declared.compute = compute;
+        let write = WritePlan::draw(self, put, Role::Whole)?;
         let mut attempts = PutAttempts::new(self, Arc::clone(&write), size);
         let mut delivery = send(body, self.send_options(), &mut attempts).await?;
         self.report_failover("CopyObject", &delivery);
-        delivery.digests.checksum = kept(source_checksum);
+        if compute.is_none() {
+            delivery.digests.checksum = kept(source_checksum);
+        }
         // What was uploaded in parts keeps its tag: clients compare it with the source's.
         if plan.object.etag.as_md5().is_none() {
             delivery.etag = plan.object.etag;

@@ -26,6 +26,21 @@ impl fmt::Display for Tried {
 /// A verb that failed. The list is closed: the front renders it in one exhaustive match.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The bucket does not exist, or was removed while the request ran.
+    #[error("the bucket does not exist")]
+    NoSuchBucket,
+    /// The name of a bucket is taken.
+    #[error("the bucket exists")]
+    BucketExists {
+        /// Whether requests may use it; otherwise it waits for the configuration to name it again.
+        in_use: bool,
+    },
+    /// The bucket holds objects.
+    #[error("the bucket is not empty")]
+    BucketNotEmpty,
+    /// The bucket belongs to the configuration.
+    #[error("the bucket belongs to the configuration")]
+    BucketOfConfig,
     /// The key has no current version.
     #[error("the key does not exist")]
     NoSuchKey,

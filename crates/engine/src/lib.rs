@@ -5,6 +5,7 @@
 //! front end turns requests into these calls and these errors into answers.
 
 mod body;
+mod buckets;
 mod copy;
 mod delete;
 mod error;
@@ -22,6 +23,7 @@ mod send;
 mod settings;
 mod start;
 mod status;
+mod tags;
 mod verify;
 mod window;
 pub mod workers;
@@ -29,12 +31,12 @@ pub mod workers;
 use std::fmt;
 use std::sync::Arc;
 
-use base::{BucketName, Clock, Ids};
+use base::{Clock, Ids};
 use metastore::Store;
 
 pub use backend::{Capabilities, S3Settings};
 pub use body::{BodyError, BodyStream, Declared, Incoming, Trailer};
-pub use copy::{Copied, CopyMeta, CopyRequest, CopySource};
+pub use copy::{Copied, CopyRequest, CopySource, Taken};
 pub use delete::DeleteOutcome;
 pub use error::{Error, Result, Tried};
 pub use fleet::{BackendCheck, OutOfService};
@@ -55,7 +57,7 @@ pub use start::StartError;
 pub use status::{BackendStatus, Status};
 pub use verify::{LocationFault, Verified};
 
-use catalogue::Bucket;
+use buckets::Buckets;
 use fleet::Fleet;
 use get::Reads;
 
@@ -79,7 +81,7 @@ pub struct Engine {
 struct Inner {
     store: Store,
     fleet: Fleet,
-    buckets: Vec<Bucket>,
+    buckets: Buckets,
     settings: Settings,
     clock: Arc<dyn Clock>,
     ids: Arc<Ids>,
@@ -91,14 +93,6 @@ struct Inner {
 }
 
 impl Engine {
-    /// The virtual bucket with this name.
-    pub fn bucket(&self, name: &BucketName) -> Option<&Bucket> {
-        self.inner
-            .buckets
-            .iter()
-            .find(|bucket| bucket.name == *name)
-    }
-
     /// The limits and choices that it runs with.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use backend::{Body, Effect, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
 use base::{
     BackendKey, BlobId, BucketName, CopyId, Crc64, ETag, ObjectHeaders, ObjectKey, Precondition,
-    Timestamp, VersionId,
+    Tags, Timestamp, VersionId,
 };
 use futures_util::FutureExt;
 use metastore::model::{
@@ -33,6 +33,8 @@ pub struct PutRequest {
     pub key: ObjectKey,
     /// Its headers and user metadata.
     pub headers: ObjectHeaders,
+    /// Its tags.
+    pub tags: Tags,
     /// What must hold of the version that it replaces.
     pub precondition: Precondition,
 }
@@ -87,7 +89,7 @@ impl Engine {
             self.check_early(&request)?;
         }
         let size = body.length;
-        let plan = WritePlan::draw(self, request, Role::Whole);
+        let plan = WritePlan::draw(self, request, Role::Whole)?;
         let mut attempts = PutAttempts::new(self, Arc::clone(&plan), size);
         let delivery = send(body, self.send_options(), &mut attempts).await?;
         self.report_failover("PutObject", &delivery);
@@ -178,6 +180,7 @@ impl Engine {
             etag: etag.clone(),
             last_modified,
             headers: plan.request.headers.clone(),
+            tags: plan.request.tags.clone(),
             checksum,
             parts: Vec::new(),
             content,
@@ -209,6 +212,7 @@ impl Engine {
             Verdict::PreconditionFailed => Err(Error::PreconditionFailed),
             Verdict::Absent => Err(Error::NoSuchKey),
             Verdict::IntentGone | Verdict::Changed => Err(Error::Conflict),
+            Verdict::NoSuchBucket => Err(Error::NoSuchBucket),
         }
     }
 }
@@ -245,7 +249,7 @@ pub(crate) struct WritePlan {
 }
 
 impl WritePlan {
-    pub(crate) fn draw(engine: &Engine, request: PutRequest, role: Role) -> Arc<Self> {
+    pub(crate) fn draw(engine: &Engine, request: PutRequest, role: Role) -> Result<Arc<Self>> {
         Self::for_version(engine, request, role, VersionId::draw(&engine.inner.ids))
     }
 
@@ -254,16 +258,16 @@ impl WritePlan {
         request: PutRequest,
         role: Role,
         version: VersionId,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>> {
         let ids = &engine.inner.ids;
-        Arc::new(Self {
-            bucket: engine.bucket_name(request.bucket),
+        Ok(Arc::new(Self {
+            bucket: engine.bucket_name(request.bucket)?,
             version,
             blob: BlobId::draw(ids),
             role,
             catalogue: engine.inner.store.catalogue().uuid,
             request,
-        })
+        }))
     }
 
     /// The key and the metadata of an attempt to place a blob; its sum where it is known already.
@@ -285,16 +289,6 @@ impl WritePlan {
         };
         let meta = put_meta(&self.request.headers, &label);
         (key, meta)
-    }
-}
-
-impl Engine {
-    pub(crate) fn bucket_name(&self, id: BucketId) -> BucketName {
-        let bucket = self.inner.buckets.iter().find(|bucket| bucket.id == id);
-        bucket
-            .expect("requests name buckets that the engine handed out")
-            .name
-            .clone()
     }
 }
 

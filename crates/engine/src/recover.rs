@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use backend::{Head, Kind, ListRequest, MARKER_KEY, ObjectBackend as _};
 use base::{
-    BackendKey, BackendName, Crc64Hasher, ETag, Md5Hasher, Precondition, VersionId, report,
+    BackendKey, BackendName, Crc64Hasher, ETag, Md5Hasher, Precondition, Tags, VersionId, report,
 };
 use futures_util::stream::StreamExt;
 use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
@@ -294,6 +294,8 @@ impl Engine {
             etag,
             last_modified: written,
             headers,
+            // Tags are the catalogue's alone.
+            tags: Tags::default(),
             checksum: None,
             parts: Vec::new(),
             content: Content::Written {

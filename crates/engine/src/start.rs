@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use metastore::{OpenOptions, Store};
 use tokio::sync::watch;
 
+use crate::buckets::Buckets;
 use crate::fleet::{self, BackendCheck, Fleet};
 use crate::get::Reads;
 use crate::multipart::Completing;
@@ -93,7 +94,8 @@ impl Engine {
             .iter()
             .map(|(name, _)| name.clone())
             .collect();
-        let buckets = store.ensure_buckets(&names).await?;
+        let mut buckets = store.ensure_buckets(&names).await?;
+        buckets.extend(store.client_buckets()?);
         let names: Vec<_> = settings.backends.iter().map(|b| b.name.clone()).collect();
         let rows = store.ensure_backends(&names).await?;
         for (backend, row) in settings.backends.iter().zip(&rows) {
@@ -113,7 +115,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 store,
                 fleet,
-                buckets,
+                buckets: Buckets::new(buckets),
                 settings,
                 clock,
                 ids,

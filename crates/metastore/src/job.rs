@@ -9,9 +9,9 @@ use base::{
 use crate::guard::{Intent, PartClaim, Reservation};
 use crate::live::IntentRow;
 use crate::model::{
-    BackendId, BackendRow, BackendState, Bucket, BucketId, CleanupItem, CleanupReport, Completion,
-    Content, CopyState, Freeze, NewCopy, NewLeg, NewPartClaim, NewUpload, NewVersion, PartRow,
-    Removal, Removed, UploadVerdict, Verdict,
+    BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
+    CleanupItem, CleanupReport, Completion, Content, CopyState, Freeze, NewCopy, NewLeg,
+    NewPartClaim, NewUpload, NewVersion, PartRow, Removal, Removed, Retag, UploadVerdict, Verdict,
 };
 
 /// Something to be done in a transaction.
@@ -20,6 +20,8 @@ pub(crate) enum Job {
     EnterRecovery(String),
     LeaveRecovery,
     EnsureBuckets(Vec<BucketName>),
+    CreateBucket(BucketName),
+    RemoveBucket(BucketId),
     EnsureBackends(Vec<BackendName>),
     SaveCapabilities {
         backend: BackendId,
@@ -39,6 +41,7 @@ pub(crate) enum Job {
         intents: Vec<IntentRow>,
     },
     Remove(Removal),
+    Retag(Retag),
     MarkCopy {
         copy: CopyId,
         state: CopyState,
@@ -119,10 +122,14 @@ pub(crate) enum Job {
 pub(crate) enum Answer {
     Done,
     Buckets(Vec<Bucket>),
+    BucketCreation(BucketCreation),
+    BucketRemoval(BucketRemoval),
     Backends(Vec<BackendRow>),
     Mark(u64),
     Verdict(Verdict),
     Removed(Removed),
+    /// Whether there was a version to tag.
+    Retagged(bool),
     Adopted(bool),
     Items(Vec<CleanupItem>),
     Count(u64),
@@ -154,6 +161,8 @@ impl Job {
             Self::EnterRecovery(_) => "enter the recovery state",
             Self::LeaveRecovery => "leave the recovery state",
             Self::EnsureBuckets(_) => "record buckets",
+            Self::CreateBucket(_) => "create a bucket",
+            Self::RemoveBucket(_) => "remove a bucket",
             Self::EnsureBackends(_) => "record backends",
             Self::SaveCapabilities { .. } => "record capabilities",
             Self::SetBackendState { .. } => "record the state of a backend",
@@ -161,6 +170,7 @@ impl Job {
             Self::GiveUp(_) => "give intents up",
             Self::Commit { .. } => "commit an object",
             Self::Remove(_) => "remove an object",
+            Self::Retag(_) => "tag an object",
             Self::MarkCopy { .. } => "mark a copy",
             Self::Adopt { .. } => "adopt an object",
             Self::ClaimCleanup { .. } => "claim cleanup rows",
@@ -218,7 +228,10 @@ impl Job {
             | Self::SaveCapabilities { .. }
             | Self::SetBackendState { .. }
             | Self::AdvanceMark { .. }
+            | Self::CreateBucket(_)
+            | Self::RemoveBucket(_)
             | Self::Remove(_)
+            | Self::Retag(_)
             | Self::MarkCopy { .. }
             | Self::CreateUpload(_)
             | Self::AddLeg { .. }

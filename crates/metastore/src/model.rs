@@ -2,7 +2,7 @@
 
 use base::{
     BackendKey, BackendName, BlobId, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, CopyId,
-    Crc64, ETag, ObjectHeaders, ObjectKey, Precondition, Timestamp, UploadId, VersionId,
+    Crc64, ETag, ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, UploadId, VersionId,
 };
 use uuid::Uuid;
 
@@ -34,6 +34,39 @@ pub struct Bucket {
     pub name: BucketName,
     /// When it was first seen.
     pub created: Timestamp,
+    /// Who decides whether it exists.
+    pub owner: BucketOwner,
+}
+
+/// Who decides whether a bucket exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketOwner {
+    /// The configuration.
+    Config,
+    /// The catalogue: a client made it and may remove it.
+    Catalogue,
+}
+
+/// What became of the wish for a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BucketCreation {
+    /// It is new.
+    Created(Bucket),
+    /// The name is taken, by this one.
+    Exists(Bucket),
+}
+
+/// What became of the removal of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketRemoval {
+    /// It is gone; another one of its name will be another bucket.
+    Gone,
+    /// It holds objects or unfinished uploads.
+    NotEmpty,
+    /// It belongs to the configuration.
+    NotOurs,
+    /// It does not exist.
+    Absent,
 }
 
 /// What an operator decided about a backend, or a worker reached.
@@ -195,6 +228,8 @@ pub struct NewVersion {
     pub last_modified: Timestamp,
     /// Headers and user metadata.
     pub headers: ObjectHeaders,
+    /// Tags.
+    pub tags: Tags,
     /// Checksum of the object, where the client gave one.
     pub checksum: Option<StoredChecksum>,
     /// Parts of a multipart object; empty otherwise.
@@ -221,6 +256,8 @@ pub enum Verdict {
     IntentGone,
     /// [`Content::Same`] found another version. Nothing changed.
     Changed,
+    /// The bucket was removed in the meantime. Nothing changed.
+    NoSuchBucket,
 }
 
 /// Whether a copy may be read.
@@ -281,6 +318,8 @@ pub struct ObjectRecord {
     pub last_modified: Timestamp,
     /// Headers and user metadata.
     pub headers: ObjectHeaders,
+    /// Tags; unlike all else they may change while the version stays.
+    pub tags: Tags,
     /// Checksum of the object.
     pub checksum: Option<StoredChecksum>,
     /// Number of its parts; `None` unless it was uploaded in parts.
@@ -294,6 +333,17 @@ pub struct ReadPlan {
     pub object: ObjectRecord,
     /// Its bytes in order; empty for an object without bytes that needed no blob.
     pub extents: Vec<PlannedExtent>,
+}
+
+/// Other tags for the current version of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retag {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: ObjectKey,
+    /// All tags that it has from now on.
+    pub tags: Tags,
 }
 
 /// A removal of a key.
@@ -518,6 +568,8 @@ pub struct NewUpload {
     pub key: ObjectKey,
     /// Headers of the future object.
     pub headers: ObjectHeaders,
+    /// Tags of the future object.
+    pub tags: Tags,
     /// The checksum that the client announced.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
     /// When it was created.
@@ -552,6 +604,8 @@ pub enum UploadVerdict {
     Superseded,
     /// The bucket has as many open uploads as it may have.
     TooMany,
+    /// The bucket was removed in the meantime.
+    NoSuchBucket,
 }
 
 /// The state of a leg.
@@ -622,6 +676,8 @@ pub struct UploadRecord {
     pub key: ObjectKey,
     /// Headers of the future object.
     pub headers: ObjectHeaders,
+    /// Tags of the future object.
+    pub tags: Tags,
     /// The checksum that the client announced.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
     /// When it was created.

@@ -17,7 +17,10 @@ use tokio::sync::oneshot;
 use crate::guard::{Intent, Reservation};
 use crate::job::{Answer, Held, Job};
 use crate::live::Live;
-use crate::model::{BackendId, BackendRow, BackendState, Bucket, Catalogue, Room, Verification};
+use crate::model::{
+    BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
+    Catalogue, Room, Verification,
+};
 use crate::sqlite::apply::Item;
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::connection::ReadPool;
@@ -184,6 +187,24 @@ impl Store {
     /// The buckets with these names, made where they are missing; in the order of the names.
     pub async fn ensure_buckets(&self, names: &[BucketName]) -> Result<Vec<Bucket>> {
         answer!(self.run(Job::EnsureBuckets(names.to_vec())).await, Buckets)
+    }
+
+    /// Makes a client's bucket, unless the name is taken.
+    pub async fn create_bucket(&self, name: &BucketName) -> Result<BucketCreation> {
+        answer!(
+            self.run(Job::CreateBucket(name.clone())).await,
+            BucketCreation
+        )
+    }
+
+    /// Removes a client's bucket that holds nothing.
+    pub async fn remove_bucket(&self, bucket: BucketId) -> Result<BucketRemoval> {
+        answer!(self.run(Job::RemoveBucket(bucket)).await, BucketRemoval)
+    }
+
+    /// The buckets that clients made, by name.
+    pub fn client_buckets(&self) -> Result<Vec<Bucket>> {
+        self.read("list the buckets", |tx| read::client_buckets(tx))
     }
 
     /// The backends with these names, made where they are missing; in the order of the names.

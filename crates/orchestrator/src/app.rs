@@ -229,7 +229,7 @@ impl App {
         let pages = bind_pages(&config).await?;
         let ids = Arc::new(Ids::new(Arc::clone(&clock)));
         let settings = engine_settings(&config)?;
-        let access = Access::new(&config.buckets)?;
+        let access = Access::new(&config)?;
         let engine = Engine::start(settings, Arc::clone(&clock), ids, Arc::new(recorder)).await?;
         let (stop_workers, stopping) = watch::channel(false);
         let work = engine.clone();

@@ -42,6 +42,9 @@ macro_rules! codes {
 }
 
 codes! {
+    /// The bucket's CORS rules do not allow the request.
+    AccessForbidden = "AccessForbidden", 403,
+        "CORSResponse: The CORS rules of this bucket do not allow the request.";
     /// Not granted, expired, or without credentials.
     AccessDenied = "AccessDenied", 403, "Access Denied";
     /// The `Authorization` header cannot be parsed.
@@ -50,6 +53,8 @@ codes! {
     /// The query of a presigned URL cannot be parsed.
     AuthorizationQueryParametersError = "AuthorizationQueryParametersError", 400,
         "The query-string authentication parameters are not valid.";
+    /// The request breaks a rule about tags that has no code of its own.
+    BadRequest = "BadRequest", 400, "Bad Request";
     /// `Content-MD5` or a declared checksum differs from that of the body.
     BadDigest = "BadDigest", 400,
         "The Content-MD5 or checksum value that you specified did not match what the server received.";
@@ -117,6 +122,9 @@ codes! {
         "Your request is missing a required header.";
     /// The bucket does not exist.
     NoSuchBucket = "NoSuchBucket", 404, "The specified bucket does not exist";
+    /// The bucket has no CORS rules.
+    NoSuchCorsConfiguration = "NoSuchCORSConfiguration", 404,
+        "The CORS configuration does not exist";
     /// The key does not exist.
     NoSuchKey = "NoSuchKey", 404, "The specified key does not exist.";
     /// The upload does not exist any more, or never did.

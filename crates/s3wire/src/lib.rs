@@ -4,6 +4,7 @@
 //! client for S3 backends uses it to sign, to build request bodies and to parse responses. Nothing
 //! here does I/O, waits, or reads a clock: time comes in as an argument.
 
+mod bucket_name;
 pub mod chunked;
 mod code;
 mod date;
@@ -15,6 +16,7 @@ mod subresource;
 pub mod uri;
 pub mod xml;
 
+pub use bucket_name::is_bucket_name_of_s3;
 pub use code::{Error, ErrorCode};
 pub use date::{http_date, iso8601, parse_http_date, parse_iso8601};
 pub use op::{

@@ -39,6 +39,12 @@ pub enum BucketOp {
     GetBucketLocation,
     /// `GET /bucket?versioning`
     GetBucketVersioning,
+    /// `GET /bucket?acl`
+    GetBucketAcl,
+    /// `PUT /bucket?acl`
+    PutBucketAcl,
+    /// `GET /bucket?cors`
+    GetBucketCors,
     /// `PUT /bucket`
     CreateBucket,
     /// `DELETE /bucket`
@@ -51,6 +57,8 @@ pub enum BucketOp {
     ListMultipartUploads(ListUploads),
     /// `POST /bucket?delete`
     DeleteObjects,
+    /// `POST /bucket` with a form
+    PostObject,
 }
 
 /// Operations on an object or on an upload of its key.
@@ -89,6 +97,18 @@ pub enum ObjectOp {
     },
     /// `GET /bucket/key?uploadId=ID`
     ListParts(ListParts),
+    /// `GET /bucket/key?attributes`
+    GetObjectAttributes,
+    /// `GET /bucket/key?tagging`
+    GetObjectTagging,
+    /// `PUT /bucket/key?tagging`
+    PutObjectTagging,
+    /// `DELETE /bucket/key?tagging`
+    DeleteObjectTagging,
+    /// `GET /bucket/key?acl`
+    GetObjectAcl,
+    /// `PUT /bucket/key?acl`
+    PutObjectAcl,
 }
 
 /// The parameters of UploadPartCopy.
@@ -113,13 +133,37 @@ impl Target {
         query: Option<&str>,
         headers: &HeaderMap,
     ) -> Result<Self, Error> {
-        let query = Query::parse(query.unwrap_or(""))?;
         let rest = path.strip_prefix('/').ok_or(ErrorCode::InvalidUri)?;
         if rest.is_empty() {
-            return service(method, &query);
+            return service(method, &Query::parse(query.unwrap_or(""))?);
         }
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-        let bucket = parse_bucket(bucket)?;
+        Self::within(parse_bucket(bucket)?, key, method, query, headers)
+    }
+
+    /// The same where the host has named the bucket already: the whole path is the key.
+    pub fn parse_in(
+        bucket: &str,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Error> {
+        let bucket = bucket
+            .parse()
+            .map_err(|_| Error::from(ErrorCode::InvalidBucketName))?;
+        let key = path.strip_prefix('/').ok_or(ErrorCode::InvalidUri)?;
+        Self::within(bucket, key, method, query, headers)
+    }
+
+    fn within(
+        bucket: BucketName,
+        key: &str,
+        method: &Method,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Error> {
+        let query = Query::parse(query.unwrap_or(""))?;
         if key.is_empty() {
             return Ok(Self::Bucket(bucket, bucket_op(method, &query)?));
         }
@@ -164,12 +208,16 @@ impl BucketOp {
             Self::HeadBucket => "HeadBucket",
             Self::GetBucketLocation => "GetBucketLocation",
             Self::GetBucketVersioning => "GetBucketVersioning",
+            Self::GetBucketAcl => "GetBucketAcl",
+            Self::PutBucketAcl => "PutBucketAcl",
+            Self::GetBucketCors => "GetBucketCors",
             Self::CreateBucket => "CreateBucket",
             Self::DeleteBucket => "DeleteBucket",
             Self::ListObjectsV1(_) => "ListObjectsV1",
             Self::ListObjectsV2(_) => "ListObjectsV2",
             Self::ListMultipartUploads(_) => "ListMultipartUploads",
             Self::DeleteObjects => "DeleteObjects",
+            Self::PostObject => "PostObject",
         }
     }
 }
@@ -189,6 +237,12 @@ impl ObjectOp {
             Self::CompleteMultipartUpload { .. } => "CompleteMultipartUpload",
             Self::AbortMultipartUpload { .. } => "AbortMultipartUpload",
             Self::ListParts(_) => "ListParts",
+            Self::GetObjectAttributes => "GetObjectAttributes",
+            Self::GetObjectTagging => "GetObjectTagging",
+            Self::PutObjectTagging => "PutObjectTagging",
+            Self::DeleteObjectTagging => "DeleteObjectTagging",
+            Self::GetObjectAcl => "GetObjectAcl",
+            Self::PutObjectAcl => "PutObjectAcl",
         }
     }
 }
@@ -228,13 +282,13 @@ fn bucket_op(method: &Method, query: &Query<'_>) -> Result<BucketOp, Error> {
     let only = |op: BucketOp, modelled: &[&str]| subresource::check(query, modelled).map(|()| op);
     match *method {
         Method::HEAD => only(BucketOp::HeadBucket, &[]),
+        Method::PUT if query.has("acl") => only(BucketOp::PutBucketAcl, &["acl"]),
         Method::PUT => only(BucketOp::CreateBucket, &[]),
         Method::DELETE => only(BucketOp::DeleteBucket, &[]),
         Method::POST if query.has("delete") => only(BucketOp::DeleteObjects, &["delete"]),
-        Method::POST => {
-            subresource::check(query, &[])?;
-            Err(Error::not_implemented("Uploading by an HTML form"))
-        }
+        Method::POST => only(BucketOp::PostObject, &[]),
+        Method::GET if query.has("acl") => only(BucketOp::GetBucketAcl, &["acl"]),
+        Method::GET if query.has("cors") => only(BucketOp::GetBucketCors, &["cors"]),
         Method::GET if query.has("location") => only(BucketOp::GetBucketLocation, &["location"]),
         Method::GET if query.has("versioning") => {
             only(BucketOp::GetBucketVersioning, &["versioning"])
@@ -262,7 +316,27 @@ fn list_objects(query: &Query<'_>) -> Result<BucketOp, Error> {
     }
 }
 
+/// Operations on something that belongs to an object, named by a parameter without a value.
+fn subject_op(method: &Method, query: &Query<'_>) -> Option<(ObjectOp, &'static str)> {
+    let op = |name: &'static str, op: ObjectOp| query.has(name).then_some((op, name));
+    match *method {
+        Method::GET => op("attributes", ObjectOp::GetObjectAttributes)
+            .or_else(|| op("tagging", ObjectOp::GetObjectTagging))
+            .or_else(|| op("acl", ObjectOp::GetObjectAcl)),
+        Method::PUT => {
+            op("tagging", ObjectOp::PutObjectTagging).or_else(|| op("acl", ObjectOp::PutObjectAcl))
+        }
+        Method::DELETE => op("tagging", ObjectOp::DeleteObjectTagging),
+        _ => None,
+    }
+}
+
 fn object_op(method: &Method, query: &Query<'_>, headers: &HeaderMap) -> Result<ObjectOp, Error> {
+    if let Some((op, name)) = subject_op(method, query) {
+        params::version(query)?;
+        subresource::check(query, &[name, "versionId"])?;
+        return Ok(op);
+    }
     let in_upload = query.has("uploadId");
     match *method {
         Method::GET if in_upload => {
@@ -299,7 +373,8 @@ fn object_op(method: &Method, query: &Query<'_>, headers: &HeaderMap) -> Result<
             })
         }
         Method::DELETE => {
-            subresource::check(query, &[])?;
+            params::version(query)?;
+            subresource::check(query, &["versionId"])?;
             Ok(ObjectOp::DeleteObject)
         }
         _ => Err(ErrorCode::MethodNotAllowed.into()),

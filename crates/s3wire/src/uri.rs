@@ -88,6 +88,23 @@ fn check_escapes(wire: &str) -> Result<(), DecodeError> {
     }
 }
 
+/// The bucket that a `Host` names below one of the domains, which are in lower case; `None` where the
+/// path names it.
+pub fn host_bucket<'h>(host: &'h str, domains: &[String]) -> Option<&'h str> {
+    let name = match host.rsplit_once(':') {
+        // An IPv6 address has colons of its own.
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    domains.iter().find_map(|domain| {
+        let at = name.len().checked_sub(domain.len() + 1)?;
+        let (bucket, rest) = name.split_at_checked(at)?;
+        let below = rest.strip_prefix('.')?.eq_ignore_ascii_case(domain);
+        (below && !bucket.is_empty()).then_some(bucket)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +132,25 @@ mod tests {
             encode_query([("uploads", None), ("a b", Some("c&d"))]),
             "uploads&a%20b=c%26d"
         );
+    }
+
+    #[test]
+    fn a_host_below_a_domain_names_a_bucket() {
+        let domains = ["s3.example.com".to_owned(), "localhost".to_owned()];
+        let bucket = |host| host_bucket(host, &domains);
+        assert_eq!(bucket("photos.s3.example.com"), Some("photos"));
+        assert_eq!(bucket("a.b.S3.Example.com:9000"), Some("a.b"));
+        assert_eq!(bucket("photos.localhost."), Some("photos"));
+        for host in [
+            "s3.example.com",
+            ".s3.example.com",
+            "xs3.example.com",
+            "example.com",
+            "[::1]:9000",
+            "\u{fc}.example.com",
+            "",
+        ] {
+            assert_eq!(bucket(host), None, "{host}");
+        }
     }
 }

@@ -8,6 +8,7 @@ mod ci;
 mod cmd;
 mod docs;
 mod e2e;
+mod fuzz;
 mod servers;
 mod tidy;
 mod tools;
@@ -27,6 +28,8 @@ usage: cargo xtask <command>
   clippy                 lints, as errors
   test [-- ARGS]         cargo test --workspace beside radosgw and s3s-fs
   e2e [-- ARGS]          real S3 clients against the program
+  fuzz [--keep] [--seconds N] [TARGET...]
+                         fuzz each target (30 s); with --keep, minimise the committed corpus
   docs [--write]         compare the generated pages with what the program prints, or rewrite them
   tools [--install]      list the missing tools, or install them
   servers --run -- CMD   start radosgw and s3s-fs, run CMD with their addresses, stop them
@@ -58,6 +61,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("clippy", []) => ci::clippy(&workspace)?,
         ("test", args) => ci::test(&workspace, after_dashes(args)?)?,
         ("e2e", args) => e2e::run(&workspace, after_dashes(args)?)?,
+        ("fuzz", args) => fuzz::run(&workspace, args)?,
         ("docs", []) => docs::run(&workspace, Mode::Compare)?,
         ("docs", ["--write"]) => docs::run(&workspace, Mode::Write)?,
         ("tools", []) => return tools::run(&workspace, Missing::Report),

@@ -258,6 +258,7 @@ impl Engine {
             etag: assembly.etag.clone(),
             last_modified: self.inner.clock.now(),
             headers: record.headers.clone(),
+            tags: record.tags.clone(),
             checksum: assembly.checksum,
             parts: assembly.parts.iter().map(object_part).collect(),
             content: Content::Written {
@@ -284,6 +285,7 @@ impl Engine {
             Verdict::PreconditionFailed => Error::PreconditionFailed,
             Verdict::Absent => Error::NoSuchKey,
             Verdict::IntentGone | Verdict::Changed => Error::Conflict,
+            Verdict::NoSuchBucket => Error::NoSuchBucket,
         };
         // The upload can still be completed under another condition, or aborted.
         accept(self.inner.store.thaw(record.upload, None).await?)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use backend::ObjectBackend as _;
 use base::{
-    BlobId, ChecksumAlgorithm, ChecksumKind, CopyId, ObjectHeaders, ObjectKey, Precondition,
+    BlobId, ChecksumAlgorithm, ChecksumKind, CopyId, ObjectHeaders, ObjectKey, Precondition, Tags,
     UploadId, VersionId,
 };
 use metastore::model::{
@@ -43,6 +43,8 @@ pub struct CreateUpload {
     pub key: ObjectKey,
     /// Headers of the future object.
     pub headers: ObjectHeaders,
+    /// Tags of the future object.
+    pub tags: Tags,
     /// The checksum that the parts and the object will have.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
 }
@@ -52,13 +54,11 @@ impl Engine {
     pub async fn create_upload(&self, request: CreateUpload) -> Result<UploadId> {
         let inner = &self.inner;
         let upload = UploadId::draw(&inner.ids);
-        let plan = self.leg_plan(upload, request.bucket, &request.key, &request.headers);
-        let open_max = inner
-            .buckets
-            .iter()
-            .zip(&inner.settings.buckets)
-            .find(|(bucket, _)| bucket.id == request.bucket)
-            .and_then(|(_, (_, max))| *max);
+        let plan = self.leg_plan(upload, request.bucket, &request.key, &request.headers)?;
+        let limits = inner.settings.buckets.iter();
+        let open_max = limits
+            .filter(|(name, _)| *name == plan.bucket)
+            .find_map(|(_, max)| *max);
         let mut tried = Tried::default();
         let mut begun = false;
         for member in inner.fleet.choose(&inner.store, 0)? {
@@ -70,6 +70,7 @@ impl Engine {
                         bucket: request.bucket,
                         key: request.key.clone(),
                         headers: request.headers.clone(),
+                        tags: request.tags.clone(),
                         checksum: request.checksum,
                         created: inner.clock.now(),
                         leg: leg.clone(),
@@ -160,11 +161,13 @@ impl Engine {
         bucket: BucketId,
         key: &ObjectKey,
         headers: &ObjectHeaders,
-    ) -> Arc<WritePlan> {
+    ) -> Result<Arc<WritePlan>> {
         let put = PutRequest {
             bucket,
             key: key.clone(),
             headers: headers.clone(),
+            // A leg carries no tags: the catalogue has them with the upload.
+            tags: Tags::default(),
             precondition: Precondition::None,
         };
         WritePlan::for_version(
@@ -230,6 +233,7 @@ pub(crate) fn accept(verdict: UploadVerdict) -> Result<()> {
         UploadVerdict::NoSuchUpload => Err(Error::NoSuchUpload),
         UploadVerdict::Superseded => Err(Error::Conflict),
         UploadVerdict::TooMany => Err(Error::TooManyUploads),
+        UploadVerdict::NoSuchBucket => Err(Error::NoSuchBucket),
     }
 }
 

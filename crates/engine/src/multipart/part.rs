@@ -214,7 +214,7 @@ impl PartAttempts {
             self.record.bucket,
             &self.record.key,
             &self.record.headers,
-        );
+        )?;
         for member in inner.fleet.choose(&inner.store, self.size)? {
             // A backend that has merely forgotten an older leg can take a new one.
             let failed = |(name, error): &(BackendName, backend::Error)| {

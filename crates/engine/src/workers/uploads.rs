@@ -57,6 +57,7 @@ impl Worker for StaleUploads {
                     done += 1;
                 }
                 UploadVerdict::NoSuchUpload
+                | UploadVerdict::NoSuchBucket
                 | UploadVerdict::Superseded
                 | UploadVerdict::TooMany => {}
             }

@@ -10,13 +10,13 @@ use backend::faulty::Rates;
 use backend::{MARKER_KEY, ObjectBackend};
 use base::{
     ByteSize, Conditions, ETag, ETagCondition, Md5, ObjectHeaders, ObjectKey, Precondition,
-    RangeSpec, UploadId,
+    RangeSpec, Tags, UploadId,
 };
 use bytes::Bytes;
 use engine::catalogue::{ListEntry, ListQuery, ListStart};
 use engine::{
-    CompleteRequest, CompletedPart, CopyMeta, CopyRequest, CopySource, CreateUpload, Declared,
-    DeleteOutcome, Engine, Error, PartRequest, PutRequest, ReadRequest, Selection,
+    CompleteRequest, CompletedPart, CopyRequest, CopySource, CreateUpload, Declared, DeleteOutcome,
+    Engine, Error, PartRequest, PutRequest, ReadRequest, Selection, Taken,
 };
 use metastore::PlantedBug;
 use rand::rngs::StdRng;
@@ -364,10 +364,12 @@ impl Run {
             },
             bucket,
             key: key(to),
-            meta: match self.rng.random_range(0..2) {
-                0 => CopyMeta::Keep,
-                _ => CopyMeta::Replace(ObjectHeaders::default()),
+            headers: match self.rng.random_range(0..2) {
+                0 => Taken::Keep,
+                _ => Taken::Replace(ObjectHeaders::default()),
             },
+            tags: Taken::Keep,
+            checksum: None,
             precondition: Precondition::None,
         };
         let outcome = hang_up_after(polls, self.engine.copy(request)).await;
@@ -430,6 +432,7 @@ impl Run {
             bucket: photos(&self.engine),
             key: key(name),
             headers: ObjectHeaders::default(),
+            tags: Tags::default(),
             checksum: None,
         };
         let polls = self.polls();

@@ -4,14 +4,13 @@ use backend::faulty::Fault;
 use backend::{MARKER_KEY, ObjectBackend as _};
 use base::{
     ByteSize, Checksum, ChecksumAlgorithm, ChecksumKind, Conditions, ETag, Hasher, Md5, Md5Hasher,
-    ObjectHeaders, Precondition, UploadId, composite,
+    ObjectHeaders, Precondition, Tags, UploadId, composite,
 };
 use bytes::Bytes;
 use engine::catalogue::UploadQuery;
 use engine::{
-    CompleteRequest, CompletedPart, CopyMeta, CopyRequest, CopySource, CreateUpload, Declared,
-    Engine, Error, Incoming, PartCopyRequest, PartRequest, ReadRequest, Selection, UploadedPart,
-    Written,
+    CompleteRequest, CompletedPart, CopyRequest, CopySource, CreateUpload, Declared, Engine, Error,
+    Incoming, PartCopyRequest, PartRequest, ReadRequest, Selection, Taken, UploadedPart, Written,
 };
 
 use crate::world::{World, body, bytes, get, hang_up_after, key, photos, put, read, read_request};
@@ -34,6 +33,7 @@ async fn create(engine: &Engine, name: &str) -> UploadId {
         bucket: photos(engine),
         key: key(name),
         headers,
+        tags: Tags::default(),
         checksum: None,
     };
     engine.create_upload(request).await.unwrap()
@@ -367,6 +367,7 @@ async fn a_part_copy_is_native_or_streamed_and_the_same_bytes() {
             bucket: photos(&engine),
             key: key("a"),
             headers,
+            tags: Tags::default(),
             checksum,
         };
         let upload = engine.create_upload(request).await.unwrap();
@@ -465,6 +466,7 @@ async fn checksums_of_parts_become_the_checksum_of_the_object() {
             bucket: photos(&engine),
             key: key("a"),
             headers,
+            tags: Tags::default(),
             checksum,
         };
         let upload = engine.create_upload(request).await.unwrap();
@@ -510,6 +512,7 @@ async fn a_bucket_has_no_more_open_uploads_than_it_may() {
         bucket: photos(&engine),
         key: key("c"),
         headers: ObjectHeaders::default(),
+        tags: Tags::default(),
         checksum: None,
     };
     let third = engine.create_upload(request.clone()).await;
@@ -601,6 +604,7 @@ async fn a_copy_of_parts_keeps_no_checksum_over_their_checksums() {
         bucket: photos(&engine),
         key: key("a"),
         headers,
+        tags: Tags::default(),
         checksum,
     };
     let upload = engine.create_upload(request).await.unwrap();
@@ -619,7 +623,9 @@ async fn a_copy_of_parts_keeps_no_checksum_over_their_checksums() {
             },
             bucket,
             key: key("b"),
-            meta: CopyMeta::Keep,
+            headers: Taken::Keep,
+            tags: Taken::Keep,
+            checksum: None,
             precondition: Precondition::None,
         })
         .await

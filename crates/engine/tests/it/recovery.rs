@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use backend::MARKER_KEY;
-use base::{ObjectHeaders, Precondition};
+use base::{ObjectHeaders, Precondition, Tags};
 use bytes::Bytes;
 use engine::{Engine, Error, OutOfService, StartError};
 
@@ -231,6 +231,7 @@ async fn an_upload_that_was_open_at_the_backup_and_completed_since_is_adopted() 
         bucket,
         key: key(name),
         headers: ObjectHeaders::default(),
+        tags: Tags::default(),
         checksum: None,
     };
     let upload = engine.create_upload(request("film")).await.unwrap();

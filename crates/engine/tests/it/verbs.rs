@@ -8,8 +8,8 @@ use base::{
 };
 use engine::catalogue::{ListEntry, ListQuery, ListStart};
 use engine::{
-    CopyMeta, CopyRequest, CopySource, Declared, DeleteOutcome, Error, Incoming, OutOfService,
-    ReadRequest, Selection,
+    CopyRequest, CopySource, Declared, DeleteOutcome, Error, Incoming, OutOfService, ReadRequest,
+    Selection, Taken,
 };
 
 use crate::world::{
@@ -411,7 +411,9 @@ async fn copies_are_native_on_one_backend_and_streamed_between_two() {
             source,
             bucket: logs,
             key: key("b"),
-            meta: CopyMeta::Replace(headers.clone()),
+            headers: Taken::Replace(headers.clone()),
+            tags: Taken::Keep,
+            checksum: None,
             precondition: Precondition::None,
         };
         let copied = engine.copy(request).await.unwrap();
@@ -450,13 +452,15 @@ async fn a_copy_onto_itself_moves_no_byte() {
         user: vec![("k".into(), "v".into())],
         ..ObjectHeaders::default()
     };
-    let meta = CopyMeta::Replace(headers.clone());
+    let meta = Taken::Replace(headers.clone());
     let precondition = Precondition::None;
     let request = CopyRequest {
         source,
         bucket: photos,
         key: key("a"),
-        meta,
+        headers: meta,
+        tags: Taken::Keep,
+        checksum: None,
         precondition,
     };
     engine.copy(request).await.unwrap();
@@ -567,12 +571,14 @@ async fn a_corrupt_source_is_not_copied_as_if_it_were_sound() {
         key: key("a"),
         conditions: Conditions::default(),
     };
-    let (meta, precondition) = (CopyMeta::Keep, Precondition::None);
+    let (meta, precondition) = (Taken::Keep, Precondition::None);
     let request = CopyRequest {
         source,
         bucket,
         key: key("b"),
-        meta,
+        headers: meta,
+        tags: Taken::Keep,
+        checksum: None,
         precondition,
     };
     let refused = engine.copy(request).await;

@@ -11,7 +11,7 @@ use backend::faulty::{Faults, FaultyBackend};
 use backend::{MARKER_KEY, MemoryBackend, ObjectBackend};
 use base::{
     BackendName, BucketName, ByteSize, Clock, Conditions, Ids, ManualClock, ObjectHeaders,
-    ObjectKey, Precondition,
+    ObjectKey, Precondition, Tags,
 };
 use bytes::Bytes;
 use engine::catalogue::{BucketId, Known};
@@ -255,6 +255,7 @@ pub(crate) fn put_request(bucket: BucketId, name: &str) -> PutRequest {
         bucket,
         key: key(name),
         headers: ObjectHeaders::default(),
+        tags: Tags::default(),
         precondition: Precondition::None,
     }
 }

@@ -165,6 +165,7 @@ CREATE TABLE multipart_uploads (
                     CHECK (state IN ('open', 'completing', 'completed', 'aborting')),
     content_type    TEXT,
     headers         TEXT,
+    tags            TEXT,
     checksum        TEXT,             -- 'ALGORITHM/KIND' as announced
     created         INTEGER NOT NULL,
     frozen          BLOB,             -- part number (4 bytes) and attempt (16 bytes), in order

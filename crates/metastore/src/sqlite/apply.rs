@@ -243,6 +243,10 @@ impl Work<'_> {
             Job::EnterRecovery(reason) => names::set_recovery(self, Some(reason))?,
             Job::LeaveRecovery => names::set_recovery(self, None)?,
             Job::EnsureBuckets(names) => Answer::Buckets(names::ensure_buckets(self, names)?),
+            Job::CreateBucket(name) => Answer::BucketCreation(names::create_bucket(self, name)?),
+            Job::RemoveBucket(bucket) => {
+                Answer::BucketRemoval(names::remove_bucket(self, *bucket)?)
+            }
             Job::EnsureBackends(names) => Answer::Backends(names::ensure_backends(self, names)?),
             Job::SaveCapabilities { backend, found } => {
                 names::save_capabilities(self, *backend, found)?
@@ -256,6 +260,7 @@ impl Work<'_> {
                 Answer::Verdict(objects::commit(self, version, intents)?)
             }
             Job::Remove(removal) => Answer::Removed(objects::remove(self, removal)?),
+            Job::Retag(retag) => Answer::Retagged(objects::retag(self, retag)?),
             Job::MarkCopy { copy, state } => objects::mark_copy(self, *copy, *state)?,
             Job::Adopt { version, places } => {
                 Answer::Adopted(objects::adopt(self, version, places)?)

@@ -5,7 +5,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::job::Answer;
 use crate::live::Live;
-use crate::model::{BackendId, BackendRow, BackendState, Bucket, BucketId};
+use crate::model::{
+    BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketOwner,
+    BucketRemoval,
+};
 use crate::sqlite::Fault;
 use crate::sqlite::apply::Work;
 use crate::sqlite::values::{INSTANCE, int, time, uint};
@@ -18,33 +21,124 @@ pub(super) fn set_recovery(work: &mut Work<'_>, reason: Option<&String>) -> Resu
     Ok(Answer::Done)
 }
 
+/// The configuration's buckets: made where they are missing, taken over where a client made them.
 pub(super) fn ensure_buckets(work: &Work<'_>, names: &[BucketName]) -> Result<Vec<Bucket>, Fault> {
     let mut buckets = Vec::with_capacity(names.len());
     for name in names {
         work.conn
             .prepare_cached(
                 "INSERT INTO buckets (name, state, owner, created)
-                 VALUES (?1, 'active', 'config', ?2) ON CONFLICT (name) DO NOTHING",
+                 VALUES (?1, 'active', 'config', ?2)
+                 ON CONFLICT (name) DO UPDATE SET owner = 'config'",
             )?
             .execute(params![name.as_str(), work.now.millis()])?;
-        let mut statement = work
-            .conn
-            .prepare_cached("SELECT bucket_id, created FROM buckets WHERE name = ?1")?;
-        let mut rows = statement.query([name.as_str()])?;
-        let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        let bucket = Bucket {
-            id: BucketId(row.get(0)?),
-            name: name.clone(),
-            created: time(row, 1)?,
-        };
-        work.conn
-            .prepare_cached(
-                "INSERT OR IGNORE INTO bucket_slots (bucket_id, instance) VALUES (?1, ?2)",
-            )?
-            .execute([bucket.id.0, INSTANCE])?;
+        let bucket = bucket_named(work.conn, name)?;
+        count_from_zero(work, bucket.id)?;
         buckets.push(bucket);
     }
     Ok(buckets)
+}
+
+/// A client's bucket.
+pub(super) fn create_bucket(work: &Work<'_>, name: &BucketName) -> Result<BucketCreation, Fault> {
+    let inserted = work
+        .conn
+        .prepare_cached(
+            "INSERT INTO buckets (name, state, owner, created)
+             VALUES (?1, 'active', 'catalogue', ?2) ON CONFLICT (name) DO NOTHING",
+        )?
+        .execute(params![name.as_str(), work.now.millis()])?;
+    let bucket = bucket_named(work.conn, name)?;
+    if inserted == 0 {
+        return Ok(BucketCreation::Exists(bucket));
+    }
+    count_from_zero(work, bucket.id)?;
+    Ok(BucketCreation::Created(bucket))
+}
+
+/// Removes a client's bucket that holds nothing. Writes that are under way find it gone.
+pub(super) fn remove_bucket(work: &Work<'_>, bucket: BucketId) -> Result<BucketRemoval, Fault> {
+    let owner: Option<String> = work
+        .conn
+        .prepare_cached("SELECT owner FROM buckets WHERE bucket_id = ?1")?
+        .query_row([bucket.0], |row| row.get(0))
+        .optional()?;
+    match owner.as_deref().map(parse_owner).transpose()? {
+        None => return Ok(BucketRemoval::Absent),
+        Some(BucketOwner::Config) => return Ok(BucketRemoval::NotOurs),
+        Some(BucketOwner::Catalogue) => {}
+    }
+    let occupied: bool = work
+        .conn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM objects WHERE bucket_id = ?1)
+                 OR EXISTS (SELECT 1 FROM multipart_uploads
+                            WHERE bucket_id = ?1 AND ended IS NULL)",
+        )?
+        .query_row([bucket.0], |row| row.get(0))?;
+    if occupied {
+        return Ok(BucketRemoval::NotEmpty);
+    }
+    for statement in [
+        "DELETE FROM bucket_slots WHERE bucket_id = ?1",
+        "DELETE FROM buckets WHERE bucket_id = ?1",
+    ] {
+        work.conn.prepare_cached(statement)?.execute([bucket.0])?;
+    }
+    Ok(BucketRemoval::Gone)
+}
+
+const BUCKET: &str = "SELECT bucket_id, name, created, owner FROM buckets";
+
+/// The buckets that clients made, by name.
+pub(super) fn client_buckets(conn: &Connection) -> Result<Vec<Bucket>, Fault> {
+    let sql = format!("{BUCKET} WHERE owner = 'catalogue' ORDER BY name");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut buckets = Vec::new();
+    while let Some(row) = rows.next()? {
+        buckets.push(bucket(row)?);
+    }
+    Ok(buckets)
+}
+
+fn bucket_named(conn: &Connection, name: &BucketName) -> Result<Bucket, Fault> {
+    let mut statement = conn.prepare_cached(&format!("{BUCKET} WHERE name = ?1"))?;
+    let mut rows = statement.query([name.as_str()])?;
+    bucket(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?)
+}
+
+fn bucket(row: &Row<'_>) -> Result<Bucket, Fault> {
+    let (name, owner): (String, String) = (row.get(1)?, row.get(3)?);
+    Ok(Bucket {
+        id: BucketId(row.get(0)?),
+        name: name
+            .parse()
+            .map_err(|_| Fault::damaged(format!("the bucket name {name:?}")))?,
+        created: time(row, 2)?,
+        owner: parse_owner(&owner)?,
+    })
+}
+
+fn parse_owner(owner: &str) -> Result<BucketOwner, Fault> {
+    match owner {
+        "config" => Ok(BucketOwner::Config),
+        "catalogue" => Ok(BucketOwner::Catalogue),
+        other => Err(Fault::damaged(format!("the bucket owner {other:?}"))),
+    }
+}
+
+pub(super) fn bucket_exists(conn: &Connection, bucket: BucketId) -> Result<bool, Fault> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM buckets WHERE bucket_id = ?1")?;
+    Ok(statement.exists([bucket.0])?)
+}
+
+/// The counters of a bucket, if it has none yet.
+fn count_from_zero(work: &Work<'_>, bucket: BucketId) -> Result<(), Fault> {
+    work.conn
+        .prepare_cached("INSERT OR IGNORE INTO bucket_slots (bucket_id, instance) VALUES (?1, ?2)")?
+        .execute([bucket.0, INSTANCE])?;
+    Ok(())
 }
 
 pub(super) fn ensure_backends(
@@ -177,13 +271,13 @@ pub(super) fn advance_mark(work: &Work<'_>, backend: BackendId, past: u64) -> Re
     mark.map(i64::cast_unsigned).ok_or_else(|| unknown(backend))
 }
 
-/// Moves the counters of a bucket.
+/// Moves the counters of a bucket; `false`, and nothing changed, where it was removed.
 pub(super) fn count_objects(
     work: &Work<'_>,
     bucket: BucketId,
     objects: i64,
     (more, less): (u64, u64),
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let changed = work
         .conn
         .prepare_cached(
@@ -192,7 +286,8 @@ pub(super) fn count_objects(
         )?
         .execute(params![bucket.0, INSTANCE, objects, int(more)?, int(less)?])?;
     match changed {
-        1 => Ok(()),
+        1 => Ok(true),
+        _ if !bucket_exists(work.conn, bucket)? => Ok(false),
         _ => Err(Fault::damaged(format!(
             "bucket {} has no counters",
             bucket.0

@@ -12,14 +12,14 @@ use crate::job::Answer;
 use crate::live::IntentRow;
 use crate::model::{
     BackendId, BucketId, CleanupReason, Content, CopyState, Extent, NewBlob, NewCopy, NewVersion,
-    Removal, Removed, Verdict,
+    Removal, Removed, Retag, Verdict,
 };
 use crate::sqlite::Fault;
 use crate::sqlite::apply::Work;
 use crate::sqlite::names::count_objects;
 use crate::sqlite::values::{
     algorithm_text, blob_id, checksum_text, crc_int, etag, headers_text, int, stored_checksum_text,
-    uint, version_id,
+    tags_text, uint, version_id,
 };
 
 /// What conditions and displacement need to know of the current version.
@@ -187,6 +187,14 @@ fn replace(
     extents: &[Extent],
     places: &Places,
 ) -> Result<Verdict, Fault> {
+    let (objects, less) = match current {
+        None => (1, 0),
+        Some(current) => (0, current.size),
+    };
+    // The first change, so that a bucket that is gone leaves no trace.
+    if !count_objects(work, version.bucket, objects, (version.size, less))? {
+        return Ok(Verdict::NoSuchBucket);
+    }
     if let Some(current) = current {
         displace(work, current, CleanupReason::OverwriteDisplaced)?;
     }
@@ -201,11 +209,6 @@ fn replace(
         insert_extents(work.conn, version.version, extents)?;
     }
     insert_parts(work.conn, version)?;
-    let (objects, less) = match current {
-        None => (1, 0),
-        Some(current) => (0, current.size),
-    };
-    count_objects(work, version.bucket, objects, (version.size, less))?;
     write_object(work, version, whole)
 }
 
@@ -306,12 +309,14 @@ fn write_object(
     let seq = work.next_seq();
     let headers = headers_text(&version.headers);
     let checksum = version.checksum.as_ref().map(stored_checksum_text);
-    if headers.is_some() || checksum.is_some() {
+    let tags = tags_text(&version.tags);
+    if headers.is_some() || checksum.is_some() || tags.is_some() {
         work.conn
             .prepare_cached(
-                "INSERT INTO object_meta (version_id, headers, checksum) VALUES (?1, ?2, ?3)",
+                "INSERT INTO object_meta (version_id, headers, tags, checksum)
+                 VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![version.version.to_bytes(), headers, checksum])?;
+            .execute(params![version.version.to_bytes(), headers, tags, checksum])?;
     }
     let algorithm = version
         .checksum
@@ -409,6 +414,21 @@ fn forget_version(conn: &Connection, version: VersionId) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Other tags for the current version; `false` where there is none. The version stays: tags are no
+/// part of what conditions and listings compare.
+pub(super) fn retag(work: &Work<'_>, retag: &Retag) -> Result<bool, Fault> {
+    let Some(current) = current(work.conn, retag.bucket, &retag.key)? else {
+        return Ok(false);
+    };
+    work.conn
+        .prepare_cached(
+            "INSERT INTO object_meta (version_id, tags) VALUES (?1, ?2)
+             ON CONFLICT (version_id) DO UPDATE SET tags = excluded.tags",
+        )?
+        .execute(params![current.version.to_bytes(), tags_text(&retag.tags)])?;
+    Ok(true)
+}
+
 pub(super) fn remove(work: &mut Work<'_>, removal: &Removal) -> Result<Removed, Fault> {
     let Some(current) = current(work.conn, removal.bucket, &removal.key)? else {
         return Ok(Removed::Absent);
@@ -416,11 +436,13 @@ pub(super) fn remove(work: &mut Work<'_>, removal: &Removal) -> Result<Removed, 
     if !removal.precondition.holds(Some(&current.etag)) {
         return Ok(Removed::PreconditionFailed);
     }
+    if !count_objects(work, removal.bucket, -1, (0, current.size))? {
+        return Err(Fault::damaged("an object of a bucket that is not there"));
+    }
     displace(work, &current, CleanupReason::ObjectDeleted)?;
     work.conn
         .prepare_cached("DELETE FROM objects WHERE bucket_id = ?1 AND key = ?2")?
         .execute(params![removal.bucket.0, removal.key.as_str().as_bytes()])?;
-    count_objects(work, removal.bucket, -1, (0, current.size))?;
     Ok(Removed::Gone {
         version: current.version,
         size: current.size,
@@ -479,9 +501,11 @@ pub(super) fn adopt(
     };
     match put(work, &unconditional, &found)? {
         Verdict::Committed { .. } => Ok(true),
-        Verdict::PreconditionFailed | Verdict::Absent | Verdict::IntentGone | Verdict::Changed => {
-            Ok(false)
-        }
+        Verdict::PreconditionFailed
+        | Verdict::Absent
+        | Verdict::IntentGone
+        | Verdict::Changed
+        | Verdict::NoSuchBucket => Ok(false),
     }
 }
 

@@ -5,17 +5,17 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::live::Live;
 use crate::model::{
-    BackendId, BackendRow, BucketId, CopyRow, CopyState, Extent, Known, LocationRow, ObjectPart,
-    ObjectRecord, PlannedExtent, QueueDepth, ReadPlan,
+    BackendId, BackendRow, Bucket, BucketId, CopyRow, CopyState, Extent, Known, LocationRow,
+    ObjectPart, ObjectRecord, PlannedExtent, QueueDepth, ReadPlan,
 };
 use crate::sqlite::Fault;
 use crate::sqlite::values::{
     backend_key, blob_id, checksum, copy_id, crc, etag, headers, maybe_etag, object_key,
-    stored_checksum, time, uint, version_id,
+    stored_checksum, tags, time, uint, version_id,
 };
 
 const OBJECT: &str = "SELECT o.version_id, o.seq, o.size, o.etag, o.last_modified, o.content_type,
-        m.headers, m.checksum, o.parts, o.blob_id
+        m.headers, m.checksum, o.parts, o.blob_id, m.tags
     FROM objects o LEFT JOIN object_meta m ON m.version_id = o.version_id
     WHERE o.bucket_id = ?1 AND o.key = ?2";
 
@@ -25,6 +25,29 @@ const COPY: &str = "l.copy_id, l.backend_id, l.backend_key, l.backend_version, l
 
 pub(crate) fn backends(conn: &Connection, live: &Live) -> Result<Vec<BackendRow>, Fault> {
     super::names::backends(conn, live)
+}
+
+/// The buckets that clients made, by name.
+pub(crate) fn client_buckets(conn: &Connection) -> Result<Vec<Bucket>, Fault> {
+    super::names::client_buckets(conn)
+}
+
+/// The current version of a key with a page of its parts, in one snapshot.
+pub(crate) fn object_with_parts(
+    conn: &Connection,
+    bucket: BucketId,
+    key: &ObjectKey,
+    after: u32,
+    max: u32,
+) -> Result<Option<(ObjectRecord, Vec<ObjectPart>)>, Fault> {
+    let Some((record, _)) = record(conn, bucket, key)? else {
+        return Ok(None);
+    };
+    let parts = match record.parts {
+        None => Vec::new(),
+        Some(_) => parts_of(conn, record.version, after, max)?,
+    };
+    Ok(Some((record, parts)))
 }
 
 pub(crate) fn object(
@@ -52,6 +75,7 @@ fn record(
         etag: etag(row, 3)?,
         last_modified: time(row, 4)?,
         headers: headers(row, 5, 6)?,
+        tags: tags(row, 10)?,
         checksum: stored_checksum(row, 7)?,
         parts: row.get(8)?,
     };

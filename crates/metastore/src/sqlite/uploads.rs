@@ -10,11 +10,12 @@ use crate::model::{
 use crate::sqlite::apply::Work;
 use crate::sqlite::cleanup::{DoomedLeg, enqueue_leg};
 use crate::sqlite::legs::{self, LegRow};
+use crate::sqlite::names::bucket_exists;
 use crate::sqlite::objects::{Place, Places, put};
 use crate::sqlite::values::{
     algorithm, algorithm_text, etag, frozen, frozen_bytes, headers, headers_text, object_key,
-    precondition, precondition_text, stored_checksum, stored_checksum_text, time, upload_id,
-    version_id,
+    precondition, precondition_text, stored_checksum, stored_checksum_text, tags, tags_text, time,
+    upload_id, version_id,
 };
 use crate::sqlite::{Fault, parts};
 use crate::writer::BATCH_ROWS_MAX;
@@ -70,6 +71,9 @@ pub(super) fn not_open(
 }
 
 pub(super) fn create(work: &Work<'_>, new: &NewUpload) -> Result<UploadVerdict, Fault> {
+    if !bucket_exists(work.conn, new.bucket)? {
+        return Ok(UploadVerdict::NoSuchBucket);
+    }
     if let Some(max) = new.open_max {
         let open: u32 = work
             .conn
@@ -85,8 +89,8 @@ pub(super) fn create(work: &Work<'_>, new: &NewUpload) -> Result<UploadVerdict, 
     work.conn
         .prepare_cached(
             "INSERT INTO multipart_uploads (upload_id, bucket_id, key, state, content_type,
-                 headers, checksum, created)
-             VALUES (?1, ?2, ?3, 'open', ?4, ?5, ?6, ?7)",
+                 headers, tags, checksum, created)
+             VALUES (?1, ?2, ?3, 'open', ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             new.upload.to_bytes(),
@@ -94,6 +98,7 @@ pub(super) fn create(work: &Work<'_>, new: &NewUpload) -> Result<UploadVerdict, 
             new.key.as_str().as_bytes(),
             new.headers.content_type,
             headers_text(&new.headers),
+            tags_text(&new.tags),
             new.checksum.map(algorithm_text),
             new.created.millis()
         ])?;
@@ -371,7 +376,7 @@ pub(super) fn forget(work: &Work<'_>, before: Timestamp, max: u32) -> Result<u64
 // === lookups ===
 
 const COLUMNS: &str = "upload_id, bucket_id, key, content_type, headers, checksum, created, state,
-    frozen, precondition, version_id, etag, final_checksum";
+    frozen, precondition, version_id, etag, final_checksum, tags";
 
 pub(crate) fn upload(
     conn: &Connection,
@@ -449,6 +454,7 @@ fn record(conn: &Connection, row: &Row<'_>) -> Result<UploadRecord, Fault> {
         bucket: BucketId(row.get(1)?),
         key: object_key(row, 2)?,
         headers: headers(row, 3, 4)?,
+        tags: tags(row, 13)?,
         checksum: algorithm(row, 5)?,
         created: time(row, 6)?,
         state,

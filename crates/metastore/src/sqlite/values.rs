@@ -2,7 +2,7 @@
 
 use base::{
     BackendKey, BlobId, Checksum, ChecksumAlgorithm, ChecksumKind, CopyId, Crc64, ETag,
-    ETagCondition, ObjectHeaders, ObjectKey, Precondition, Timestamp, UploadId, VersionId,
+    ETagCondition, ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, UploadId, VersionId,
 };
 use rusqlite::Row;
 use serde_json::{Value, json};
@@ -200,6 +200,19 @@ pub(crate) fn headers(
     })
 }
 
+// === tags: NULL or a JSON list of pairs ===
+
+pub(crate) fn tags_text(tags: &Tags) -> Option<String> {
+    (!tags.is_empty()).then(|| json!(tags.pairs()).to_string())
+}
+
+pub(crate) fn tags(row: &Row<'_>, column: usize) -> Result<Tags, Fault> {
+    let read = parsed(row, column, |text| {
+        Tags::new(serde_json::from_str(text).ok()?).ok()
+    })?;
+    Ok(read.unwrap_or_default())
+}
+
 // === preconditions: NULL, '"absent"', '"any"' or a JSON list of tags ===
 
 pub(crate) fn precondition_text(precondition: &Precondition) -> Option<String> {
@@ -291,6 +304,15 @@ mod tests {
         let row = rows.next().unwrap().unwrap();
         assert_eq!(super::headers(row, 0, 1).unwrap(), headers);
         assert_eq!(headers_text(&ObjectHeaders::default()), None);
+    }
+
+    #[test]
+    fn tags_come_back_as_they_were() {
+        let pairs = vec![("a".into(), "\u{fc}".into()), ("b/c".into(), String::new())];
+        for tags in [Tags::default(), Tags::new(pairs).unwrap()] {
+            let text = tags_text(&tags);
+            assert_eq!(through_a_row(text, |row| super::tags(row, 0)), tags);
+        }
     }
 
     #[test]

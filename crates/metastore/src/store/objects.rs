@@ -14,7 +14,7 @@ use crate::live::IntentRow;
 use crate::model::{
     BackendId, BucketId, CleanupItem, CleanupReport, Content, CopyState, Known, ListQuery, Listing,
     LocationRow, NewIntent, NewVersion, ObjectPart, ObjectRecord, QueueDepth, ReadPlan, Removal,
-    Removed, Verdict,
+    Removed, Retag, Verdict,
 };
 use crate::sqlite::intents::IntentItem;
 use crate::sqlite::{listing, read};
@@ -145,6 +145,11 @@ impl Store {
         answer!(self.run(Job::Remove(removal)).await, Removed)
     }
 
+    /// Gives the current version of a key other tags; `false` where there is none.
+    pub async fn retag(&self, retag: Retag) -> Result<bool> {
+        answer!(self.run(Job::Retag(retag)).await, Retagged)
+    }
+
     /// Removes keys, each on its own, in the low-priority lane; outcomes in the order of the keys.
     pub async fn remove_many(&self, removals: Vec<Removal>) -> Vec<Result<Removed>> {
         let remove = async |removal| {
@@ -159,6 +164,19 @@ impl Store {
     /// The current version of a key.
     pub fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
         self.read("look an object up", |tx| read::object(tx, bucket, key))
+    }
+
+    /// The current version of a key, and its parts behind a part number, in one snapshot.
+    pub fn object_with_parts(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        after: u32,
+        max: u32,
+    ) -> Result<Option<(ObjectRecord, Vec<ObjectPart>)>> {
+        self.read("look an object up", |tx| {
+            read::object_with_parts(tx, bucket, key, after, max)
+        })
     }
 
     /// The current version of a key and where its bytes are, in one snapshot.

@@ -205,6 +205,7 @@ async fn create(open: &Open<'_>, name: &str) -> UploadId {
         bucket: open.bucket,
         key: key(name),
         headers: base::ObjectHeaders::default(),
+        tags: base::Tags::default(),
         checksum: None,
         created: open.db.clock.now(),
         leg: NewLeg {

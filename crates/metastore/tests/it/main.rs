@@ -17,6 +17,7 @@ macro_rules! on_each_database {
 }
 
 mod backup;
+mod buckets;
 mod cleanup;
 mod faults;
 mod intents;

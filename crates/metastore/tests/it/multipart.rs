@@ -55,7 +55,7 @@ fn leg(open: &Open<'_>, backend: BackendId) -> NewLeg {
     }
 }
 
-fn new_upload(open: &Open<'_>, open_max: Option<u32>) -> NewUpload {
+pub(crate) fn new_upload(open: &Open<'_>, open_max: Option<u32>) -> NewUpload {
     NewUpload {
         upload: UploadId::draw(&open.db.ids),
         bucket: open.bucket,
@@ -65,6 +65,7 @@ fn new_upload(open: &Open<'_>, open_max: Option<u32>) -> NewUpload {
             user: vec![("x".into(), "y".into())],
             ..base::ObjectHeaders::default()
         },
+        tags: base::Tags::new(vec![("t".into(), "u".into())]).unwrap(),
         checksum: Some((
             base::ChecksumAlgorithm::Crc32c,
             base::ChecksumKind::FullObject,
@@ -209,6 +210,7 @@ impl Upload<'_> {
                 etag: ETag::new("whole-2"),
                 last_modified: self.open.db.clock.now(),
                 headers: base::ObjectHeaders::default(),
+                tags: base::Tags::default(),
                 checksum: None,
                 parts: parts.collect(),
                 content: Content::Written {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::{
     BackendKey, BlobId, Clock, CopyId, Crc64, ETag, Ids, ManualClock, ObjectHeaders, ObjectKey,
-    Precondition, VersionId,
+    Precondition, Tags, VersionId,
 };
 use metastore::model::{
     BackendId, BucketId, Content, Extent, NewBlob, NewCopy, NewIntent, NewVersion, ReadPlan,
@@ -155,6 +155,7 @@ impl Open<'_> {
             etag: ETag::new(&version.to_string()),
             last_modified: self.db.clock.now(),
             headers: ObjectHeaders::default(),
+            tags: Tags::default(),
             checksum: None,
             parts: Vec::new(),
             content: Content::Written {

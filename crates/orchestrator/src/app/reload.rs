@@ -39,7 +39,7 @@ impl App {
     }
 
     fn adopt(&mut self, new: Config) {
-        match Access::new(&new.buckets) {
+        match Access::new(&new) {
             Ok(access) => self.front.set_access(access),
             Err(error) => {
                 error!(error = %error, "credentials not reloaded");
@@ -61,6 +61,8 @@ impl App {
             }
         }
         self.config.buckets = new.buckets;
+        self.config.root = new.root;
+        self.config.grants = new.grants;
         self.config.server.log_level = new.server.log_level;
         info!("configuration reloaded");
     }

@@ -11,7 +11,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    self, BackendKind, Config, ConfigError, Credential, Environment, ListenAddr, Loaded,
+    self, BackendKind, BucketConfig, Config, ConfigError, Credential, Environment, ListenAddr,
+    Loaded,
 };
 
 use super::draft::{Draft, DraftBackend, DraftPlace};
@@ -174,21 +175,20 @@ fn banner(config: &Config, moved_from: Option<u16>, config_file: &Path, log_file
         let _ = writeln!(text, "  {name:<11} {value}");
     };
     line("Endpoint", &format!("{endpoint}{moved}"));
-    let bucket = &config.buckets[0];
-    line("Bucket", bucket.name.as_str());
-    let pair = bucket
-        .credentials
-        .iter()
-        .find_map(|credential| match credential {
-            Credential::KeyPair {
-                access_key_id,
-                secret_access_key,
-            } => Some((access_key_id.as_str(), secret_access_key.reveal())),
-            Credential::Token(_) => None,
-        });
-    if let Some((id, secret)) = pair {
-        line("Access key", id);
-        line("Secret key", secret);
+    // A file that was changed since may leave the buckets to its root account.
+    let target = config.buckets.first().and_then(|bucket| {
+        let (id, secret) = first_pair(bucket)?;
+        Some(Target {
+            endpoint: &endpoint,
+            bucket: bucket.name.as_str(),
+            id,
+            secret,
+        })
+    });
+    if let Some(target) = &target {
+        line("Bucket", target.bucket);
+        line("Access key", target.id);
+        line("Secret key", target.secret);
     }
     line("Region", REGION);
     for backend in &config.backends {
@@ -202,19 +202,21 @@ fn banner(config: &Config, moved_from: Option<u16>, config_file: &Path, log_file
     }
     line("Config", &config_file.display().to_string());
     line("Log", &log_file.display().to_string());
-    let commands = match pair {
-        Some((id, secret)) => {
-            let target = Target {
-                endpoint: &endpoint,
-                bucket: bucket.name.as_str(),
-                id,
-                secret,
-            };
-            commands(&target)
-        }
-        None => String::new(),
-    };
+    let commands = target.as_ref().map(commands).unwrap_or_default();
     format!("s3-orchestrator is ready. Ctrl-C ends it; what is stored stays.\n\n{text}\n{commands}")
+}
+
+fn first_pair(bucket: &BucketConfig) -> Option<(&str, &str)> {
+    bucket
+        .credentials
+        .iter()
+        .find_map(|given| match &given.proof {
+            Credential::KeyPair {
+                access_key_id,
+                secret_access_key,
+            } => Some((access_key_id.as_str(), secret_access_key.reveal())),
+            Credential::Token(_) => None,
+        })
 }
 
 /// The URL for a client on this machine.

@@ -66,7 +66,7 @@ fn summary(config: &Config) -> String {
         let tokens = bucket
             .credentials
             .iter()
-            .filter(|credential| matches!(credential, Credential::Token(_)))
+            .filter(|credential| matches!(credential.proof, Credential::Token(_)))
             .count();
         let pairs = bucket.credentials.len() - tokens;
         let _ = writeln!(

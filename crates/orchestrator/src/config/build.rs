@@ -1,7 +1,9 @@
 //! From the checked file to the typed configuration, with every rule that spans several keys.
 
+mod access;
 mod backends;
 mod buckets;
+mod cors;
 
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use super::types::{
 };
 use backends::backends;
 use buckets::buckets;
+pub use buckets::is_route;
 
 /// The largest `write_path.replay_window`: memory per request has a bound.
 const REPLAY_WINDOW_MAX: ByteSize = ByteSize(64 << 20);
@@ -29,7 +32,14 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
     let root = Section::root(root);
     let server = server(&root.map("server"), report);
     let metrics = metrics(&root.map("telemetry").map("metrics"), report);
-    let buckets = buckets(&root, metrics.as_ref(), report);
+    let mut seen = access::Seen::default();
+    let root_account = access::root(&root.map("auth").map("root"), &mut seen, report);
+    let has_root = root_account.is_some();
+    let buckets = buckets(&root, metrics.as_ref(), has_root, &mut seen, report);
+    let root_id = root_account
+        .as_ref()
+        .map(|root| root.access_key_id.as_str());
+    let grants = access::grants(&root, &seen, (root_id, &buckets), report);
     let backends = backends(&root, report);
     let routing_strategy = match root.text("routing_strategy").as_deref() {
         Some("spread") => RoutingStrategy::Spread,
@@ -41,6 +51,8 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
     Some(Config {
         server: server?,
         buckets,
+        root: root_account,
+        grants,
         database_path: database.path("path").expect(PRESET),
         backends,
         routing_strategy,
@@ -85,8 +97,28 @@ fn server(server: &Section<'_>, report: &mut Report) -> Option<ServerConfig> {
         idle_timeout: duration("idle_timeout"),
         shutdown_delay: duration("shutdown_delay"),
         shutdown_timeout: duration("shutdown_timeout"),
+        virtual_host_domains: virtual_host_domains(server, report),
         tls,
     })
+}
+
+/// Domains as host names are compared: in lower case, without a dot at either end.
+fn virtual_host_domains(server: &Section<'_>, report: &mut Report) -> Vec<String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let domain = |word: String| {
+        let domain = word.trim_matches('.').to_ascii_lowercase();
+        if domain.is_empty() || !domain.bytes().all(fits) {
+            report.problem(
+                server.place_of("virtual_host_domains"),
+                format!("'{word}' is not a domain"),
+                "write a host name without scheme and port: s3.example.com",
+            );
+            return None;
+        }
+        Some(domain)
+    };
+    let words = server.words("virtual_host_domains");
+    words.into_iter().filter_map(domain).collect()
 }
 
 fn not_above(section: &Section<'_>, smaller: &str, larger: &str, report: &mut Report) {

@@ -331,7 +331,7 @@ fn fault(kind: Kind, text: &str) -> Option<Fault> {
 }
 
 /// `a`, `a or b`, `a, b or c`.
-fn alternatives(words: &[&str]) -> String {
+pub(super) fn alternatives(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [word] => (*word).to_owned(),

@@ -16,15 +16,19 @@ mod problem;
 mod reader;
 mod reference;
 mod scalar;
+mod scope;
 mod types;
 
+pub use build::is_route;
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use load::{Environment, Loaded, NoEnvironment, ProcessEnvironment, load, parse};
 pub use problem::{ConfigError, Problem};
 pub use reference::render as render_reference;
 pub use scalar::{ListenAddr, ListenAddrError};
+pub use scope::{Grant, Verb, Verbs, is_in_networks};
 pub use types::{
-    Admission, BackendConfig, BackendKind, BucketConfig, CircuitBreakerConfig, CleanupQueueConfig,
-    Config, Credential, HttpConfig, LogFormat, LogLevel, MetricsConfig, RoutingStrategy,
-    S3BackendConfig, ServerConfig, TlsConfig, TlsVersion, WritePathConfig,
+    Admission, BackendConfig, BackendKind, BucketConfig, BucketCredential, CircuitBreakerConfig,
+    CleanupQueueConfig, Config, CorsRule, Credential, CredentialGrant, HttpConfig, LogFormat,
+    LogLevel, MetricsConfig, RootCredential, RoutingStrategy, S3BackendConfig, ServerConfig,
+    TlsConfig, TlsVersion, WritePathConfig,
 };

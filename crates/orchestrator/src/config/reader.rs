@@ -1,5 +1,6 @@
 //! Typed access to a checked file, with the defaults of the table.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
@@ -186,6 +187,18 @@ impl<'a> Section<'a> {
         self.value(name, |text| parse_duration(text).ok())
     }
 
+    /// A list of texts; empty where there is none.
+    pub(super) fn words(&self, name: &str) -> Vec<String> {
+        let Some(Value::List(items)) = self.value_of(name) else {
+            return Vec::new();
+        };
+        let text = |item: &Node| match &item.value {
+            Value::Scalar(text) => Some(text.clone()),
+            Value::Null | Value::List(_) | Value::Map(_) | Value::Refused => None,
+        };
+        items.iter().filter_map(text).collect()
+    }
+
     pub(super) fn listen(&self, name: &str) -> Option<ListenAddr> {
         self.written(name).and_then(|text| text.parse().ok())
     }
@@ -233,7 +246,11 @@ fn read_secret(file: &str) -> io::Result<String> {
             "it is larger than {SECRET_FILE_BYTES_MAX} bytes"
         )));
     }
-    let text = fs::read_to_string(file)?;
+    // Devices and pipes tell no size.
+    let mut text = String::new();
+    fs::File::open(file)?
+        .take(SECRET_FILE_BYTES_MAX)
+        .read_to_string(&mut text)?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }

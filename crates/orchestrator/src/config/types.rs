@@ -4,17 +4,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base::{BackendName, BucketName, ByteSize, Secret};
-use http::Uri;
+use http::{HeaderName, Method, Uri};
+use ipnet::IpNet;
 
 use super::scalar::ListenAddr;
+use super::scope::{Grant, Verbs};
 
 /// Everything that the configuration file says.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The S3 listener and its limits.
     pub server: ServerConfig,
-    /// The virtual buckets, at least one, names unique.
+    /// The virtual buckets, at least one unless there is a root account; names unique.
     pub buckets: Vec<BucketConfig>,
+    /// The account that may do everything, absent by default.
+    pub root: Option<RootCredential>,
+    /// Further buckets for key pairs of `buckets`.
+    pub grants: Vec<CredentialGrant>,
     /// The file of the SQLite catalogue; default `s3-orchestrator.db` in the working directory.
     pub database_path: PathBuf,
     /// The storage backends, at least one, names unique, in the order of the file.
@@ -59,6 +65,8 @@ pub struct ServerConfig {
     pub shutdown_delay: Duration,
     /// How long requests may finish at shutdown; default 30 s.
     pub shutdown_timeout: Duration,
+    /// Domains below which the first label names a bucket, in lower case; none by default.
+    pub virtual_host_domains: Vec<String>,
     /// Certificate and key; absent means plain HTTP, the default.
     pub tls: Option<TlsConfig>,
 }
@@ -131,9 +139,58 @@ pub struct BucketConfig {
     /// The name that clients use.
     pub name: BucketName,
     /// At least one; access key ids and tokens are unique across all buckets.
-    pub credentials: Vec<Credential>,
+    pub credentials: Vec<BucketCredential>,
     /// Open multipart uploads at a time; absent (the default) means any number.
     pub max_multipart_uploads: Option<u32>,
+    /// Which web pages may use the bucket; none by default.
+    pub cors: Vec<CorsRule>,
+}
+
+/// One of `buckets[].credentials`.
+#[derive(Debug, Clone)]
+pub struct BucketCredential {
+    /// What proves it.
+    pub proof: Credential,
+    /// What it may do in its bucket; everything by default.
+    pub allow: Verbs,
+    /// Only with keys that begin with one of these; empty (the default) means every key.
+    pub prefixes: Vec<String>,
+    /// Only from these networks; empty (the default) means from anywhere.
+    pub networks: Vec<IpNet>,
+}
+
+/// `auth.root`.
+#[derive(Debug, Clone)]
+pub struct RootCredential {
+    /// The public half.
+    pub access_key_id: String,
+    /// The secret half.
+    pub secret_access_key: Secret,
+}
+
+/// One of `grants`.
+#[derive(Debug, Clone)]
+pub struct CredentialGrant {
+    /// Whose; the access key of a credential in `buckets`.
+    pub access_key_id: String,
+    /// What it may do besides.
+    pub grant: Grant,
+}
+
+/// One of `buckets[].cors`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorsRule {
+    /// Origins, each with one `*` at most.
+    pub allowed_origins: Vec<String>,
+    /// Methods.
+    pub allowed_methods: Vec<Method>,
+    /// Request headers, each with one `*` at most.
+    pub allowed_headers: Vec<String>,
+    /// Response headers that a page may read.
+    pub expose_headers: Vec<HeaderName>,
+    /// How long a browser may keep the answer, in seconds; absent (the default) leaves it to the
+    /// browser.
+    pub max_age: Option<u64>,
 }
 
 /// What opens a bucket.

@@ -1,13 +1,16 @@
-//! Who may do what: credentials, and the one bucket that each of them opens.
+//! Who may do what: credentials, what each of them opens, and which web pages may ask.
 //!
 //! Nothing here tells by its time or its answer whether an access key exists. Tokens are found by a
 //! keyed hash, so that neither the search nor its order depends on their text.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use base::{BucketName, Secret, Timestamp};
 use http::HeaderMap;
+use ipnet::IpNet;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use s3wire::sigv4::{Claim, PayloadMode, RequestHead, SigningSecret, payload_mode};
@@ -15,7 +18,9 @@ use s3wire::{Error, ErrorCode};
 use subtle::ConstantTimeEq as _;
 
 use super::intake::Cover;
-use crate::config::{BucketConfig, Credential};
+use crate::config::{
+    BucketCredential, Config, CorsRule, Credential, CredentialGrant, Grant, Verb, is_in_networks,
+};
 
 /// The header that carries a token.
 const TOKEN_HEADER: &str = "x-proxy-token";
@@ -31,16 +36,70 @@ pub struct Access {
     unknown: SigningSecret,
     tokens: HashMap<[u8; 32], Token>,
     hash: hmac::Key,
+    cors: HashMap<BucketName, Arc<[CorsRule]>>,
 }
 
 struct Key {
     secret: SigningSecret,
-    bucket: BucketName,
+    rights: Arc<Rights>,
 }
 
 struct Token {
     token: Secret,
-    bucket: BucketName,
+    rights: Arc<Rights>,
+}
+
+/// What a credential may do.
+#[derive(Debug)]
+pub(super) struct Rights {
+    reach: Reach,
+    networks: Vec<IpNet>,
+}
+
+#[derive(Debug)]
+enum Reach {
+    /// Everything everywhere: the root account.
+    All,
+    /// What these say.
+    Granted(Vec<Grant>),
+}
+
+impl Rights {
+    /// Whether it is the root account.
+    pub(super) fn are_all(&self) -> bool {
+        matches!(self.reach, Reach::All)
+    }
+
+    /// Whether anything at all may be done in the bucket.
+    pub(super) fn reach(&self, bucket: &BucketName) -> bool {
+        self.any(bucket, |_| true)
+    }
+
+    /// Whether the bucket shows up in a list of buckets.
+    pub(super) fn show(&self, bucket: &BucketName) -> bool {
+        self.any(bucket, |grant| grant.allow.contains(Verb::ListBuckets))
+    }
+
+    /// Whether this may be done with some key of the bucket.
+    pub(super) fn allow_some(&self, verb: Verb, bucket: &BucketName) -> bool {
+        self.any(bucket, |grant| grant.allow.contains(verb))
+    }
+
+    /// Whether this may be done with the key, or, to list, with all keys that begin so.
+    pub(super) fn allow(&self, verb: Verb, bucket: &BucketName, key: &str) -> bool {
+        self.any(bucket, |grant| {
+            grant.allow.contains(verb) && grant.covers(key)
+        })
+    }
+
+    fn any(&self, bucket: &BucketName, fits: impl Fn(&Grant) -> bool) -> bool {
+        match &self.reach {
+            Reach::All => true,
+            Reach::Granted(grants) => grants
+                .iter()
+                .any(|grant| grant.bucket == *bucket && fits(grant)),
+        }
+    }
 }
 
 /// How a caller proved who it is.
@@ -55,8 +114,8 @@ pub(super) enum Proof {
 /// Somebody who has proven who it is.
 #[derive(Debug)]
 pub(super) struct Caller {
-    /// The bucket that it may use.
-    pub(super) bucket: BucketName,
+    /// What it may do.
+    pub(super) rights: Arc<Rights>,
     /// How it proved that.
     pub(super) proof: Proof,
     /// How its body is covered.
@@ -64,45 +123,80 @@ pub(super) struct Caller {
 }
 
 impl Access {
-    /// The credentials of these buckets.
-    pub fn new(buckets: &[BucketConfig]) -> Result<Self, NoRandomness> {
+    /// The credentials of this configuration.
+    pub fn new(config: &Config) -> Result<Self, NoRandomness> {
         let hash = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let rules = config
+            .buckets
+            .iter()
+            .filter(|bucket| !bucket.cors.is_empty());
         let mut access = Self {
             keys: HashMap::new(),
             unknown: SigningSecret::unknown(),
             tokens: HashMap::new(),
             hash: hash.map_err(|_| NoRandomness)?,
+            cors: rules
+                .map(|bucket| (bucket.name.clone(), bucket.cors.clone().into()))
+                .collect(),
         };
-        for bucket in buckets {
+        if let Some(root) = &config.root {
+            let rights = Rights {
+                reach: Reach::All,
+                networks: Vec::new(),
+            };
+            access.add_key(&root.access_key_id, &root.secret_access_key, rights);
+        }
+        for bucket in &config.buckets {
             for credential in &bucket.credentials {
-                access.add(credential, &bucket.name);
+                access.add(credential, &bucket.name, &config.grants);
             }
         }
         Ok(access)
     }
 
-    fn add(&mut self, credential: &Credential, bucket: &BucketName) {
-        let bucket = bucket.clone();
-        match credential {
+    fn add(&mut self, given: &BucketCredential, bucket: &BucketName, more: &[CredentialGrant]) {
+        let mut grants = vec![Grant {
+            bucket: bucket.clone(),
+            allow: given.allow,
+            prefixes: given.prefixes.clone(),
+        }];
+        let rights = |grants| Rights {
+            reach: Reach::Granted(grants),
+            networks: given.networks.clone(),
+        };
+        match &given.proof {
             Credential::KeyPair {
                 access_key_id,
                 secret_access_key,
             } => {
-                let secret = SigningSecret::new(secret_access_key.clone());
-                self.keys
-                    .insert(access_key_id.clone(), Key { secret, bucket });
+                let more = more
+                    .iter()
+                    .filter(|grant| grant.access_key_id == *access_key_id);
+                grants.extend(more.map(|more| more.grant.clone()));
+                self.add_key(access_key_id, secret_access_key, rights(grants));
             }
             Credential::Token(token) => {
                 let place = self.place_of(token.reveal().as_bytes());
-                self.tokens.insert(
-                    place,
-                    Token {
-                        token: token.clone(),
-                        bucket,
-                    },
-                );
+                let token = Token {
+                    token: token.clone(),
+                    rights: Arc::new(rights(grants)),
+                };
+                self.tokens.insert(place, token);
             }
         }
+    }
+
+    fn add_key(&mut self, id: &str, secret: &Secret, rights: Rights) {
+        let key = Key {
+            secret: SigningSecret::new(secret.clone()),
+            rights: Arc::new(rights),
+        };
+        self.keys.insert(id.to_owned(), key);
+    }
+
+    /// Which web pages may use a bucket; none where there are no rules.
+    pub(super) fn cors(&self, bucket: &BucketName) -> Option<Arc<[CorsRule]>> {
+        self.cors.get(bucket).cloned()
     }
 
     fn place_of(&self, token: &[u8]) -> [u8; 32] {
@@ -114,11 +208,20 @@ impl Access {
     pub(super) fn authenticate(
         &self,
         head: RequestHead<'_>,
+        peer: IpAddr,
         now: Timestamp,
     ) -> Result<Caller, Error> {
-        let Some(claim) = Claim::parse(head)? else {
-            return self.by_token(head.headers);
+        let caller = match Claim::parse(head)? {
+            Some(claim) => self.by_signature(&claim, now)?,
+            None => self.by_token(head.headers)?,
         };
+        match is_in_networks(&caller.rights.networks, peer) {
+            true => Ok(caller),
+            false => Err(ErrorCode::AccessDenied.into()),
+        }
+    }
+
+    fn by_signature(&self, claim: &Claim<'_>, now: Timestamp) -> Result<Caller, Error> {
         let key = self.keys.get(claim.access_key_id());
         let secret = key.map_or(&self.unknown, |key| &key.secret);
         let verified = claim.verify(secret, now)?;
@@ -126,7 +229,7 @@ impl Access {
             return Err(ErrorCode::SignatureDoesNotMatch.into());
         };
         Ok(Caller {
-            bucket: key.bucket.clone(),
+            rights: Arc::clone(&key.rights),
             proof: Proof::Signature,
             cover: Cover {
                 payload: verified.payload,
@@ -148,7 +251,7 @@ impl Access {
         };
         let payload = payload_mode(headers)?.unwrap_or(PayloadMode::Unsigned);
         Ok(Caller {
-            bucket: known.bucket.clone(),
+            rights: Arc::clone(&known.rights),
             proof: Proof::Token,
             cover: Cover {
                 payload,

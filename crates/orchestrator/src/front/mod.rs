@@ -8,6 +8,7 @@
 mod access;
 mod admission;
 mod certificate;
+mod cors;
 mod intake;
 pub mod io;
 pub mod listener;
@@ -29,12 +30,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use engine::Engine;
 use futures_util::FutureExt as _;
-use http::header::EXPECT;
-use http::{Request, Response};
+use http::header::{EXPECT, HOST, ORIGIN};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::{Instrument as _, error, info_span};
 
-use crate::config::ServerConfig;
+use crate::config::{CorsRule, ServerConfig};
 use admission::Pools;
 use io::{Connection, Patience};
 use render::Failure;
@@ -56,6 +58,7 @@ pub struct Front {
     patience: Patience,
     read_timeout: Duration,
     metrics: Option<(Door, Box<str>)>,
+    domains: Vec<String>,
     ready: AtomicBool,
 }
 
@@ -99,6 +102,7 @@ impl Front {
             },
             read_timeout: server.read_timeout,
             metrics: parts.metrics.map(|(door, path)| (door, path.into())),
+            domains: server.virtual_host_domains.clone(),
             ready: AtomicBool::new(false),
         })
     }
@@ -132,7 +136,10 @@ impl Front {
         connection.begin();
         let id = RequestId::of(request.headers(), self.engine.ids());
         let (parts, body) = request.into_parts();
-        if let Some(page) = self.page(door, parts.uri.path(), &parts.method) {
+        let named = self.named_bucket(door, &parts);
+        if named.is_none()
+            && let Some(page) = self.page(door, parts.uri.path(), &parts.method)
+        {
             if !body.is_end_stream() {
                 connection.leave_unread();
             }
@@ -152,7 +159,8 @@ impl Front {
             // An empty body is never polled, so no `100 Continue` went out, and some clients take
             // the next answer on the connection for it. They get no next answer.
             let owed_continue = !has_body && parts.headers.contains_key(EXPECT);
-            let served = self.serve(&mut ticket, parts, body);
+            let origin = parts.headers.get(ORIGIN).cloned();
+            let served = self.serve(&mut ticket, parts, named.as_deref(), body);
             let outcome = match AssertUnwindSafe(served).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(_) => {
@@ -167,13 +175,44 @@ impl Front {
             if owed_continue || (has_body && !ticket.body.ended()) {
                 connection.leave_unread();
             }
-            match outcome {
+            let shared = origin.and_then(|origin| self.shared(origin, &ticket));
+            let mut response = match outcome {
                 Ok(answer) => render::success(answer, ticket, connection),
                 Err(failure) => render::failure(&failure, ticket, connection),
+            };
+            if let Some((rules, origin, method)) = shared {
+                cors::annotate(&rules, &origin, &method, response.headers_mut());
             }
+            response
         }
         .instrument(span)
         .await
+    }
+}
+
+impl Front {
+    /// The bucket that the request's host names, where it does.
+    fn named_bucket(&self, door: Door, parts: &Parts) -> Option<String> {
+        if door != Door::S3 || self.domains.is_empty() {
+            return None;
+        }
+        let host = match parts.uri.host() {
+            Some(host) => host,
+            None => parts.headers.get(HOST)?.to_str().ok()?,
+        };
+        s3wire::uri::host_bucket(host, &self.domains).map(str::to_owned)
+    }
+
+    /// What a browser is told besides, where the bucket has rules for web pages and one asks. A
+    /// preflight has said everything itself.
+    fn shared(
+        &self,
+        origin: HeaderValue,
+        ticket: &Ticket,
+    ) -> Option<(Arc<[CorsRule]>, HeaderValue, Method)> {
+        let method = ticket.method();
+        let rules = self.access.load().cors(ticket.bucket.as_ref()?)?;
+        (*method != Method::OPTIONS).then(|| (rules, origin, method.clone()))
     }
 }
 

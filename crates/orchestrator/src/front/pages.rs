@@ -1,5 +1,6 @@
 //! `/health`, `/health/ready` and the metrics.
 
+use base::BucketName;
 use http::Method;
 use tracing::warn;
 
@@ -30,6 +31,13 @@ impl Front {
             "/health/ready" if self.is_ready() => Page::Ready,
             "/health/ready" => Page::NotReady,
             _ => Page::Metrics(self.metrics_page()),
+        })
+    }
+
+    /// Whether a bucket of this name would hide behind a page of the S3 door.
+    pub(super) fn is_page(&self, bucket: &BucketName) -> bool {
+        self.metrics.as_ref().is_some_and(|(door, path)| {
+            *door == Door::S3 && path.split('/').nth(1) == Some(bucket.as_str())
         })
     }
 

@@ -149,6 +149,14 @@ fn show(failure: &Failure, body: &BodyState) -> Shown {
 fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
     let with = |code: ErrorCode, message: String| Shown::from(Error::new(code, message));
     match error {
+        engine::Error::NoSuchBucket => ErrorCode::NoSuchBucket.into(),
+        engine::Error::BucketExists { in_use: true } => ErrorCode::BucketAlreadyOwnedByYou.into(),
+        engine::Error::BucketExists { in_use: false } => ErrorCode::BucketAlreadyExists.into(),
+        engine::Error::BucketNotEmpty => ErrorCode::BucketNotEmpty.into(),
+        engine::Error::BucketOfConfig => with(
+            ErrorCode::AccessDenied,
+            "This bucket belongs to the configuration and is removed there.".into(),
+        ),
         engine::Error::NoSuchKey => ErrorCode::NoSuchKey.into(),
         engine::Error::NoSuchUpload => ErrorCode::NoSuchUpload.into(),
         engine::Error::PreconditionFailed => ErrorCode::PreconditionFailed.into(),

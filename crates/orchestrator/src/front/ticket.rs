@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use base::{BucketName, ObjectKey};
@@ -94,6 +94,11 @@ impl Ticket {
     /// The method.
     pub(super) fn method(&self) -> &Method {
         &self.method
+    }
+
+    /// The address at the other end of the connection.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.remote.ip()
     }
 
     /// The path as it came over the wire.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::ByteSize;
 use orchestrator::config::{
-    Admission, BackendKind, Config, ConfigError, Credential, LogFormat, NoEnvironment, parse,
+    Admission, BackendKind, Config, ConfigError, Credential, LogFormat, NoEnvironment, Verb, parse,
     render_reference,
 };
 use proptest::prelude::{any, proptest};
@@ -205,11 +205,6 @@ fn what_this_release_lacks_is_refused_by_name_when_it_is_on() {
         (
             "backend_circuit_breaker:\n  enabled: true\n",
             "the breaker around backends",
-        ),
-        ("auth:\n  root:\n    access_key_id: x\n", "the root account"),
-        (
-            "auth:\n  root:\n    secret_access_key_file: x\n",
-            "the root account",
         ),
         (
             "debug:\n  flight_recorder:\n    enabled: true\n",
@@ -442,9 +437,140 @@ fn a_credential_may_be_a_pair_a_token_or_both() {
     let credentials = &config.buckets[0].credentials;
     assert_eq!(credentials.len(), 2);
     assert!(
-        matches!(&credentials[0], Credential::KeyPair { access_key_id, .. } if access_key_id == "a")
+        matches!(&credentials[0].proof, Credential::KeyPair { access_key_id, .. } if access_key_id == "a")
     );
-    assert!(matches!(&credentials[1], Credential::Token(token) if token.reveal() == "t"));
+    assert!(matches!(&credentials[1].proof, Credential::Token(token) if token.reveal() == "t"));
+}
+
+#[test]
+fn a_credential_may_do_what_the_file_says_and_everything_by_default() {
+    let all = accept(&minimal());
+    let all = &all.buckets[0].credentials[0];
+    assert!(Verb::ALL.iter().all(|verb| all.allow.contains(*verb)));
+    assert!(all.prefixes.is_empty() && all.networks.is_empty());
+    let scoped = "token: t\n        allow: [read, list]\n        prefixes: [a/, b]\n        \
+                  networks: [10.0.0.0/8, '::1']";
+    let config = accept(&minimal().replace("token: t", scoped));
+    let scoped = &config.buckets[0].credentials[0];
+    assert!(scoped.allow.contains(Verb::Read) && !scoped.allow.contains(Verb::Write));
+    assert_eq!(scoped.prefixes, ["a/", "b"]);
+    assert_eq!(scoped.networks.len(), 2);
+    let problems = refuse(&minimal().replace(
+        "token: t",
+        "token: t\n        allow: [reed]\n        networks: [10.0.0.0/99]",
+    ));
+    assert!(problems[0].contains(
+        "buckets[0].credentials[0].allow: 'reed' is unknown; write list-buckets, list, read, write, \
+         delete or tags"
+    ));
+    assert!(
+        problems[1].contains("'10.0.0.0/99' is not a network"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_root_account_may_stand_alone_and_grants_name_what_exists() {
+    let root = "auth:\n  root: {access_key_id: R, secret_access_key: s}\n";
+    let config = accept(&format!("{SERVER}{BACKENDS}{root}"));
+    assert_eq!(config.root.unwrap().access_key_id, "R");
+    assert!(config.buckets.is_empty());
+    assert_eq!(
+        refused("auth:\n  root: {access_key_id: R}\n"),
+        "f:10: auth.root.access_key_id: secret_access_key is missing; give both, or neither"
+    );
+    let pair = minimal().replace("token: t", "{access_key_id: A, secret_access_key: s}");
+    let grant = |lines: &str| format!("{pair}{root}grants:\n  - {{{lines}}}\n");
+    let config = accept(&grant(
+        "access_key_id: A, bucket: made-later, allow: [read]",
+    ));
+    assert_eq!(config.grants[0].grant.bucket.as_str(), "made-later");
+    for (lines, problem) in [
+        (
+            "bucket: b",
+            "the grant has no access_key_id; add access_key_id: NAME",
+        ),
+        (
+            "access_key_id: A",
+            "the grant has no bucket; add bucket: NAME",
+        ),
+        (
+            "access_key_id: X, bucket: b",
+            "no bucket has a credential with the access key 'X'; name one of \
+             buckets[].credentials[].access_key_id",
+        ),
+        (
+            "access_key_id: R, bucket: b",
+            "the root account reaches all buckets; remove the grant",
+        ),
+        ("access_key_id: A, bucket: .b", "'.b'"),
+    ] {
+        let problems = refuse(&grant(lines));
+        assert!(
+            problems.iter().any(|found| found.contains(problem)),
+            "{problems:?}"
+        );
+    }
+    let typo = warnings(&grant("access_key_id: A, bucket: photoss"), &HashMap::new());
+    assert!(
+        typo[0].contains("the file has no bucket 'photoss'"),
+        "{typo:?}"
+    );
+}
+
+#[test]
+fn rules_for_web_pages_and_domains_are_checked() {
+    let rule = |lines: &str| {
+        minimal().replace(
+            "    credentials:",
+            &format!("    cors:\n      - {{{lines}}}\n    credentials:"),
+        )
+    };
+    let whole = "allowed_origins: ['https://*.a'], allowed_methods: [GET], allowed_headers: ['*'], \
+                 expose_headers: [ETag], max_age: 5";
+    let config = accept(&rule(whole));
+    assert_eq!(config.buckets[0].cors[0].max_age, Some(5));
+    for (lines, problem) in [
+        (
+            "allowed_methods: [GET]",
+            "the rule has no allowed_origins; name at least one",
+        ),
+        (
+            "allowed_origins: ['*']",
+            "the rule has no allowed_methods; name at least one",
+        ),
+        (
+            "allowed_origins: ['*.*'], allowed_methods: [GET]",
+            "'*.*' has more than one *; write one at most",
+        ),
+        (
+            "allowed_origins: ['*'], allowed_methods: [PATCH]",
+            "'PATCH' is no method that a rule can allow; write GET, PUT, POST, DELETE or HEAD",
+        ),
+        (
+            "allowed_origins: ['*'], allowed_methods: [GET], expose_headers: ['a b']",
+            "'a b' is not the name of a header; correct it",
+        ),
+    ] {
+        let problems = refuse(&rule(lines));
+        assert!(
+            problems.iter().any(|found| found.contains(problem)),
+            "{problems:?}"
+        );
+    }
+    let domain = |text: &str| {
+        minimal().replace(
+            ":9000\n",
+            &format!(":9000\n  virtual_host_domains: ['{text}']\n"),
+        )
+    };
+    let config = accept(&domain("S3.Example.com."));
+    assert_eq!(config.server.virtual_host_domains, ["s3.example.com"]);
+    let problems = refuse(&domain("https://s3.example.com"));
+    assert!(
+        problems[0].contains("is not a domain; write a host name"),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -511,7 +637,7 @@ fn a_secret_may_come_from_a_file() {
     fs::write(&file, "s3 $cret ${X}\n").unwrap();
     let config = accept(&from_file);
     assert!(
-        matches!(&config.buckets[0].credentials[0], Credential::Token(token)
+        matches!(&config.buckets[0].credentials[0].proof, Credential::Token(token)
             if token.reveal() == "s3 $cret ${X}")
     );
     let both = with(&format!("token: t\n        token_file: {}", file.display()));
@@ -544,7 +670,7 @@ fn the_environment_enters_values_and_nothing_else() {
     assert_eq!(config.backends[0].quota, Some(ByteSize(20 << 30)));
     assert_eq!(config.backends[0].max_object_size, None);
     assert!(
-        matches!(&config.buckets[0].credentials[0], Credential::Token(token)
+        matches!(&config.buckets[0].credentials[0].proof, Credential::Token(token)
         if token.reveal() == "x\nbackends: [] # ${PORT}")
     );
     // Keys stay what they are.

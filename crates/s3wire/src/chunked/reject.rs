@@ -50,12 +50,12 @@ impl Reject {
             Self::ChunkSignatureMismatch | Self::TrailerSignatureMismatch => {
                 ErrorCode::SignatureDoesNotMatch
             }
-            Self::DecodedLengthMismatch | Self::ChunkCut | Self::TrailerCut => {
-                ErrorCode::IncompleteBody
-            }
-            Self::ChunkMalformed | Self::ChunkTooLarge | Self::TrailerMalformed => {
-                ErrorCode::InvalidRequest
-            }
+            Self::DecodedLengthMismatch => ErrorCode::IncompleteBody,
+            Self::ChunkMalformed
+            | Self::ChunkCut
+            | Self::ChunkTooLarge
+            | Self::TrailerMalformed
+            | Self::TrailerCut => ErrorCode::InvalidRequest,
         }
     }
 }

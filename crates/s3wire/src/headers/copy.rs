@@ -111,8 +111,7 @@ pub fn copy_source_range(headers: &HeaderMap) -> Result<Option<CopyRange>, Error
     }
 }
 
-/// `x-amz-metadata-directive`; a tagging directive other than COPY is refused by
-/// [`super::unsupported`].
+/// `x-amz-metadata-directive`
 pub fn metadata_directive(headers: &HeaderMap) -> Result<MetadataDirective, Error> {
     match single(headers, "x-amz-metadata-directive")? {
         None | Some("COPY") => Ok(MetadataDirective::Copy),

@@ -166,6 +166,13 @@ pub fn upload_checksum(headers: &HeaderMap) -> Result<Option<UploadChecksum>, Er
     }
 }
 
+/// `x-amz-checksum-algorithm` of CopyObject: the checksum that the copy is to have.
+pub fn copy_checksum(headers: &HeaderMap) -> Result<Option<ChecksumAlgorithm>, Error> {
+    single(headers, "x-amz-checksum-algorithm")?
+        .map(|name| algorithm(name, "x-amz-checksum-algorithm"))
+        .transpose()
+}
+
 fn checksum_kind(headers: &HeaderMap) -> Result<Option<ChecksumKind>, Error> {
     match single(headers, "x-amz-checksum-type")? {
         None => Ok(None),

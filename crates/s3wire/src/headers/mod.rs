@@ -4,13 +4,16 @@
 //! [`unsupported`]; none is silently dropped. Where HTTP says that a malformed header is to be
 //! ignored (ranges, dates in conditions), it is.
 
+mod attributes;
 mod condition;
 mod copy;
 mod integrity;
 mod object;
 mod range;
+mod tagging;
 mod unsupported;
 
+pub use attributes::{AttributesRequest, attributes_request};
 pub use condition::{conditions, copy_conditions, write_precondition};
 pub use copy::{
     CopyRange, CopySource, MetadataDirective, copy_source, copy_source_range, metadata_directive,
@@ -19,10 +22,12 @@ pub use copy::{
 pub(crate) use integrity::parse_object_checksum;
 pub use integrity::{
     BodyClaims, ChecksumMode, ObjectChecksum, UploadChecksum, body_claims, checksum_mode,
-    complete_claim, insert_checksum, object_checksums, upload_checksum,
+    complete_claim, copy_checksum, insert_checksum, object_checksums, upload_checksum,
 };
 pub use object::{object_headers, put_object_headers, stored_headers};
 pub use range::{ContentRange, content_range, print_content_range, print_range, range};
+pub(crate) use tagging::tag_error;
+pub use tagging::{TaggingDirective, tagging, tagging_directive};
 pub use unsupported::unsupported;
 
 use base::{ETag, Timestamp};

@@ -13,24 +13,22 @@ const PREFIXES: [&str; 4] = [
     "x-amz-object-lock-",
     "x-amz-grant-",
 ];
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 9] = [
     "x-amz-bypass-governance-retention",
     "x-amz-if-match-initiated-time",
     "x-amz-if-match-last-modified-time",
     "x-amz-if-match-size",
     "x-amz-bucket-object-lock-enabled",
     "x-amz-mfa",
-    "x-amz-object-ownership",
     "x-amz-rename-source",
-    "x-amz-tagging",
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
 ];
 /// Accepted with one value, which asks for what happens anyway.
 const ONLY: [(&str, &str); 3] = [
     ("x-amz-acl", "private"),
+    ("x-amz-object-ownership", "BucketOwnerEnforced"),
     ("x-amz-storage-class", "STANDARD"),
-    ("x-amz-tagging-directive", "COPY"),
 ];
 
 /// The first header of a request that asks for something which is not built.
@@ -85,8 +83,6 @@ mod tests {
             ("x-amz-acl", "public-read"),
             ("x-amz-grant-read", "id=1"),
             ("x-amz-storage-class", "GLACIER"),
-            ("x-amz-tagging", "a=b"),
-            ("x-amz-tagging-directive", "REPLACE"),
             ("x-amz-mfa", "1 2"),
             ("x-amz-checksum-xxhash128", "AAAA"),
         ] {

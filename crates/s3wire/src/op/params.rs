@@ -49,7 +49,7 @@ pub(super) const LIST_PARTS: [&str; 4] = [
     "part-number-marker",
     "uploadId",
 ];
-pub(super) const GET: [&str; 7] = [
+pub(super) const GET: [&str; 8] = [
     "partNumber",
     "response-cache-control",
     "response-content-disposition",
@@ -57,6 +57,7 @@ pub(super) const GET: [&str; 7] = [
     "response-content-language",
     "response-content-type",
     "response-expires",
+    "versionId",
 ];
 
 /// How a listing writes keys.
@@ -258,6 +259,7 @@ impl ListParts {
 
 impl GetParams {
     pub(super) fn parse(query: &Query<'_>) -> Result<Self, Error> {
+        version(query)?;
         let part = match query.has("partNumber") {
             true => Some(part_number(query)?),
             false => None,
@@ -296,6 +298,15 @@ impl ResponseOverrides {
         ]
         .into_iter()
         .filter_map(|(name, value)| value.as_deref().map(|value| (name, value)))
+    }
+}
+
+/// `versionId`: objects that were never versioned have the one version `null`.
+pub(super) fn version(query: &Query<'_>) -> Result<(), Error> {
+    match query.value("versionId")? {
+        None | Some("null") => Ok(()),
+        Some("") => Err(Error::argument("Version id cannot be the empty string")),
+        Some(_) => Err(ErrorCode::NoSuchVersion.into()),
     }
 }
 

@@ -32,6 +32,9 @@ fn every_operation_is_recognised_by_its_name() {
         (Method::GET, "/b?location", "GetBucketLocation"),
         (Method::GET, "/b/?location=", "GetBucketLocation"),
         (Method::GET, "/b?versioning", "GetBucketVersioning"),
+        (Method::GET, "/b?acl", "GetBucketAcl"),
+        (Method::PUT, "/b?acl=", "PutBucketAcl"),
+        (Method::GET, "/b?cors", "GetBucketCors"),
         (Method::PUT, "/b", "CreateBucket"),
         (Method::DELETE, "/b", "DeleteBucket"),
         (Method::GET, "/b", "ListObjectsV1"),
@@ -43,6 +46,8 @@ fn every_operation_is_recognised_by_its_name() {
         (Method::GET, "/b?list-type=2", "ListObjectsV2"),
         (Method::GET, "/b?uploads", "ListMultipartUploads"),
         (Method::POST, "/b?delete", "DeleteObjects"),
+        (Method::POST, "/b", "PostObject"),
+        (Method::POST, "/b/", "PostObject"),
         (Method::GET, "/b/k", "GetObject"),
         (
             Method::GET,
@@ -57,6 +62,17 @@ fn every_operation_is_recognised_by_its_name() {
         (Method::POST, "/b/k?uploadId=ID", "CompleteMultipartUpload"),
         (Method::DELETE, "/b/k?uploadId=ID", "AbortMultipartUpload"),
         (Method::GET, "/b/k?uploadId=ID", "ListParts"),
+        (Method::GET, "/b/k?attributes", "GetObjectAttributes"),
+        (Method::GET, "/b/k?tagging", "GetObjectTagging"),
+        (Method::PUT, "/b/k?tagging=", "PutObjectTagging"),
+        (
+            Method::DELETE,
+            "/b/k?tagging&versionId=null",
+            "DeleteObjectTagging",
+        ),
+        (Method::GET, "/b/k?acl", "GetObjectAcl"),
+        (Method::PUT, "/b/k?acl", "PutObjectAcl"),
+        (Method::GET, "/b/k?versionId=null", "GetObject"),
     ] {
         let parsed = parse(method, &upload(target)).unwrap();
         assert_eq!(parsed.name(), name, "{target}");
@@ -77,17 +93,12 @@ fn every_operation_is_recognised_by_its_name() {
 #[test]
 fn subresources_that_are_not_built_are_never_taken_for_something_else() {
     for query in [
-        "acl",
-        "tagging",
         "policy",
-        "cors",
         "lifecycle",
         "versions",
-        "versionId=1",
         "torrent",
         "retention",
         "legal-hold",
-        "attributes",
         "select&select-type=2",
         "accelerate",
         "restore",
@@ -122,7 +133,29 @@ fn subresources_that_are_not_built_are_never_taken_for_something_else() {
         code(Method::DELETE, "/b/k?delete"),
         ErrorCode::NotImplemented
     );
-    assert_eq!(code(Method::POST, "/b"), ErrorCode::NotImplemented);
+    for (method, target) in [
+        (Method::PUT, "/b?cors"),
+        (Method::DELETE, "/b?cors"),
+        (Method::GET, "/b/k?cors"),
+        (Method::GET, "/b?tagging"),
+        (Method::PUT, "/b?tagging"),
+        (Method::HEAD, "/b/k?tagging"),
+        (Method::DELETE, "/b/k?acl"),
+        (Method::HEAD, "/b/k?attributes"),
+        (Method::GET, "/b/k?attributes&uploadId=1"),
+        (Method::GET, "/b/k?acl&tagging"),
+        (Method::PUT, "/b/k?versionId=null"),
+        (Method::GET, "/b?versionId=null"),
+    ] {
+        assert_eq!(code(method, target), ErrorCode::NotImplemented, "{target}");
+    }
+    for method in [Method::GET, Method::HEAD, Method::DELETE] {
+        assert_eq!(code(method, "/b/k?versionId=1"), ErrorCode::NoSuchVersion);
+    }
+    assert_eq!(
+        code(Method::GET, "/b/k?acl&versionId="),
+        ErrorCode::InvalidArgument
+    );
     let hidden = "/b/k?X-Amz-Copy-Source=%2Fb%2Fother";
     assert_eq!(code(Method::PUT, hidden), ErrorCode::NotImplemented);
 }

@@ -5,7 +5,7 @@ use super::read::{RESPONSE_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 
 /// The largest body of CreateBucket.
-const CREATE_BUCKET_BYTES_MAX: usize = 16 << 10;
+pub const CREATE_BUCKET_BYTES_MAX: usize = 16 << 10;
 
 /// Whether a bucket keeps old versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -208,6 +208,11 @@ impl Node {
         self.children.iter().find(|child| child.is(name))
     }
 
+    /// A child that has to be there.
+    pub(super) fn must(&self, name: &'static str) -> Result<&Self, XmlError> {
+        self.child(name).ok_or(XmlError::Missing { element: name })
+    }
+
     pub(super) fn children<'n>(&'n self, name: &'static str) -> impl Iterator<Item = &'n Self> {
         self.children.iter().filter(move |child| child.is(name))
     }
@@ -225,9 +230,7 @@ impl Node {
 
     /// The text of a child that has to be there.
     pub(super) fn required(&self, name: &'static str) -> Result<&str, XmlError> {
-        self.child(name)
-            .map(Self::text)
-            .ok_or(XmlError::Missing { element: name })
+        self.must(name).map(Self::text)
     }
 
     /// The value of a child, where it is there and not empty.

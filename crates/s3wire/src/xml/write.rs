@@ -121,6 +121,17 @@ impl Writer {
         self.close(name);
     }
 
+    /// The owner as the one to whom something is granted.
+    pub(super) fn grantee(&mut self) {
+        self.text.push_str(
+            "<Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" \
+             xsi:type=\"CanonicalUser\">",
+        );
+        self.element("ID", OWNER_ID);
+        self.element("DisplayName", OWNER_ID);
+        self.close("Grantee");
+    }
+
     /// Text with everything escaped that a reader would take for markup, or would not give back:
     /// line ends are normalised by XML, control characters are not allowed in it at all. Like S3, we
     /// write the latter as character references, which most readers understand.

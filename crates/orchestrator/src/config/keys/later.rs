@@ -197,29 +197,6 @@ pub(super) static GROUPS: &[Group] = &[
         ],
     },
     Group {
-        path: "auth",
-        doc: "Credentials beyond those of a bucket.",
-        keys: &[],
-    },
-    Group {
-        path: "auth.root",
-        doc: "The account that may do everything.",
-        keys: &[
-            Key::new(
-                "access_key_id",
-                Kind::Text,
-                "The public half of its key pair.",
-            )
-            .off(Off::Empty, "the root account"),
-            Key::new(
-                "secret_access_key",
-                Kind::Secret,
-                "The secret half of its key pair.",
-            )
-            .off(Off::Empty, "the root account"),
-        ],
-    },
-    Group {
         path: "debug",
         doc: "Aids for developers.",
         keys: &[],

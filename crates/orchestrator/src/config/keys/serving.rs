@@ -4,6 +4,19 @@ use super::{Effect, Group, Key, Kind, Off, Preset, Zero};
 
 const COUNT_MAX: u64 = 1_000_000;
 
+const ALLOW: Key = Key::new(
+    "allow",
+    Kind::Words,
+    "What it may do, of `list-buckets`, `list`, `read`, `write`, `delete` and `tags`; everything where \
+     absent.",
+);
+const PREFIXES: Key = Key::new(
+    "prefixes",
+    Kind::Words,
+    "Only keys that begin with one of these; listings must stay within one of them. Every key where \
+     absent.",
+);
+
 pub(super) static GROUPS: &[Group] = &[
     Group {
         path: "",
@@ -110,6 +123,13 @@ pub(super) static GROUPS: &[Group] = &[
                 "Between reporting not ready and the end of accepting, at shutdown.",
             )
             .or("0s"),
+            Key::new(
+                "virtual_host_domains",
+                Kind::Words,
+                "Domains below which the first label names the bucket: with `s3.example.com`, \
+                 `photos.s3.example.com/key` means `s3.example.com/photos/key`. DNS and certificate \
+                 must have `*.s3.example.com`.",
+            ),
             timeout(
                 "shutdown_timeout",
                 "30s",
@@ -162,9 +182,42 @@ pub(super) static GROUPS: &[Group] = &[
         ],
     },
     Group {
+        path: "buckets[].cors[]",
+        doc: "Which web pages may use the bucket; the first rule that fits a request counts.",
+        keys: &[
+            Key::new(
+                "allowed_origins",
+                Kind::Words,
+                "Origins such as `https://app.example.com`, each with one `*` at most.",
+            ),
+            Key::new(
+                "allowed_methods",
+                Kind::Words,
+                "Of GET, PUT, POST, DELETE and HEAD.",
+            ),
+            Key::new(
+                "allowed_headers",
+                Kind::Words,
+                "Request headers that a preflight may ask for, each with one `*` at most.",
+            ),
+            Key::new(
+                "expose_headers",
+                Kind::Words,
+                "Response headers that the page may read.",
+            ),
+            Key::new(
+                "max_age",
+                Kind::Count { max: COUNT_MAX },
+                "Seconds for which the browser may keep the answer to a preflight; 0 leaves it to \
+                 the browser.",
+            )
+            .or("0"),
+        ],
+    },
+    Group {
         path: "buckets[].credentials[]",
-        doc: "What opens the bucket; at least one: a key pair or a token. Two at a time allow a \
-              rotation without downtime.",
+        doc: "What opens the bucket; at least one unless `auth.root` is set: a key pair or a \
+              token. Two at a time allow a rotation without downtime.",
         keys: &[
             Key::new(
                 "access_key_id",
@@ -180,6 +233,51 @@ pub(super) static GROUPS: &[Group] = &[
                 "token",
                 Kind::Secret,
                 "The value of the header `X-Proxy-Token`; unique across all buckets.",
+            ),
+            ALLOW,
+            PREFIXES,
+            Key::new(
+                "networks",
+                Kind::Words,
+                "Networks, such as `10.0.0.0/8`, that requests may come from, by the address of \
+                 the connection's other end; anywhere where absent.",
+            ),
+        ],
+    },
+    Group {
+        path: "grants[]",
+        doc: "Further buckets for a key pair that stands in `buckets[].credentials`.",
+        keys: &[
+            Key::new("access_key_id", Kind::Text, "Whose.").required(),
+            Key::new(
+                "bucket",
+                Kind::Text,
+                "Which bucket; also one that was made by CreateBucket.",
+            )
+            .required(),
+            ALLOW,
+            PREFIXES,
+        ],
+    },
+    Group {
+        path: "auth",
+        doc: "Credentials beyond those of a bucket.",
+        keys: &[],
+    },
+    Group {
+        path: "auth.root",
+        doc: "The account that may do everything in every bucket, and may make and remove buckets. \
+              Both keys or neither.",
+        keys: &[
+            Key::new(
+                "access_key_id",
+                Kind::Text,
+                "The public half of its key pair.",
+            ),
+            Key::new(
+                "secret_access_key",
+                Kind::Secret,
+                "The secret half of its key pair.",
             ),
         ],
     },

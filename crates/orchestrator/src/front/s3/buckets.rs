@@ -1,44 +1,77 @@
-//! Operations on buckets themselves. Buckets come from the configuration: they are listed and asked
-//! about here, never made or removed.
+//! Operations on buckets themselves. Those of the configuration are listed and asked about; those that
+//! belong to the catalogue are also made and removed here, by the root account.
 
 use base::BucketName;
-use http::{HeaderMap, HeaderValue};
-use s3wire::xml::{self, BucketEntry, Buckets, VersioningStatus};
-use s3wire::{Error, ErrorCode, Target};
+use engine::catalogue::Bucket;
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use s3wire::xml::{
+    self, BucketEntry, Buckets, CREATE_BUCKET_BYTES_MAX, VersioningStatus, parse_create_bucket,
+};
+use s3wire::{Error, ErrorCode, Target, is_bucket_name_of_s3};
 
 use super::super::Front;
+use super::super::access::Rights;
+use super::super::intake::Intake;
 use super::super::render::{Answer, Failure};
 use super::{Call, REGION};
+use crate::config::is_route;
+
+/// Buckets on a page of ListBuckets where the client asks for no number.
+const BUCKETS_PER_PAGE: u32 = 10_000;
 
 impl Front {
-    /// ListBuckets: those that the caller's credential opens.
-    pub(super) fn list_buckets(
-        &self,
-        target: &Target,
-        own: &BucketName,
-    ) -> Result<Answer, Failure> {
+    /// ListBuckets: those that the caller's rights show.
+    pub(super) fn list_buckets(&self, target: &Target, rights: &Rights) -> Result<Answer, Failure> {
         let Target::Service(params) = target else {
             return Err(ErrorCode::InvalidRequest.into());
         };
-        // There is one page, so nobody can have got a token from us.
-        if params.continuation_token.is_some() {
-            let message = "The continuation token provided is incorrect";
-            return Err(Error::new(ErrorCode::InvalidArgument, message).into());
-        }
-        let found = self
-            .engine
-            .bucket(own)
-            .filter(|bucket| bucket.name.as_str().starts_with(&params.prefix));
-        let entry = |bucket: &engine::catalogue::Bucket| BucketEntry {
+        let behind = params.continuation_token.as_deref().unwrap_or("");
+        let max =
+            usize::try_from(params.max_buckets.unwrap_or(BUCKETS_PER_PAGE)).unwrap_or(usize::MAX);
+        let all = self.engine.buckets();
+        // By name, so that a token is the last name of the page before.
+        let mut shown = all.iter().filter(|bucket| {
+            let name = bucket.name.as_str();
+            name > behind && name.starts_with(&params.prefix) && rights.show(&bucket.name)
+        });
+        let entry = |bucket: &Bucket| BucketEntry {
             name: bucket.name.clone(),
             created: bucket.created,
         };
+        let buckets: Vec<_> = shown
+            .by_ref()
+            .take(max)
+            .map(|bucket| entry(bucket))
+            .collect();
+        let last = buckets.last().map(|bucket| bucket.name.as_str().to_owned());
         let page = Buckets {
-            buckets: found.map(entry).into_iter().collect(),
             prefix: Some(params.prefix.clone()).filter(|prefix| !prefix.is_empty()),
-            continuation_token: None,
+            continuation_token: last.filter(|_| shown.next().is_some()),
+            buckets,
         };
         Ok(Answer::xml(page.to_xml()))
+    }
+
+    /// CreateBucket by the root account.
+    pub(super) async fn create_bucket(
+        &self,
+        name: &BucketName,
+        headers: &HeaderMap,
+        body: Intake,
+    ) -> Result<Answer, Failure> {
+        // Names that no request could reach belong to the listener itself.
+        if !is_bucket_name_of_s3(name) || is_route(name.as_str()) || self.is_page(name) {
+            return Err(ErrorCode::InvalidBucketName.into());
+        }
+        let (body, _) = body.read_whole(headers, CREATE_BUCKET_BYTES_MAX).await?;
+        // Any region will do: there is one place.
+        parse_create_bucket(&body).map_err(Error::from)?;
+        self.engine.create_bucket(name).await?;
+        let mut headers = HeaderMap::new();
+        let place = HeaderValue::try_from(format!("/{name}"));
+        headers.insert(LOCATION, place.expect("a name of S3 is a header value"));
+        Ok(Answer::empty(headers))
     }
 }
 
@@ -57,8 +90,26 @@ impl Call<'_> {
         Answer::xml(xml::print_versioning(VersioningStatus::Off))
     }
 
-    pub(super) fn delete_bucket() -> Failure {
-        let message = "Buckets are removed in the configuration.";
-        Error::new(ErrorCode::NotImplemented, message).into()
+    /// The rules of the configuration.
+    pub(super) fn get_cors(self) -> Result<Answer, Failure> {
+        let rules = self.front.access.load().cors(&self.bucket.name);
+        let rules = rules.ok_or(ErrorCode::NoSuchCorsConfiguration)?;
+        let shown = rules.iter().map(|rule| xml::CorsRule {
+            origins: texts(&rule.allowed_origins),
+            methods: rule.allowed_methods.iter().map(Method::as_str).collect(),
+            headers: texts(&rule.allowed_headers),
+            expose: rule.expose_headers.iter().map(HeaderName::as_str).collect(),
+            max_age: rule.max_age,
+        });
+        Ok(Answer::xml(xml::print_cors(shown)))
     }
+
+    pub(super) async fn delete_bucket(self) -> Result<Answer, Failure> {
+        self.front.engine.delete_bucket(&self.bucket).await?;
+        Ok(Answer::silent())
+    }
+}
+
+fn texts(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
 }

@@ -1,13 +1,14 @@
 //! CopyObject and UploadPartCopy.
 
-use base::{ChecksumAlgorithm, ObjectKey, RangeSpec};
-use engine::{CopyMeta, CopyRequest, CopySource, PartCopyRequest, ReadRequest, Selection};
-use s3wire::headers::{self, MetadataDirective, ObjectChecksum};
+use base::{ObjectKey, RangeSpec};
+use engine::{CopyRequest, CopySource, PartCopyRequest, ReadRequest, Selection, Taken};
+use s3wire::headers::{self, MetadataDirective, ObjectChecksum, TaggingDirective};
 use s3wire::xml::{CopyResult, CopyRoot};
 use s3wire::{Error, ErrorCode, UploadPartCopy};
 
 use super::super::render::{Answer, Failure};
-use super::{Call, object_checksum};
+use super::{Call, demand, object_checksum};
+use crate::config::Verb;
 
 impl Call<'_> {
     pub(super) async fn copy(
@@ -16,12 +17,14 @@ impl Call<'_> {
         from: headers::CopySource,
     ) -> Result<Answer, Failure> {
         let directive = headers::metadata_directive(&self.headers)?;
+        let tags = match headers::tagging_directive(&self.headers)? {
+            TaggingDirective::Copy => Taken::Keep,
+            TaggingDirective::Replace => Taken::Replace(self.given_tags(&key)?),
+        };
         let source = self.source(from)?;
         let itself = source.bucket == self.bucket.id && source.key == key;
-        let meta = match directive {
-            MetadataDirective::Replace => {
-                CopyMeta::Replace(headers::object_headers(&self.headers)?)
-            }
+        let kept = match directive {
+            MetadataDirective::Replace => Taken::Replace(headers::object_headers(&self.headers)?),
             MetadataDirective::Copy if itself => {
                 return Err(Error::new(
                     ErrorCode::InvalidRequest,
@@ -29,20 +32,15 @@ impl Call<'_> {
                 )
                 .into());
             }
-            MetadataDirective::Copy => CopyMeta::Keep,
+            MetadataDirective::Copy => Taken::Keep,
         };
-        let looked = self.front.engine.look(&ReadRequest {
-            bucket: source.bucket,
-            key: source.key.clone(),
-            selection: Selection::All,
-            conditions: base::Conditions::default(),
-        })?;
-        self.refuse_new_checksum(looked.object.checksum.map(|sum| sum.checksum.algorithm()))?;
         let request = CopyRequest {
             source,
             bucket: self.bucket.id,
             key,
-            meta,
+            headers: kept,
+            tags,
+            checksum: headers::copy_checksum(&self.headers)?,
             precondition: headers::write_precondition(&self.headers)?,
         };
         let copied = self.front.engine.copy(request).await;
@@ -50,9 +48,7 @@ impl Call<'_> {
         let document = CopyResult {
             etag: copied.etag,
             last_modified: copied.last_modified,
-            checksum: copied
-                .checksum
-                .map(|sum| object_checksum(&sum, looked.object.parts)),
+            checksum: copied.checksum.map(|sum| object_checksum(&sum, None)),
         };
         Ok(Answer::xml(document.to_xml(CopyRoot::Object)))
     }
@@ -104,35 +100,18 @@ impl Call<'_> {
         Ok(Answer::xml(document.to_xml(CopyRoot::Part)))
     }
 
-    /// The source, if the caller may read it: it lies in the caller's bucket.
+    /// The source, if the caller may read it.
     fn source(&self, from: headers::CopySource) -> Result<CopySource, Failure> {
         let Some(bucket) = self.front.engine.bucket(&from.bucket) else {
             return Err(ErrorCode::NoSuchBucket.into());
         };
-        if bucket.id != self.bucket.id {
-            return Err(ErrorCode::AccessDenied.into());
-        }
+        let key = from.key.as_str();
+        demand::granted(self.rights.allow(Verb::Read, &bucket.name, key))?;
         let conditions = headers::copy_conditions(&self.headers)?;
         Ok(CopySource {
             bucket: bucket.id,
             key: from.key,
             conditions,
         })
-    }
-
-    /// A copy keeps the checksum that its source has; computing another one is not built.
-    fn refuse_new_checksum(&self, kept: Option<ChecksumAlgorithm>) -> Result<(), Failure> {
-        let Some(wanted) = self.headers.get("x-amz-checksum-algorithm") else {
-            return Ok(());
-        };
-        let wanted = wanted.to_str().ok().and_then(ChecksumAlgorithm::from_name);
-        match wanted.is_some() && wanted == kept {
-            true => Ok(()),
-            false => Err(Error::new(
-                ErrorCode::NotImplemented,
-                "Computing another checksum while copying is not implemented.",
-            )
-            .into()),
-        }
     }
 }

@@ -11,6 +11,7 @@ use super::super::intake::Vouched;
 use super::super::render::{Answer, Failure, describe};
 use super::super::ticket::Ticket;
 use super::Call;
+use crate::config::Verb;
 
 /// The one version that exists where nothing is versioned.
 const NULL_VERSION: &str = "null";
@@ -72,7 +73,10 @@ impl Call<'_> {
                 .version_id
                 .as_deref()
                 .is_none_or(|id| id == NULL_VERSION);
+            let name = &self.bucket.name;
+            let allowed = self.rights.allow(Verb::Delete, name, item.key.as_str());
             match &item.etag {
+                _ if !allowed => note(item, Err(ErrorCode::AccessDenied.into())),
                 _ if !is_null => note(item, Err(ErrorCode::NoSuchVersion.into())),
                 None => plain.push(item),
                 Some(etag) => {

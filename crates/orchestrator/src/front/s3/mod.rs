@@ -4,9 +4,11 @@
 //! reading a byte of its body. Whether there is room for one more request is asked last, so that
 //! nobody who cannot prove who it is takes a place.
 
+mod attributes;
 mod buckets;
 mod copy;
 mod delete;
+mod demand;
 mod list;
 mod multipart;
 mod read;
@@ -14,20 +16,21 @@ mod write;
 
 use std::sync::Arc;
 
-use base::BucketName;
+use base::{BucketName, ObjectKey, Tags};
 use engine::catalogue::{Bucket, StoredChecksum};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use hyper::body::Incoming;
-use s3wire::headers::{ObjectChecksum, insert_checksum, unsupported};
+use s3wire::headers::{self, ObjectChecksum, insert_checksum, unsupported};
 use s3wire::sigv4::RequestHead;
 use s3wire::{BucketOp, Error, ErrorCode, ObjectOp, Query, Target};
 
-use super::Front;
-use super::access::{Caller, Proof};
+use super::access::{Caller, Proof, Rights};
 use super::intake::Intake;
 use super::render::{Answer, Failure};
 use super::ticket::Ticket;
+use super::{Front, cors};
+use crate::config::Verb;
 use crate::telemetry::audit::RequestEvent;
 
 /// The region that is told where one is asked for. Any region is accepted in signatures.
@@ -37,21 +40,27 @@ const REGION: &str = "us-east-1";
 struct Call<'a> {
     front: &'a Front,
     /// The bucket of the target; the caller may use it.
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
+    /// What the caller may do.
+    rights: Arc<Rights>,
     headers: HeaderMap,
     proof: Proof,
     body: Intake,
 }
 
 impl Front {
-    /// Serves one S3 request.
+    /// Serves one S3 request. `named` is the bucket that its host names.
     pub(super) async fn serve(
         &self,
         ticket: &mut Ticket,
         parts: Parts,
+        named: Option<&str>,
         body: Incoming,
     ) -> Result<Answer, Failure> {
-        let target = recognise(ticket, &parts)?;
+        if parts.method == Method::OPTIONS {
+            return self.preflight(ticket, &parts, named);
+        }
+        let target = recognise(ticket, &parts, named)?;
         let caller = self.authenticate(ticket, &parts)?;
         ticket.event = RequestEvent::Operation(target.name());
         let mut headers = parts.headers;
@@ -60,10 +69,7 @@ impl Front {
             let message = format!("The header {name} is not implemented with this value.");
             return Err(Error::new(ErrorCode::NotImplemented, message).into());
         }
-        let bucket = match target.bucket() {
-            None => None,
-            Some(name) => Some(self.authorise(ticket, &target, &caller, name)?),
-        };
+        let place = self.authorise(ticket, &target, &caller.rights)?;
         let Some(permit) = self.pools.admit(ticket.method()) else {
             ticket.event = RequestEvent::AdmissionRejected;
             self.telemetry.metrics.admission_rejections.inc([]);
@@ -77,12 +83,15 @@ impl Front {
             Arc::clone(&self.telemetry.metrics),
             self.read_timeout,
         );
-        let Some(bucket) = bucket else {
-            return self.list_buckets(&target, &caller.bucket);
+        let bucket = match place {
+            Place::Service => return self.list_buckets(&target, &caller.rights),
+            Place::New(name) => return self.create_bucket(&name, &headers, body).await,
+            Place::Bucket(bucket) => bucket,
         };
         let call = Call {
             front: self,
             bucket,
+            rights: caller.rights,
             headers,
             proof: caller.proof,
             body,
@@ -98,42 +107,82 @@ impl Front {
             headers: &parts.headers,
         };
         let now = self.engine.clock().now();
-        self.access.load().authenticate(head, now).map_err(|error| {
-            ticket.event = RequestEvent::AuthFailure;
-            error.into()
-        })
+        let access = self.access.load();
+        access
+            .authenticate(head, ticket.peer(), now)
+            .map_err(|error| {
+                ticket.event = RequestEvent::AuthFailure;
+                error.into()
+            })
     }
 
-    /// The bucket, if the caller may do with it what the target says.
+    /// Where the request may do what its target says.
     fn authorise(
         &self,
         ticket: &mut Ticket,
         target: &Target,
-        caller: &Caller,
-        name: &BucketName,
-    ) -> Result<Bucket, Failure> {
-        let found = self.engine.bucket(name);
+        rights: &Rights,
+    ) -> Result<Place, Failure> {
+        let Some(name) = target.bucket() else {
+            return Ok(Place::Service);
+        };
         let creates = matches!(target, Target::Bucket(_, BucketOp::CreateBucket));
-        match found {
-            Some(bucket) if bucket.name == caller.bucket => Ok(bucket.clone()),
+        let allowed = match target {
+            Target::Service(_) => Ok(()),
+            Target::Bucket(_, op) => demand::on_bucket(rights, name, op),
+            Target::Object(_, key, op) => demand::on_object(rights, name, key.as_str(), op),
+        };
+        match (self.engine.bucket(name), allowed) {
+            (Some(bucket), Ok(())) => Ok(Place::Bucket(bucket)),
+            (None, _) if creates && rights.are_all() => Ok(Place::New(name.clone())),
             // Whether a name is free is nobody's business.
-            None if !creates => Err(ErrorCode::NoSuchBucket.into()),
-            Some(_) | None => {
+            (None, _) if !creates => Err(ErrorCode::NoSuchBucket.into()),
+            (Some(_) | None, _) => {
                 ticket.event = RequestEvent::BucketMismatch;
                 Err(ErrorCode::AccessDenied.into())
             }
         }
     }
+
+    /// A browser asks what a page may do. Nobody proves anything here, and nothing is done.
+    fn preflight(
+        &self,
+        ticket: &mut Ticket,
+        parts: &Parts,
+        named: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        ticket.event = RequestEvent::Operation("Preflight");
+        ticket.operation = Some("Preflight");
+        let path = parts.uri.path();
+        let found = match named {
+            None => Target::parse(&Method::GET, path, None, &HeaderMap::new()),
+            Some(name) => Target::parse_in(name, &Method::GET, path, None, &HeaderMap::new()),
+        };
+        let name = found?.bucket().cloned();
+        ticket.bucket.clone_from(&name);
+        let rules = name.and_then(|name| self.access.load().cors(&name));
+        let headers = cors::preflight(rules.as_deref(), &parts.headers)?;
+        Ok(Answer::empty(headers))
+    }
+}
+
+/// Where a request is at work.
+enum Place {
+    /// Over all buckets.
+    Service,
+    /// In a bucket that is still to be made.
+    New(BucketName),
+    /// In a bucket.
+    Bucket(Arc<Bucket>),
 }
 
 /// Finds out what a request wants.
-fn recognise(ticket: &mut Ticket, parts: &Parts) -> Result<Target, Failure> {
-    let parsed = Target::parse(
-        &parts.method,
-        parts.uri.path(),
-        parts.uri.query(),
-        &parts.headers,
-    );
+fn recognise(ticket: &mut Ticket, parts: &Parts, named: Option<&str>) -> Result<Target, Failure> {
+    let (method, path) = (&parts.method, parts.uri.path());
+    let parsed = match named {
+        None => Target::parse(method, path, parts.uri.query(), &parts.headers),
+        Some(name) => Target::parse_in(name, method, path, parts.uri.query(), &parts.headers),
+    };
     let target = parsed.map_err(|error| {
         ticket.event = match error.code {
             ErrorCode::InvalidUri | ErrorCode::InvalidBucketName | ErrorCode::KeyTooLong => {
@@ -172,37 +221,73 @@ impl Call<'_> {
     async fn carry_out(self, target: Target, ticket: &Ticket) -> Result<Answer, Failure> {
         match target {
             Target::Service(_) => Err(ErrorCode::InvalidRequest.into()),
-            Target::Bucket(_, op) => match op {
-                BucketOp::HeadBucket => Ok(Self::head_bucket()),
-                BucketOp::GetBucketLocation => Ok(Self::location()),
-                BucketOp::GetBucketVersioning => Ok(Self::versioning()),
-                BucketOp::CreateBucket => Err(ErrorCode::BucketAlreadyOwnedByYou.into()),
-                BucketOp::DeleteBucket => Err(Self::delete_bucket()),
-                BucketOp::ListObjectsV1(params) => self.list_v1(params),
-                BucketOp::ListObjectsV2(params) => self.list_v2(params),
-                BucketOp::ListMultipartUploads(params) => self.list_uploads(params),
-                BucketOp::DeleteObjects => self.delete_objects(ticket).await,
-            },
-            Target::Object(_, key, op) => match op {
-                ObjectOp::GetObject(params) => self.get(key, &params).await,
-                ObjectOp::HeadObject(params) => self.head(key, &params),
-                ObjectOp::PutObject => self.put(key).await,
-                ObjectOp::CopyObject(source) => self.copy(key, source).await,
-                ObjectOp::DeleteObject => self.delete(key).await,
-                ObjectOp::CreateMultipartUpload => self.create_upload(key).await,
-                ObjectOp::UploadPart { upload_id, part } => {
-                    self.upload_part(key, upload_id, part).await
-                }
-                ObjectOp::UploadPartCopy(params) => self.upload_part_copy(key, params).await,
-                ObjectOp::CompleteMultipartUpload { upload_id } => {
-                    self.complete_upload(key, upload_id, ticket).await
-                }
-                ObjectOp::AbortMultipartUpload { upload_id } => {
-                    self.abort_upload(&key, upload_id).await
-                }
-                ObjectOp::ListParts(params) => self.list_parts(&key, params),
-            },
+            Target::Bucket(_, op) => self.on_bucket(op, ticket).await,
+            Target::Object(_, key, op) => self.on_object(key, op, ticket).await,
         }
+    }
+
+    async fn on_bucket(self, op: BucketOp, ticket: &Ticket) -> Result<Answer, Failure> {
+        match op {
+            BucketOp::HeadBucket => Ok(Self::head_bucket()),
+            BucketOp::GetBucketLocation => Ok(Self::location()),
+            BucketOp::GetBucketVersioning => Ok(Self::versioning()),
+            BucketOp::GetBucketAcl => Ok(Self::get_acl()),
+            BucketOp::PutBucketAcl => self.put_acl().await,
+            BucketOp::GetBucketCors => self.get_cors(),
+            BucketOp::CreateBucket => Err(ErrorCode::BucketAlreadyOwnedByYou.into()),
+            BucketOp::DeleteBucket => self.delete_bucket().await,
+            BucketOp::ListObjectsV1(params) => self.list_v1(params),
+            BucketOp::ListObjectsV2(params) => self.list_v2(params),
+            BucketOp::ListMultipartUploads(params) => self.list_uploads(params),
+            BucketOp::DeleteObjects => self.delete_objects(ticket).await,
+            BucketOp::PostObject => {
+                let message = "A form carries its own signature.";
+                Err(Error::new(ErrorCode::InvalidRequest, message).into())
+            }
+        }
+    }
+
+    async fn on_object(
+        self,
+        key: ObjectKey,
+        op: ObjectOp,
+        ticket: &Ticket,
+    ) -> Result<Answer, Failure> {
+        match op {
+            ObjectOp::GetObject(params) => self.get(key, &params).await,
+            ObjectOp::HeadObject(params) => self.head(key, &params),
+            ObjectOp::PutObject => self.put(key).await,
+            ObjectOp::CopyObject(source) => self.copy(key, source).await,
+            ObjectOp::DeleteObject => self.delete(key).await,
+            ObjectOp::CreateMultipartUpload => self.create_upload(key).await,
+            ObjectOp::UploadPart { upload_id, part } => {
+                self.upload_part(key, upload_id, part).await
+            }
+            ObjectOp::UploadPartCopy(params) => self.upload_part_copy(key, params).await,
+            ObjectOp::CompleteMultipartUpload { upload_id } => {
+                self.complete_upload(key, upload_id, ticket).await
+            }
+            ObjectOp::AbortMultipartUpload { upload_id } => {
+                self.abort_upload(&key, upload_id).await
+            }
+            ObjectOp::ListParts(params) => self.list_parts(&key, params),
+            ObjectOp::GetObjectAttributes => self.attributes(&key),
+            ObjectOp::GetObjectTagging => self.get_tags(&key),
+            ObjectOp::PutObjectTagging => self.put_tags(key).await,
+            ObjectOp::DeleteObjectTagging => self.delete_tags(key).await,
+            ObjectOp::GetObjectAcl => self.get_object_acl(&key),
+            ObjectOp::PutObjectAcl => self.put_object_acl(&key).await,
+        }
+    }
+
+    /// The tags that a write brings along, if the caller may give any.
+    fn given_tags(&self, key: &ObjectKey) -> Result<Tags, Failure> {
+        let tags = headers::tagging(&self.headers)?;
+        if !tags.is_empty() {
+            let name = &self.bucket.name;
+            demand::granted(self.rights.allow(Verb::Tags, name, key.as_str()))?;
+        }
+        Ok(tags)
     }
 }
 

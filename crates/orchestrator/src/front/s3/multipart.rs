@@ -34,6 +34,7 @@ impl Call<'_> {
             bucket: self.bucket.id,
             key: key.clone(),
             headers: headers::object_headers(&self.headers)?,
+            tags: self.given_tags(&key)?,
             checksum: checksum.map(|checksum| (checksum.algorithm, checksum.kind)),
         };
         let upload = self.front.engine.create_upload(request).await?;

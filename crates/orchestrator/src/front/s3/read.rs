@@ -138,6 +138,9 @@ fn describe(
     if let Some(parts) = chosen.parts {
         headers.insert("x-amz-mp-parts-count", decimal(parts));
     }
+    if !object.tags.is_empty() {
+        headers.insert("x-amz-tagging-count", HeaderValue::from(object.tags.len()));
+    }
     // A range's checksum is nobody's: S3 sends that of the whole object with the whole object only.
     let whole = chosen.range == ByteRange::whole(object.size);
     if let (ChecksumMode::Include, true, Some(stored)) = (mode, whole, &object.checksum) {

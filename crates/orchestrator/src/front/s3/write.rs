@@ -15,6 +15,7 @@ impl Call<'_> {
     pub(super) async fn put(self, key: ObjectKey) -> Result<Answer, Failure> {
         let request = PutRequest {
             bucket: self.bucket.id,
+            tags: self.given_tags(&key)?,
             key,
             headers: headers::object_headers(&self.headers)?,
             precondition: headers::write_precondition(&self.headers)?,

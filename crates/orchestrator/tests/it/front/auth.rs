@@ -95,7 +95,7 @@ async fn a_credential_reaches_its_own_bucket_only() {
     let own = server.send(Request::put(&format!("/{BUCKET}"))).await;
     assert_eq!(own.verdict(), (409, "BucketAlreadyOwnedByYou".into()));
     let gone = server.send(Request::delete(&format!("/{BUCKET}"))).await;
-    assert_eq!(gone.verdict(), (501, "NotImplemented".into()));
+    assert_eq!(gone.verdict(), (403, "AccessDenied".into()));
     let mine = server.send(Request::get("/")).await.expect(200);
     assert_eq!(mine.elements("Name"), [BUCKET]);
     let theirs = server.send(other(Request::get("/"))).await.expect(200);

@@ -84,7 +84,7 @@ impl Frail {
             .unwrap();
         let front = Front::new(FrontParts {
             engine,
-            access: Access::new(&config.buckets).unwrap(),
+            access: Access::new(&config).unwrap(),
             telemetry: Telemetry { metrics, audit },
             server: &config.server,
             metrics: Some((Door::S3, "/metrics")),

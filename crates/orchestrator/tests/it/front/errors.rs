@@ -43,19 +43,19 @@ async fn every_refusal_has_its_status_and_code() {
         ),
         (Request::post("/"), 405, "MethodNotAllowed"),
         (
-            Request::get(&format!("{bucket}?acl")),
+            Request::get(&format!("{bucket}?policy")),
             501,
             "NotImplemented",
         ),
         (
-            Request::put(&format!("{}?tagging", path("k"))),
+            Request::put(&format!("{bucket}?tagging")),
             501,
             "NotImplemented",
         ),
         (
             Request::get(&format!("{}?versionId=1", path("k"))),
-            501,
-            "NotImplemented",
+            404,
+            "NoSuchVersion",
         ),
         (
             Request::get(&format!("{bucket}?max-keys=-1")),

@@ -1,13 +1,19 @@
 //! The HTTP front over real sockets, with a real engine behind it.
 
+mod attributes;
 mod auth;
 mod broken;
+mod buckets;
+mod cors;
 mod errors;
 mod framing;
+mod hosts;
 mod lifecycle;
 mod listing;
 mod multipart;
 mod objects;
 mod pages;
+mod scopes;
 mod support;
+mod tags;
 mod trail;

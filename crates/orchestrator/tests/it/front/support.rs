@@ -267,7 +267,8 @@ impl Request {
             self.headers.remove("content-length");
         }
         self.headers
-            .insert("host", HeaderValue::try_from(addr.to_string()).unwrap());
+            .entry("host")
+            .or_insert_with(|| HeaderValue::try_from(addr.to_string()).unwrap());
         let payload = self.payload.unwrap_or_else(|| PayloadMode::of(&self.body));
         let chain = match &self.auth {
             Auth::None => None,

@@ -282,7 +282,13 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                 | ObjectOp::UploadPartCopy(_)
                 | ObjectOp::CompleteMultipartUpload { .. }
                 | ObjectOp::AbortMultipartUpload { .. }
-                | ObjectOp::ListParts(_) => Err(ErrorCode::NotImplemented.into()),
+                | ObjectOp::ListParts(_)
+                | ObjectOp::GetObjectAttributes
+                | ObjectOp::GetObjectTagging
+                | ObjectOp::PutObjectTagging
+                | ObjectOp::DeleteObjectTagging
+                | ObjectOp::GetObjectAcl
+                | ObjectOp::PutObjectAcl => Err(ErrorCode::NotImplemented.into()),
             }
         }
     }
@@ -309,7 +315,11 @@ async fn on_bucket(state: &State, op: BucketOp, body: Incoming) -> Result<Answer
         BucketOp::GetBucketLocation
         | BucketOp::CreateBucket
         | BucketOp::DeleteBucket
-        | BucketOp::ListObjectsV1(_) => Err(ErrorCode::NotImplemented.into()),
+        | BucketOp::ListObjectsV1(_)
+        | BucketOp::GetBucketAcl
+        | BucketOp::PutBucketAcl
+        | BucketOp::GetBucketCors
+        | BucketOp::PostObject => Err(ErrorCode::NotImplemented.into()),
     }
 }
 

@@ -1,0 +1,56 @@
+//! Tags and attributes: from the catalogue alone.
+
+use base::{Conditions, ObjectKey, ReadOutcome, Tags, Validators};
+use metastore::model::{BucketId, ObjectPart, ObjectRecord, Retag};
+
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// The tags of the current version.
+    pub fn tags(&self, bucket: BucketId, key: &ObjectKey) -> Result<Tags> {
+        let object = self.inner.store.object(bucket, key)?;
+        Ok(object.ok_or(Error::NoSuchKey)?.tags)
+    }
+
+    /// Gives the current version other tags.
+    pub async fn set_tags(&self, bucket: BucketId, key: ObjectKey, tags: Tags) -> Result<()> {
+        let retag = Retag { bucket, key, tags };
+        let set = async {
+            match self.inner.store.retag(retag).await? {
+                true => Ok(()),
+                false => Err(Error::NoSuchKey),
+            }
+        };
+        self.observed("PutObjectTagging", set).await
+    }
+
+    /// The current version with its parts behind a part number, at most so many.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`] where a condition does not hold.
+    pub fn attributes(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        conditions: &Conditions,
+        (after, max): (u32, u32),
+    ) -> Result<(ObjectRecord, Vec<ObjectPart>)> {
+        let found = self
+            .inner
+            .store
+            .object_with_parts(bucket, key, after, max)?;
+        let (object, parts) = found.ok_or(Error::NoSuchKey)?;
+        let current = Validators {
+            etag: &object.etag,
+            last_modified: object.last_modified,
+        };
+        match conditions.read(current) {
+            ReadOutcome::Proceed => Ok((object, parts)),
+            ReadOutcome::Fail => Err(Error::PreconditionFailed),
+            ReadOutcome::NotModified => Err(Error::NotModified {
+                etag: object.etag,
+                last_modified: object.last_modified,
+            }),
+        }
+    }
+}

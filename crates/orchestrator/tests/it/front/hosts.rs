@@ -1,0 +1,66 @@
+//! Buckets that are named by the host, end to end.
+
+use super::support::{BUCKET, Options, Request, Server, path};
+
+async fn server() -> Server {
+    Server::with(Options {
+        server: "  virtual_host_domains: [S3.Example.com]",
+        ..Options::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_host_below_the_domain_names_the_bucket() {
+    let server = server().await;
+    let host = format!("{BUCKET}.s3.example.com");
+    let at = |request: Request| request.header("host", &host);
+    server
+        .send(at(Request::put("/a%2Fb/health").body(b"x")))
+        .await
+        .expect(200);
+    // The same object by its path, under the domain itself and under any other name.
+    let by_path = Request::get(&path("a/b/health"));
+    server
+        .send(by_path.clone().header("host", "s3.example.com:9000"))
+        .await
+        .expect(200);
+    server.send(by_path).await.expect(200);
+    let listed = server
+        .send(at(Request::get("/?list-type=2")))
+        .await
+        .expect(200);
+    assert_eq!(listed.element("Name"), BUCKET);
+    assert_eq!(listed.elements("Key"), ["a/b/health"]);
+    server.send(at(Request::head("/"))).await.expect(200);
+    // What is a page elsewhere is a key here.
+    server
+        .send(at(Request::put("/health").body(b"key")))
+        .await
+        .expect(200);
+    let key = server.send(at(Request::get("/health"))).await.expect(200);
+    assert_eq!(&key.body[..], b"key");
+    let presigned = Request::get("/health").header("host", &host);
+    assert_eq!(server.send(presigned).await.status, 200);
+}
+
+#[tokio::test]
+async fn another_bucket_in_the_host_is_another_bucket() {
+    let server = server().await;
+    let absent = Request::get("/k").header("host", "absent.s3.example.com");
+    assert_eq!(
+        server.send(absent).await.verdict(),
+        (404, "NoSuchBucket".into())
+    );
+    let docs = Request::get("/k").header("host", "docs.s3.example.com");
+    assert_eq!(
+        server.send(docs).await.verdict(),
+        (403, "AccessDenied".into())
+    );
+    // The path is a key, whatever bucket it seems to name.
+    let inner = Request::get(&path("k")).header("host", &format!("{BUCKET}.s3.example.com"));
+    assert_eq!(
+        server.send(inner).await.verdict(),
+        (404, "NoSuchKey".into())
+    );
+}

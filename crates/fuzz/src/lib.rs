@@ -7,6 +7,7 @@
 pub mod canonical;
 pub mod chunked;
 pub mod config;
+pub mod form;
 pub mod presigned;
 pub mod ranges;
 pub mod xml;
@@ -33,6 +34,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "config",
         check: config::check,
+    },
+    Target {
+        name: "form",
+        check: form::check,
     },
     Target {
         name: "presigned",

@@ -33,6 +33,11 @@ fn from_clients(data: &[u8]) {
         assert_eq!(again.expect("our own document"), parts);
     }
     let _either_way = xml::parse_create_bucket(data);
+    let _either_way = xml::check_private_acl(data);
+    if let Ok(tags) = xml::parse_tagging(data) {
+        let again = xml::parse_tagging(xml::print_tagging(&tags).as_bytes());
+        assert_eq!(again.expect("our own document"), tags);
+    }
 }
 
 fn from_backends(data: &[u8]) {

@@ -95,6 +95,9 @@ codes! {
     InvalidPartOrder = "InvalidPartOrder", 400, "The list of parts was not in ascending order.";
     /// No byte of the object lies in the range.
     InvalidRange = "InvalidRange", 416, "The requested range is not satisfiable";
+    /// The policy of a form is no policy.
+    InvalidPolicyDocument = "InvalidPolicyDocument", 400,
+        "The policy of the form is not a policy document.";
     /// The request contradicts itself or breaks a rule that has no code of its own.
     InvalidRequest = "InvalidRequest", 400, "Invalid Request";
     /// The tags are not valid.
@@ -103,9 +106,15 @@ codes! {
     InvalidUri = "InvalidURI", 400, "Couldn't parse the specified URI.";
     /// The key has more than 1024 bytes.
     KeyTooLong = "KeyTooLongError", 400, "Your key is too long";
+    /// The body of a form is not `multipart/form-data`.
+    MalformedPostRequest = "MalformedPOSTRequest", 400,
+        "The body of your POST is not well-formed multipart/form-data.";
     /// The XML is not well-formed or not what the operation expects.
     MalformedXml = "MalformedXML", 400,
         "The XML that you provided was not well formed or did not validate against our published schema.";
+    /// The fields before the file of a form are larger than 20 KiB.
+    MaxPostPreDataLengthExceeded = "MaxPostPreDataLengthExceededError", 400,
+        "The fields before the file of your POST are too large.";
     /// A body that is parsed as a whole is larger than its limit.
     MaxMessageLengthExceeded = "MaxMessageLengthExceeded", 400, "Your request was too large.";
     /// The user metadata exceeds 2 KiB.
@@ -156,6 +165,9 @@ codes! {
         "The request signature that we calculated does not match the signature you provided. Check your access key and signing method.";
     /// Too many requests.
     SlowDown = "SlowDown", 503, "Please reduce your request rate.";
+    /// A form without a key.
+    UserKeyMustBeSpecified = "UserKeyMustBeSpecified", 400,
+        "A form needs the field key, and needs it before the file.";
     /// The body's SHA-256 differs from `x-amz-content-sha256`.
     XAmzContentSha256Mismatch = "XAmzContentSHA256Mismatch", 400,
         "The provided 'x-amz-content-sha256' header does not match what was computed.";

@@ -8,6 +8,7 @@ mod bucket_name;
 pub mod chunked;
 mod code;
 mod date;
+pub mod form;
 pub mod headers;
 mod op;
 mod query;

@@ -19,6 +19,7 @@ const TARGETS: &[&str] = &[
     "canonical",
     "chunked",
     "config",
+    "form",
     "presigned",
     "ranges",
     "xml",

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use ring::hmac;
 use ring::rand::SystemRandom;
-use s3wire::sigv4::{Claim, PayloadMode, RequestHead, SigningSecret, payload_mode};
+use s3wire::sigv4::{Claim, FormClaim, PayloadMode, RequestHead, SigningSecret, payload_mode};
 use s3wire::{Error, ErrorCode};
 use subtle::ConstantTimeEq as _;
 
@@ -217,6 +217,23 @@ impl Access {
         };
         match is_in_networks(&caller.rights.networks, peer) {
             true => Ok(caller),
+            false => Err(ErrorCode::AccessDenied.into()),
+        }
+    }
+
+    /// Finds out who signed a form.
+    pub(super) fn authenticate_form(
+        &self,
+        claim: &FormClaim<'_>,
+        peer: IpAddr,
+    ) -> Result<Arc<Rights>, Error> {
+        let key = self.keys.get(claim.access_key_id());
+        claim.verify(key.map_or(&self.unknown, |key| &key.secret))?;
+        let Some(key) = key else {
+            return Err(ErrorCode::SignatureDoesNotMatch.into());
+        };
+        match is_in_networks(&key.rights.networks, peer) {
+            true => Ok(Arc::clone(&key.rights)),
             false => Err(ErrorCode::AccessDenied.into()),
         }
     }

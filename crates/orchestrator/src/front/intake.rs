@@ -125,7 +125,14 @@ impl Intake {
         Ok((whole.freeze(), vouched))
     }
 
-    fn open(self, headers: &HeaderMap) -> Result<(u64, Reader, Declared), Error> {
+    /// The bytes as they come, with their number, for a body whose format is its own.
+    pub(super) fn into_pieces(self) -> Result<(u64, Reader), Error> {
+        let length = self.body.size_hint().exact();
+        let length = length.ok_or(ErrorCode::MissingContentLength)?;
+        Ok((length, self.reader(None, None)))
+    }
+
+    fn open(mut self, headers: &HeaderMap) -> Result<(u64, Reader, Declared), Error> {
         let claims = headers::body_claims(headers)?;
         let (length, framing, trailer) = match self.cover.payload {
             PayloadMode::Unsigned | PayloadMode::Sha256(_) => {
@@ -137,7 +144,7 @@ impl Intake {
                 (length.ok_or(ErrorCode::MissingContentLength)?, None, None)
             }
             PayloadMode::Streaming(variant) => {
-                let framing = Framing::new(variant, self.cover.chain, &claims)?;
+                let framing = Framing::new(variant, self.cover.chain.take(), &claims)?;
                 let length = claims
                     .decoded_length
                     .ok_or(ErrorCode::MissingContentLength)?;
@@ -161,20 +168,24 @@ impl Intake {
             trailer: trailer.clone(),
             ..Declared::default()
         };
-        let reader = Reader {
+        let trailer = trailer.map(|trailer| trailer.value);
+        Ok((length, self.reader(framing, trailer), declared))
+    }
+
+    fn reader(self, framing: Option<Decoder>, trailer: Option<Arc<OnceLock<String>>>) -> Reader {
+        Reader {
             body: self.body,
             framed: framing.is_some(),
             decoder: framing,
             ready: VecDeque::new(),
-            trailer: trailer.map(|trailer| trailer.value),
+            trailer,
             state: self.state,
             metrics: self.metrics,
             stall: self.stall,
             alarm: None,
             waiting: false,
             failed: false,
-        };
-        Ok((length, reader, declared))
+        }
     }
 }
 
@@ -256,7 +267,7 @@ fn hash(algorithm: ChecksumAlgorithm, body: &[u8]) -> Checksum {
 }
 
 /// The bytes of a body, as they come.
-struct Reader {
+pub(super) struct Reader {
     body: Incoming,
     framed: bool,
     /// Gone once it was asked for its verdict.

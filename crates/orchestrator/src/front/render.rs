@@ -35,6 +35,10 @@ pub(super) enum Success {
     Partial,
     /// Done; there is nothing to say.
     Silent,
+    /// Something new is there.
+    Created,
+    /// Done; the client goes on elsewhere.
+    SeeOther,
 }
 
 /// A successful answer.
@@ -301,6 +305,8 @@ pub(super) fn success(
         Success::Whole => StatusCode::OK,
         Success::Partial => StatusCode::PARTIAL_CONTENT,
         Success::Silent => StatusCode::NO_CONTENT,
+        Success::Created => StatusCode::CREATED,
+        Success::SeeOther => StatusCode::SEE_OTHER,
     };
     finish(status, answer.headers, answer.content, ticket, connection)
 }

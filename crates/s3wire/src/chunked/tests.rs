@@ -587,6 +587,30 @@ fn lengths() -> impl Strategy<Value = usize> {
     proptest::strategy::Union::new([sample::select(edges).boxed(), (0..200_usize).boxed()])
 }
 
+#[test]
+fn a_chunk_of_more_than_four_gibibytes_is_read_right() {
+    const LENGTH: u64 = (4 << 30) + 5;
+    let piece = Bytes::from(vec![b'x'; 1 << 20]);
+    let framing = Framing::UnsignedTrailer(ChecksumAlgorithm::Crc32);
+    let mut decoder = Decoder::new(framing, LENGTH);
+    let mut out = Vec::new();
+    let mut feed = |bytes: Bytes| {
+        decoder.feed(bytes, &mut out).unwrap();
+        out.drain(..).map(|piece| piece.len() as u64).sum::<u64>()
+    };
+    let mut payload = feed(Bytes::from(format!("{LENGTH:x}\r\n")));
+    for _ in 0..4096 {
+        payload += feed(piece.clone());
+    }
+    payload += feed(piece.slice(..5));
+    assert_eq!(payload, LENGTH);
+    payload += feed(Bytes::from(
+        "\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
+    ));
+    assert_eq!(payload, LENGTH);
+    assert!(decoder.finish().unwrap().is_some());
+}
+
 proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 

@@ -24,7 +24,7 @@ pub use integrity::{
     BodyClaims, ChecksumMode, ObjectChecksum, UploadChecksum, body_claims, checksum_mode,
     complete_claim, copy_checksum, insert_checksum, object_checksums, upload_checksum,
 };
-pub use object::{object_headers, put_object_headers, stored_headers};
+pub use object::{object_headers, put_object_headers, show_object_headers, stored_headers};
 pub use range::{ContentRange, content_range, print_content_range, print_range, range};
 pub(crate) use tagging::tag_error;
 pub use tagging::{TaggingDirective, tagging, tagging_directive};

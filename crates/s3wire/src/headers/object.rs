@@ -1,9 +1,14 @@
 //! The headers that an object keeps, from a request and into a response.
 //!
-//! Values are bytes for us: whatever is UTF-8 goes in and comes out unchanged, with one exception:
-//! `aws-chunked` in `Content-Encoding` describes the transfer and is taken out.
+//! Values are bytes for us: whatever is UTF-8 goes in and comes out unchanged, with two exceptions:
+//! `aws-chunked` in `Content-Encoding` describes the transfer and is taken out, and user metadata
+//! outside ASCII is shown to clients as S3 shows it.
+
+use std::borrow::Cow;
 
 use base::{ObjectHeaders, USER_METADATA_BYTES_MAX};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Error, ErrorCode};
@@ -32,11 +37,30 @@ pub fn stored_headers(headers: &HeaderMap) -> ObjectHeaders {
     }
 }
 
-/// Prints kept headers: for the answer to a read, or for a write to a backend.
+/// Prints kept headers for a write to a backend.
 ///
 /// A value that no header can carry was never accepted by [`object_headers`]; from elsewhere it is
 /// left out.
 pub fn put_object_headers(kept: &ObjectHeaders, headers: &mut HeaderMap) {
+    print(kept, headers, Cow::Borrowed);
+}
+
+/// Prints kept headers for the answer to a read.
+///
+/// User metadata that is not ASCII becomes an encoded word (RFC 2047, base64). Source: Amazon S3 user
+/// guide, "Working with object metadata".
+pub fn show_object_headers(kept: &ObjectHeaders, headers: &mut HeaderMap) {
+    print(kept, headers, |value| match value.is_ascii() {
+        true => Cow::Borrowed(value),
+        false => Cow::Owned(format!("=?UTF-8?B?{}?=", STANDARD.encode(value))),
+    });
+}
+
+fn print<'k>(
+    kept: &'k ObjectHeaders,
+    headers: &mut HeaderMap,
+    shown: impl Fn(&'k str) -> Cow<'k, str>,
+) {
     for (name, value) in kept.standard() {
         if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             headers.insert(name, value);
@@ -44,6 +68,7 @@ pub fn put_object_headers(kept: &ObjectHeaders, headers: &mut HeaderMap) {
     }
     for (name, value) in &kept.user {
         let name = HeaderName::try_from(format!("{USER_PREFIX}{name}"));
+        let value = shown(value);
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
             headers.insert(name, value);
         }
@@ -136,6 +161,24 @@ mod tests {
         expected.remove("x-amz-acl");
         assert_eq!(back, expected);
         assert_eq!(stored_headers(&back), kept);
+    }
+
+    #[test]
+    fn metadata_outside_ascii_is_shown_as_an_encoded_word() {
+        let sent = map(&[
+            ("x-amz-meta-a", "\u{e4}".as_bytes()),
+            ("x-amz-meta-b", b"plain"),
+        ]);
+        let kept = object_headers(&sent).unwrap();
+        let mut shown = HeaderMap::new();
+        show_object_headers(&kept, &mut shown);
+        assert_eq!(shown["x-amz-meta-a"], "=?UTF-8?B?w6Q=?=");
+        assert_eq!(shown["x-amz-meta-b"], "plain");
+        // What comes encoded is text like any other.
+        let again = object_headers(&shown).unwrap();
+        let mut back = HeaderMap::new();
+        show_object_headers(&again, &mut back);
+        assert_eq!(back, shown);
     }
 
     #[test]

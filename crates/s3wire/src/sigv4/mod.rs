@@ -6,6 +6,7 @@
 
 mod canonical;
 mod chain;
+mod form;
 mod key;
 mod payload;
 mod presign;
@@ -13,6 +14,7 @@ mod sign;
 mod verify;
 
 pub use chain::Chain;
+pub use form::FormClaim;
 pub use key::SigningSecret;
 pub use payload::{PayloadMode, StreamingVariant, payload_mode};
 pub use presign::{EXPIRES_MAX, PresignError, PresignRequest};

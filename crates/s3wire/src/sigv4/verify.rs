@@ -52,9 +52,9 @@ enum Place {
 }
 
 #[derive(Debug)]
-struct Scope<'a> {
-    date: [u8; 8],
-    region: Cow<'a, str>,
+pub(super) struct Scope<'a> {
+    pub(super) date: [u8; 8],
+    pub(super) region: Cow<'a, str>,
 }
 
 /// A request whose signature is right.
@@ -191,10 +191,7 @@ impl<'a> Claim<'a> {
         let claim = Self {
             place: Place::Header,
             access_key_id: Cow::Borrowed(access_key_id),
-            scope: Scope {
-                date: scope.date,
-                region: Cow::Borrowed(scope.region),
-            },
+            scope: scope.into(),
             signed_headers: Cow::Borrowed(signed_headers),
             signature: parse_signature(signature).map_err(malformed_header)?,
             amz_date,
@@ -286,13 +283,22 @@ impl Scope<'_> {
     }
 }
 
-struct SplitScope<'a> {
+pub(super) struct SplitScope<'a> {
     date: [u8; 8],
     region: &'a str,
 }
 
+impl<'a> From<SplitScope<'a>> for Scope<'a> {
+    fn from(split: SplitScope<'a>) -> Self {
+        Self {
+            date: split.date,
+            region: Cow::Borrowed(split.region),
+        }
+    }
+}
+
 /// Splits `KEY/DATE/REGION/s3/aws4_request`; an access key may itself hold slashes.
-fn split_credential<'a>(
+pub(super) fn split_credential<'a>(
     credential: &'a str,
     amz_date: &[u8; 16],
 ) -> Result<(&'a str, SplitScope<'a>), &'static str> {
@@ -351,7 +357,7 @@ fn lifetime(text: &str) -> Result<Duration, Error> {
     }
 }
 
-fn parse_signature(text: &str) -> Result<Hex, &'static str> {
+pub(super) fn parse_signature(text: &str) -> Result<Hex, &'static str> {
     match text.as_bytes().try_into() {
         Ok(signature) => Ok(signature),
         Err(_) => Err("the Signature must have 64 digits"),
@@ -369,14 +375,14 @@ fn malformed_header(why: &str) -> Error {
     )
 }
 
-fn malformed_query(why: &str) -> Error {
+pub(super) fn malformed_query(why: &str) -> Error {
     Error::new(
         ErrorCode::AuthorizationQueryParametersError,
         format!("{why}."),
     )
 }
 
-fn other_mechanism() -> Error {
+pub(super) fn other_mechanism() -> Error {
     Error::request(
         "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
     )

@@ -15,6 +15,7 @@ mod delete;
 mod error;
 mod objects;
 mod parts;
+mod post;
 mod read;
 mod tagging;
 mod uploads;
@@ -40,6 +41,7 @@ pub use delete::{
 pub use error::{Answer, ErrorDocument};
 pub use objects::{ObjectEntry, ObjectsPageV1, ObjectsPageV2};
 pub use parts::{PartEntry, PartsPage};
+pub use post::PostResponse;
 pub use read::{RESPONSE_BYTES_MAX, XmlError};
 pub use tagging::{TAGGING_BODY_BYTES_MAX, parse_tagging, print_tagging};
 pub use uploads::{UploadEntry, UploadStarted, UploadsPage};

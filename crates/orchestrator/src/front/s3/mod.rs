@@ -9,6 +9,7 @@ mod buckets;
 mod copy;
 mod delete;
 mod demand;
+mod form;
 mod list;
 mod multipart;
 mod read;
@@ -61,21 +62,16 @@ impl Front {
             return self.preflight(ticket, &parts, named);
         }
         let target = recognise(ticket, &parts, named)?;
+        if let Target::Bucket(bucket, BucketOp::PostObject) = &target {
+            return self.post_object(ticket, bucket, &parts.headers, body).await;
+        }
         let caller = self.authenticate(ticket, &parts)?;
         ticket.event = RequestEvent::Operation(target.name());
         let mut headers = parts.headers;
         hoist(&mut headers, parts.uri.query())?;
-        if let Some(name) = unsupported(&headers) {
-            let message = format!("The header {name} is not implemented with this value.");
-            return Err(Error::new(ErrorCode::NotImplemented, message).into());
-        }
+        refuse_unsupported(&headers)?;
         let place = self.authorise(ticket, &target, &caller.rights)?;
-        let Some(permit) = self.pools.admit(ticket.method()) else {
-            ticket.event = RequestEvent::AdmissionRejected;
-            self.telemetry.metrics.admission_rejections.inc([]);
-            return Err(Failure::Busy);
-        };
-        ticket.permit = Some(permit);
+        self.admit(ticket)?;
         let body = Intake::new(
             body,
             caller.cover,
@@ -97,6 +93,17 @@ impl Front {
             body,
         };
         call.carry_out(target, ticket).await
+    }
+
+    /// Takes a place among the requests that are worked on.
+    fn admit(&self, ticket: &mut Ticket) -> Result<(), Failure> {
+        let Some(permit) = self.pools.admit(ticket.method()) else {
+            ticket.event = RequestEvent::AdmissionRejected;
+            self.telemetry.metrics.admission_rejections.inc([]);
+            return Err(Failure::Busy);
+        };
+        ticket.permit = Some(permit);
+        Ok(())
     }
 
     fn authenticate(&self, ticket: &mut Ticket, parts: &Parts) -> Result<Caller, Failure> {
@@ -200,6 +207,14 @@ fn recognise(ticket: &mut Ticket, parts: &Parts, named: Option<&str>) -> Result<
     Ok(target)
 }
 
+fn refuse_unsupported(headers: &HeaderMap) -> Result<(), Error> {
+    let Some(name) = unsupported(headers) else {
+        return Ok(());
+    };
+    let message = format!("The header {name} is not implemented with this value.");
+    Err(Error::new(ErrorCode::NotImplemented, message))
+}
+
 /// Headers that came as parameters of a presigned URL take their place among the others.
 fn hoist(headers: &mut HeaderMap, query: Option<&str>) -> Result<(), Error> {
     for (name, value) in Query::parse(query.unwrap_or(""))?.hoisted()? {
@@ -240,10 +255,8 @@ impl Call<'_> {
             BucketOp::ListObjectsV2(params) => self.list_v2(params),
             BucketOp::ListMultipartUploads(params) => self.list_uploads(params),
             BucketOp::DeleteObjects => self.delete_objects(ticket).await,
-            BucketOp::PostObject => {
-                let message = "A form carries its own signature.";
-                Err(Error::new(ErrorCode::InvalidRequest, message).into())
-            }
+            // A form carries its own signature and goes its own way.
+            BucketOp::PostObject => Err(ErrorCode::InvalidRequest.into()),
         }
     }
 

@@ -121,7 +121,7 @@ fn describe(
     mode: ChecksumMode,
 ) -> Result<Answer, Error> {
     let mut headers = HeaderMap::new();
-    headers::put_object_headers(&object.headers, &mut headers);
+    headers::show_object_headers(&object.headers, &mut headers);
     headers.entry(CONTENT_TYPE).or_insert(DEFAULT_TYPE);
     for (name, value) in params.overrides.standard() {
         let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {

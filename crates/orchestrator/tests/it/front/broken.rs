@@ -235,6 +235,8 @@ async fn a_complete_that_takes_long_is_answered_before_its_outcome_and_can_be_as
     );
     // The first chunk is the declaration, 39 bytes of it.
     assert_eq!(&waiting.exactly(9).await[..], b"27\r\n<?xml");
+    let second = frail.send(complete.clone()).await;
+    assert_eq!(second.verdict(), (409, "OperationAborted".into()));
     drop(waiting);
     frail.both(Rates::NONE);
     let done = loop {

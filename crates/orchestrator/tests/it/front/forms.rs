@@ -1,0 +1,289 @@
+//! Uploads by HTML forms, end to end.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::hmac::{HMAC_SHA256, Key, sign};
+
+use super::support::{Auth, BUCKET, KEY, Options, Request, Response, SECRET, Server, noise};
+
+const BOUNDARY: &str = "----a-boundary";
+const DATE: &str = "20130524";
+
+/// A form in the making.
+struct Form {
+    fields: Vec<(String, String)>,
+    secret: &'static str,
+    file: Vec<u8>,
+    behind: &'static str,
+}
+
+impl Form {
+    /// A form that permits uploads below `up/`, with further fields and what permits them.
+    fn new(key: &str, fields: &[(&str, &str)]) -> Self {
+        let mut conditions = vec![
+            format!("{{\"bucket\":\"{BUCKET}\"}}"),
+            "[\"starts-with\",\"$key\",\"up/\"]".to_owned(),
+            "[\"content-length-range\",1,3000000]".to_owned(),
+            "[\"starts-with\",\"$x-amz-algorithm\",\"\"]".to_owned(),
+            "[\"starts-with\",\"$x-amz-credential\",\"\"]".to_owned(),
+            "[\"starts-with\",\"$x-amz-date\",\"\"]".to_owned(),
+        ];
+        conditions.extend(
+            fields
+                .iter()
+                .map(|(name, _)| format!("[\"starts-with\",\"${name}\",\"\"]")),
+        );
+        let policy = format!(
+            "{{\"expiration\":\"2099-01-01T00:00:00Z\",\"conditions\":[{}]}}",
+            conditions.join(",")
+        );
+        let mut all = vec![
+            ("key".to_owned(), key.to_owned()),
+            ("policy".to_owned(), STANDARD.encode(policy)),
+        ];
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        all.extend(fields.iter().map(pair));
+        Self {
+            fields: all,
+            secret: SECRET,
+            file: b"hello".to_vec(),
+            behind: "",
+        }
+    }
+
+    fn request(self) -> Request {
+        let policy = &self
+            .fields
+            .iter()
+            .find(|(name, _)| name == "policy")
+            .unwrap()
+            .1;
+        let mac = |key: &[u8], text: &str| {
+            let tag = sign(&Key::new(HMAC_SHA256, key), text.as_bytes());
+            tag.as_ref().to_vec()
+        };
+        let mut key = format!("AWS4{}", self.secret).into_bytes();
+        for part in [DATE, "us-east-1", "s3", "aws4_request", policy] {
+            key = mac(&key, part);
+        }
+        let signature: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut fields = self.fields.clone();
+        for (name, value) in [
+            ("x-amz-algorithm", "AWS4-HMAC-SHA256".to_owned()),
+            (
+                "x-amz-credential",
+                format!("{KEY}/{DATE}/us-east-1/s3/aws4_request"),
+            ),
+            ("x-amz-date", format!("{DATE}T000000Z")),
+            ("x-amz-signature", signature),
+        ] {
+            fields.push((name.to_owned(), value));
+        }
+        let mut body = Vec::new();
+        let mut put = |text: &str| body.extend_from_slice(text.as_bytes());
+        for (name, value) in fields {
+            put(&format!(
+                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+            ));
+        }
+        put(&format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"cat.txt\"\r\nContent-Type: text/plain\r\n\r\n"
+        ));
+        body.extend_from_slice(&self.file);
+        body.extend_from_slice(format!("\r\n{}--{BOUNDARY}--\r\n", self.behind).as_bytes());
+        Request::post(&format!("/{BUCKET}"))
+            .auth(Auth::None)
+            .header(
+                "content-type",
+                &format!("multipart/form-data; boundary={BOUNDARY}"),
+            )
+            .body(&body)
+    }
+}
+
+/// A signed form that lacks its key.
+pub(super) fn without_key() -> Request {
+    let mut form = Form::new("up/k", &[]);
+    form.fields.remove(0);
+    form.request()
+}
+
+/// A signed form with this policy.
+pub(super) fn with_policy(policy: &str) -> Request {
+    let mut form = Form::new("up/k", &[]);
+    form.fields[1].1 = policy.to_owned();
+    form.request()
+}
+
+async fn post(server: &Server, form: Form) -> Response {
+    server.send(form.request()).await
+}
+
+#[tokio::test]
+async fn a_form_stores_its_file_with_everything_it_says() {
+    let server = Server::start().await;
+    let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+    let form = Form::new(
+        "up/${filename}",
+        &[
+            ("Content-Type", "text/css"),
+            ("x-amz-meta-note", "n"),
+            ("acl", "private"),
+            ("tagging", tags),
+            ("success_action_status", "201"),
+        ],
+    );
+    let answer = post(&server, form).await.expect(201);
+    assert_eq!(answer.element("Key"), "up/cat.txt");
+    assert_eq!(answer.element("Bucket"), BUCKET);
+    assert_eq!(answer.header("location"), format!("/{BUCKET}/up/cat.txt"));
+    let stored = server.get("up/cat.txt").await.expect(200);
+    assert_eq!(&stored.body[..], b"hello");
+    assert_eq!(stored.header("content-type"), "text/css");
+    assert_eq!(stored.header("x-amz-meta-note"), "n");
+    assert_eq!(stored.header("x-amz-tagging-count"), "1");
+    assert_eq!(stored.header("etag"), answer.header("etag"));
+}
+
+#[tokio::test]
+async fn the_client_is_told_what_it_asked_to_be_told() {
+    let server = Server::start().await;
+    post(&server, Form::new("up/a", &[])).await.expect(204);
+    post(
+        &server,
+        Form::new("up/a", &[("success_action_status", "200")]),
+    )
+    .await
+    .expect(200);
+    let done = [("success_action_redirect", "https://example.com/done?x=1")];
+    let answer = post(&server, Form::new("up/a b", &done)).await.expect(303);
+    let place = answer.header("location");
+    let expected = format!("https://example.com/done?x=1&bucket={BUCKET}&key=up%2Fa%20b&etag=%22");
+    assert!(place.starts_with(&expected), "{place}");
+}
+
+#[tokio::test]
+async fn a_large_file_streams_and_must_come_last() {
+    let server = Server::start().await;
+    let file = noise(2 << 20);
+    let large = |behind| Form {
+        file: file.clone(),
+        behind,
+        ..Form::new("up/large", &[])
+    };
+    post(&server, large("")).await.expect(204);
+    assert_eq!(server.get("up/large").await.expect(200).body, file);
+    let more = "------a-boundary\r\nContent-Disposition: form-data; name=\"submit\"\r\n\r\nGo\r\n";
+    let refused = post(&server, large(more)).await;
+    assert_eq!(refused.verdict(), (400, "IncompleteBody".into()));
+    assert_eq!(server.get("up/large").await.expect(200).body, file);
+    let small = Form {
+        behind: more,
+        ..Form::new("up/small", &[])
+    };
+    post(&server, small).await.expect(204);
+    assert_eq!(&server.get("up/small").await.expect(200).body[..], b"hello");
+}
+
+#[tokio::test]
+async fn a_form_does_what_its_policy_permits_and_nothing_else() {
+    let server = Server::with(Options {
+        server: "  max_object_size: 4MiB",
+        ..Options::default()
+    })
+    .await;
+    let with = |change: fn(&mut Form)| {
+        let mut form = Form::new("up/k", &[]);
+        change(&mut form);
+        form
+    };
+    let extra = |form: &mut Form| form.fields.push(("x-amz-meta-a".into(), "b".into()));
+    let table = [
+        (
+            with(|form| form.secret = "wrong"),
+            403,
+            "SignatureDoesNotMatch",
+        ),
+        (
+            with(|form| form.fields[0].1 = "down/k".into()),
+            403,
+            "AccessDenied",
+        ),
+        (with(extra), 403, "AccessDenied"),
+        (with(|form| form.file.clear()), 400, "EntityTooSmall"),
+        (
+            with(|form| form.file = noise(3_500_000)),
+            400,
+            "EntityTooLarge",
+        ),
+        (
+            with(|form| form.fields[1].1 = "bm9uZQ==".into()),
+            400,
+            "InvalidPolicyDocument",
+        ),
+        (
+            with(|form| form.fields[0].0 = "note".into()),
+            400,
+            "UserKeyMustBeSpecified",
+        ),
+        (
+            with(|form| form.fields.push(("key".into(), "up/other".into()))),
+            400,
+            "InvalidArgument",
+        ),
+        (
+            Form::new("up/k", &[("acl", "public-read")]),
+            501,
+            "NotImplemented",
+        ),
+        (
+            Form::new("up/k", &[("tagging", "<Tagging>")]),
+            400,
+            "MalformedXML",
+        ),
+        (
+            Form::new("up/k", &[("Content-MD5", "1B2M2Y8AsgTpgAmY7PhCfg==")]),
+            400,
+            "BadDigest",
+        ),
+        (
+            Form::new("up/k", &[("note", &"x".repeat(21 << 10))]),
+            400,
+            "MaxPostPreDataLengthExceededError",
+        ),
+    ];
+    for (form, status, code) in table {
+        let answer = post(&server, form).await;
+        assert_eq!(
+            answer.verdict(),
+            (status, code.to_owned()),
+            "{}",
+            answer.text()
+        );
+    }
+    let expired = with(|form| {
+        let policy = format!(
+            "{{\"expiration\":\"2013-05-25T00:00:00Z\",\"conditions\":[{{\"bucket\":\"{BUCKET}\"}}]}}"
+        );
+        form.fields[1].1 = STANDARD.encode(policy);
+    });
+    let answer = post(&server, expired).await;
+    assert_eq!(answer.verdict(), (403, "AccessDenied".into()));
+    assert!(answer.element("Message").contains("Policy expired"));
+    let plain = Request::post(&format!("/{BUCKET}"))
+        .auth(Auth::None)
+        .body(b"x");
+    assert_eq!(
+        server.send(plain).await.verdict(),
+        (400, "MalformedPOSTRequest".into())
+    );
+    let mut elsewhere = Form::new("up/k", &[]).request();
+    elsewhere.path = "/docs".to_owned();
+    assert_eq!(
+        server.send(elsewhere).await.verdict(),
+        (403, "AccessDenied".into())
+    );
+    for key in ["up/k", "down/k"] {
+        assert_eq!(server.get(key).await.status, 404, "{key}");
+    }
+}

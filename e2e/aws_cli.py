@@ -1,19 +1,19 @@
-"""aws-cli."""
+"""aws-cli: the one of PyPI, and Debian's, which is another major version."""
 
 import json
 
 from common import SIZES, environment, http, require, run, same, same_file, same_tree
 
 
-def checks(target, work):
+def checks(target, work, aws="aws", name="aws-cli"):
     env = environment(target, work.tools)
-    root = f"s3://{target.bucket}/aws-cli"
+    root = f"s3://{target.bucket}/{name}"
 
     def s3(*args, env=env, **options):
-        return run(["aws", "--endpoint-url", target.endpoint, "s3", *args], env, **options)
+        return run([aws, "--endpoint-url", target.endpoint, "s3", *args], env, **options)
 
-    def api(name, *args, bucket=target.bucket, env=env, **options):
-        command = ["aws", "--endpoint-url", target.endpoint, "s3api", name, "--bucket", bucket]
+    def api(operation, *args, bucket=target.bucket, env=env, **options):
+        command = [aws, "--endpoint-url", target.endpoint, "s3api", operation, "--bucket", bucket]
         printed = run([*command, *args], env, **options)
         if options.get("expect") == "failure":
             return printed
@@ -24,13 +24,13 @@ def checks(target, work):
         return [entry["Key"] for entry in page.get("Contents", [])]
 
     def sizes():
-        for name in SIZES:
-            s3("cp", "--only-show-errors", work.file(name), f"{root}/size/{name}")
-            back = work.back("aws-cli", name)
-            s3("cp", "--only-show-errors", f"{root}/size/{name}", back)
-            same_file(back, work.file(name))
-            head = api("head-object", "--key", f"aws-cli/size/{name}")
-            same(head["ContentLength"], SIZES[name], "size in HEAD")
+        for size, length in SIZES.items():
+            s3("cp", "--only-show-errors", work.file(size), f"{root}/size/{size}")
+            back = work.back(name, size)
+            s3("cp", "--only-show-errors", f"{root}/size/{size}", back)
+            same_file(back, work.file(size))
+            head = api("head-object", "--key", f"{name}/size/{size}")
+            same(head["ContentLength"], length, "size in HEAD")
 
     def streams():
         s3("cp", "-", f"{root}/stream", stdin=b"from a pipe")
@@ -38,7 +38,7 @@ def checks(target, work):
 
     def tree():
         s3("sync", "--only-show-errors", work.tree, f"{root}/tree")
-        back = work.back("aws-cli", "tree")
+        back = work.back(name, "tree")
         s3("sync", "--only-show-errors", f"{root}/tree", back)
         same_tree(back, work.tree)
         same(s3("sync", work.tree, f"{root}/tree"), b"", "second sync")
@@ -48,28 +48,28 @@ def checks(target, work):
         ranges = [("bytes=0-0", whole[:1]), ("bytes=-5", whole[-5:])]
         ranges.append(("bytes=4194300-4194309", whole[4194300:4194310]))
         for wanted, part in ranges:
-            back = work.back("aws-cli", "range")
-            api("get-object", "--key", "aws-cli/size/8MiB", "--range", wanted, back)
+            back = work.back(name, "range")
+            api("get-object", "--key", f"{name}/size/8MiB", "--range", wanted, back)
             same(back.read_bytes(), part, wanted)
 
     def copies():
         s3("cp", "--only-show-errors", f"{root}/size/8MiB", f"{root}/copy/8MiB")
         # Above the client's threshold, so a copy part by part.
         s3("cp", "--only-show-errors", f"{root}/size/100MiB", f"{root}/copy/100MiB")
-        for name in ("8MiB", "100MiB"):
-            back = work.back("aws-cli", "copy", name)
-            s3("cp", "--only-show-errors", f"{root}/copy/{name}", back)
-            same_file(back, work.file(name))
+        for size in ("8MiB", "100MiB"):
+            back = work.back(name, "copy", size)
+            s3("cp", "--only-show-errors", f"{root}/copy/{size}", back)
+            same_file(back, work.file(size))
         replace = ["--metadata-directive", "REPLACE", "--metadata", "colour=blue"]
-        source = f"{target.bucket}/aws-cli/size/1"
-        api("copy-object", "--key", "aws-cli/copy/1", "--copy-source", source, *replace)
-        same(api("head-object", "--key", "aws-cli/copy/1")["Metadata"], {"colour": "blue"}, "meta")
+        source = f"{target.bucket}/{name}/size/1"
+        api("copy-object", "--key", f"{name}/copy/1", "--copy-source", source, *replace)
+        same(api("head-object", "--key", f"{name}/copy/1")["Metadata"], {"colour": "blue"}, "meta")
         s3("mv", "--only-show-errors", f"{root}/copy/8MiB", f"{root}/moved")
-        same(listed("aws-cli/copy/8MiB"), [], "source of a move")
+        same(listed(f"{name}/copy/8MiB"), [], "source of a move")
 
     def presigned():
         # By default this client signs URLs for us-east-1 with version 2, which is not spoken here.
-        config = work.back("aws-cli", "config")
+        config = work.back(name, "config")
         config.write_text("[default]\ns3 =\n  signature_version = s3v4\n")
         modern = {**env, "AWS_CONFIG_FILE": str(config)}
         url = s3("presign", f"{root}/size/8MiB", env=modern).decode().strip()
@@ -78,12 +78,12 @@ def checks(target, work):
     def listing():
         out = s3("ls", f"{root}/").decode()
         require("PRE size/" in out and "PRE tree/" in out, f"`ls` printed {out}")
-        paged = listed("aws-cli/tree/", "--page-size", "3")
-        same(paged, listed("aws-cli/tree/"), "a listing in pages of three")
+        paged = listed(f"{name}/tree/", "--page-size", "3")
+        same(paged, listed(f"{name}/tree/"), "a listing in pages of three")
 
     def errors():
         if target.strict:
-            missing = ["--key", "aws-cli/none", work.back("aws-cli", "none")]
+            missing = ["--key", f"{name}/none", work.back(name, "none")]
             out = api("get-object", *missing, expect="failure")
             require("(NoSuchKey)" in out, f"a missing key answered {out}")
         forged = {**env, "AWS_SECRET_ACCESS_KEY": "wrong"}
@@ -93,11 +93,11 @@ def checks(target, work):
         require("(NoSuchBucket)" in out, f"a wrong bucket answered {out}")
 
     def deletes():
-        batch = {"Objects": [{"Key": "aws-cli/moved"}, {"Key": "aws-cli/copy/1"}, {"Key": "none"}]}
+        batch = {"Objects": [{"Key": f"{name}/moved"}, {"Key": f"{name}/copy/1"}, {"Key": "none"}]}
         answer = api("delete-objects", "--delete", json.dumps(batch))
         same(len(answer["Deleted"]), 3, "keys that a batch deleted")
         s3("rm", "--only-show-errors", f"{root}/stream")
         s3("rm", "--only-show-errors", "--recursive", root)
-        same(listed("aws-cli/"), [], "what is left")
+        same(listed(f"{name}/"), [], "what is left")
 
     return [sizes, streams, tree, ranges, copies, presigned, listing, errors, deletes]

@@ -219,6 +219,51 @@ def checks(target, work):
         url = modern.generate_presigned_url("get_object", Params=arguments)
         same(http("GET", url), b"by url", "presigned GET")
 
+    def tags_and_attributes():
+        put("tagged", b"x", Tagging="a=1&b%20c=2", ChecksumAlgorithm="SHA256")
+        key = {"Bucket": bucket, "Key": "boto3/tagged"}
+        same(s3.get_object_tagging(**key)["TagSet"][1], {"Key": "b c", "Value": "2"}, "a tag")
+        same(get("tagged")["TagCount"], 2, "number of tags")
+        s3.put_object_tagging(**key, Tagging={"TagSet": [{"Key": "d", "Value": ""}]})
+        same(s3.get_object_tagging(**key)["TagSet"], [{"Key": "d", "Value": ""}], "new tags")
+        s3.delete_object_tagging(**key)
+        same(s3.get_object_tagging(**key)["TagSet"], [], "no tags")
+        eleven = [{"Key": str(n), "Value": ""} for n in range(11)]
+        found = code_of(s3.put_object_tagging, **key, Tagging={"TagSet": eleven})
+        same(found, "BadRequest", "eleven tags")
+        wanted = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
+        told = s3.get_object_attributes(**key, ObjectAttributes=wanted)
+        same((told["ObjectSize"], told["StorageClass"]), (1, "STANDARD"), "attributes")
+        same(told["Checksum"]["ChecksumType"], "FULL_OBJECT", "kind of the checksum")
+        grants = s3.get_object_acl(**key)["Grants"]
+        same([grant["Permission"] for grant in grants], ["FULL_CONTROL"], "the private list")
+
+    def forms():
+        modern = client(target, work.tools, config=Config(signature_version="s3v4"))
+        form = modern.generate_presigned_post(
+            bucket,
+            "boto3/form/${filename}",
+            Fields={"success_action_status": "201", "x-amz-meta-a": "b"},
+            Conditions=[
+                {"success_action_status": "201"},
+                {"x-amz-meta-a": "b"},
+                ["content-length-range", 1, 20 * MIB],
+            ],
+        )
+        for name, size in (("small", 10), ("large", 12 * MIB)):
+            content = os.urandom(size)
+            body = b"".join(
+                f'--X\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'.encode()
+                for field, value in form["fields"].items()
+            )
+            body += f'--X\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode()
+            body += content + b"\r\n--X--\r\n"
+            headers = {"Content-Type": "multipart/form-data; boundary=X"}
+            answer = http("POST", form["url"], body, headers).decode()
+            require(f"<Key>boto3/form/{name}</Key>" in answer, f"a form answered {answer}")
+            same(get(f"form/{name}")["Body"].read() == content, True, f"the {name} file")
+            same(head(f"form/{name}")["Metadata"], {"a": "b"}, "metadata of a form")
+
     def listing():
         for n in range(25):
             put(f"list/dir{n % 5}/{n:02}", b"")
@@ -292,5 +337,6 @@ def checks(target, work):
 
     return [
         sizes, single_requests, algorithms, headers, odd_keys, ranges, conditions, copies,
-        multipart, part_copies, presigned, listing, errors, concurrent_uploads, deletes,
+        multipart, part_copies, presigned, tags_and_attributes, forms, listing, errors,
+        concurrent_uploads, deletes,
     ]

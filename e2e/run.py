@@ -14,18 +14,27 @@ import time
 
 import aws_cli
 import boto3_client
+import js
 import minio_client
 import rclone
+import restic
 import s3cmd
+import s3fs
+import terraform
 from common import Failed, Target, Work, environment, require, run, same, say
 from server import Quickstart, Server, foreign, local
 
 CLIENTS = {
     "aws-cli": aws_cli.checks,
+    "aws-cli of Debian": lambda *world: aws_cli.checks(*world, "/usr/bin/aws", "aws-cli-debian"),
     "boto3": boto3_client.checks,
     "rclone": rclone.checks,
     "s3cmd": s3cmd.checks,
     "minio": minio_client.checks,
+    "js": js.checks,
+    "restic": restic.checks,
+    "s3fs": s3fs.checks,
+    "terraform": terraform.checks,
 }
 QUICKSTART_BLOCKS = ["aws-cli", "rclone", "boto3"]
 

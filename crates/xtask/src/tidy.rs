@@ -67,7 +67,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     for source in &sources {
         findings.extend(sources::check(source));
     }
-    findings.extend(promises::check(&workspace.read(promises::FILE)?, &sources));
+    for file in promises::FILES {
+        findings.extend(promises::check(file, &workspace.read(file)?, &sources));
+    }
     findings.sort();
 
     length::report(&sources);

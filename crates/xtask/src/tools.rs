@@ -1,7 +1,7 @@
 //! What the steps need beside Rust, how to see that it is there, and how to get it.
 //!
-//! System programs come from Debian packages; Python clients go into a virtual environment and
-//! cargo tools into a folder, both under `target/tools`, so nothing outside the checkout changes
+//! System programs come from Debian packages; Python clients go into a virtual environment, the
+//! JavaScript client and cargo tools into folders, all under `target/tools`, so nothing outside the checkout changes
 //! but the Debian packages. Which registry answers is the business of apt, pip and cargo.
 
 use std::{
@@ -17,8 +17,15 @@ use crate::cmd::{Workspace, on_path, printed, succeed, works};
 /// Programs that must be on `PATH`, and the Debian package that brings each.
 const SYSTEM: &[(&str, &str)] = &[
     ("cc", "gcc"),
+    ("c++", "g++"),
     ("setpriv", "util-linux"),
     ("rclone", "rclone"),
+    // By its path: the one of PyPI goes by the same name.
+    ("/usr/bin/aws", "awscli"),
+    ("restic", "restic"),
+    ("s3fs", "s3fs"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
     ("radosgw", "radosgw"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
@@ -33,6 +40,9 @@ const PYTHON_PACKAGE: &str = "python3-venv";
 const REQUIREMENTS: &str = "e2e/requirements.txt";
 /// The clients that the environment must hold for its copy of the requirements to be believed.
 const CLIENTS: &[&str] = &["python", "aws", "s3cmd"];
+
+/// What the JavaScript client is made of, with the lock file that pins all of it.
+const NODE_MANIFESTS: [&str; 2] = ["e2e/package.json", "e2e/package-lock.json"];
 
 const S3S_FS: &str = "s3s-fs";
 const S3S_FS_VERSION: &str = "0.14.1";
@@ -87,6 +97,9 @@ fn report(workspace: &Workspace) -> Result<bool> {
             "Python clients: pip install -r {REQUIREMENTS} (in target/tools/venv)"
         ));
     }
+    if !node_modules_present(workspace)? {
+        ways.push("JavaScript client: npm ci (in target/tools/node)".to_owned());
+    }
     if !s3s_fs_present(workspace) {
         ways.push(format!("{S3S_FS}: cargo {}", s3s_fs_arguments().join(" ")));
     }
@@ -105,6 +118,7 @@ fn report(workspace: &Workspace) -> Result<bool> {
 fn install(workspace: &Workspace) -> Result<()> {
     install_debian(workspace)?;
     install_clients(workspace)?;
+    install_node_modules(workspace)?;
     install_s3s_fs(workspace)?;
     println!("all tools are there");
     Ok(())
@@ -211,6 +225,39 @@ fn install_clients(workspace: &Workspace) -> Result<()> {
     fs::copy(workspace.path(REQUIREMENTS), requirements_copy(workspace))
         .context("keeping a copy of the requirements")?;
     Ok(())
+}
+
+fn node_folder(workspace: &Workspace) -> PathBuf {
+    workspace.tools().join("node")
+}
+
+/// npm writes its own lock file last: modules that were made from another one are made anew.
+fn node_modules_present(workspace: &Workspace) -> Result<bool> {
+    let folder = node_folder(workspace);
+    let installed = folder.join("node_modules").join(".package-lock.json");
+    for manifest in NODE_MANIFESTS {
+        let wanted = workspace.read(manifest)?;
+        let copy = folder.join(manifest.trim_start_matches("e2e/"));
+        if fs::read_to_string(copy).unwrap_or_default() != wanted {
+            return Ok(false);
+        }
+    }
+    Ok(installed.is_file())
+}
+
+fn install_node_modules(workspace: &Workspace) -> Result<()> {
+    if node_modules_present(workspace)? {
+        return Ok(());
+    }
+    let folder = node_folder(workspace);
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    for manifest in NODE_MANIFESTS {
+        let copy = folder.join(manifest.trim_start_matches("e2e/"));
+        fs::copy(workspace.path(manifest), copy).with_context(|| format!("copying {manifest}"))?;
+    }
+    let quiet = ["--no-audit", "--no-fund", "--ignore-scripts"];
+    let mut npm = workspace.command("npm");
+    succeed(npm.current_dir(&folder).arg("ci").args(quiet))
 }
 
 fn s3s_fs_present(workspace: &Workspace) -> bool {

@@ -1,6 +1,7 @@
 //! A table of what is refused, and how.
 
 use http::Method;
+use orchestrator::front::listener::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use s3wire::sigv4::PayloadMode;
 
 use super::support::{BUCKET, Options, Request, Server, noise, path};
@@ -206,4 +207,23 @@ async fn the_request_id_of_the_client_is_kept_where_it_is_one() {
     assert_eq!(kept.header("x-amz-request-id"), "AbC123");
     let drawn = server.send(ask("not hexadecimal")).await;
     assert_eq!(drawn.header("x-amz-request-id").len(), 32);
+}
+
+#[tokio::test]
+async fn a_head_has_its_limits() {
+    let server = Server::start().await;
+    // What has come by the time it is looked at counts, so the limit is not exact.
+    let long = Request::get(&path("k")).header("x-note", &"a".repeat(2 * HEAD_BYTES_MAX));
+    let mut many = Request::get(&path("k"));
+    for n in 0..=HEAD_FIELDS_MAX {
+        many = many.header(&format!("x-note-{n}"), "a");
+    }
+    for request in [long, many] {
+        let mut wire = server.connect().await;
+        wire.write(&request.bytes(server.addr)).await;
+        let (status, _) = wire.head().await.unwrap();
+        assert_eq!(status, 431);
+        wire.rest().await;
+    }
+    server.put("k", b"still there").await.expect(200);
 }

@@ -5,6 +5,7 @@ mod auth;
 mod broken;
 mod buckets;
 mod codes;
+mod conditions;
 mod cors;
 mod errors;
 mod forms;

@@ -198,3 +198,69 @@ async fn a_bucket_has_only_so_many_open_uploads() {
     assert_eq!(refused.verdict(), (503, "SlowDown".into()));
     assert_eq!(refused.header("retry-after"), "1");
 }
+
+#[tokio::test]
+async fn parts_are_listed_in_pages() {
+    let server = Server::start().await;
+    let upload = create(&server, "k").await;
+    for number in [9, 1, 4, 2] {
+        part(&server, "k", &upload, number, b"part").await;
+    }
+    let mut marker = "0".to_owned();
+    let mut found = Vec::new();
+    loop {
+        let query = format!("uploadId={upload}&max-parts=3&part-number-marker={marker}");
+        let page = server
+            .send(Request::get(&format!("{}?{query}", path("k"))))
+            .await
+            .expect(200);
+        assert_eq!(page.element("MaxParts"), "3");
+        assert_eq!(page.element("PartNumberMarker"), marker);
+        assert!(page.elements("Size").iter().all(|size| size == "4"));
+        found.extend(page.elements("PartNumber"));
+        if page.element("IsTruncated") == "false" {
+            break;
+        }
+        marker = page.element("NextPartNumberMarker");
+    }
+    assert_eq!(found, ["1", "2", "4", "9"]);
+    let none = format!("{}?uploadId={upload}&max-parts=0", path("k"));
+    let none = server.send(Request::get(&none)).await.expect(200);
+    assert!(none.elements("PartNumber").is_empty());
+    assert_eq!(none.element("IsTruncated"), "false");
+}
+
+#[tokio::test]
+async fn uploads_are_listed_and_walked_in_pages() {
+    let server = Server::start().await;
+    let mut expected = Vec::new();
+    for key in ["a", "a", "b/x", "b/y", "c"] {
+        expected.push((key.to_owned(), create(&server, key).await));
+    }
+    expected.sort();
+    let (mut key, mut id) = (String::new(), String::new());
+    let mut found = Vec::new();
+    loop {
+        let query = format!("uploads&max-uploads=2&key-marker={key}&upload-id-marker={id}");
+        let page = server
+            .send(Request::get(&format!("/{BUCKET}?{query}")))
+            .await
+            .expect(200);
+        let (keys, ids) = (page.elements("Key"), page.elements("UploadId"));
+        found.extend(keys.into_iter().zip(ids));
+        if page.element("IsTruncated") == "false" {
+            break;
+        }
+        key = page.element("NextKeyMarker").replace('/', "%2F");
+        id = page.element("NextUploadIdMarker");
+    }
+    assert_eq!(found, expected);
+    let rolled = format!("/{BUCKET}?uploads&delimiter=/&prefix=");
+    let rolled = server.send(Request::get(&rolled)).await.expect(200);
+    assert_eq!(rolled.elements("Key"), ["a", "a", "c"]);
+    assert!(
+        rolled
+            .text()
+            .contains("<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes>")
+    );
+}

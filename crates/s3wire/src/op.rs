@@ -14,6 +14,7 @@ use crate::{Error, ErrorCode, subresource, uri};
 
 mod params;
 
+pub(crate) use params::number;
 pub use params::{
     Encoding, FetchOwner, GetParams, LIST_ENTRIES_MAX, ListBuckets, ListObjectsV1, ListObjectsV2,
     ListParts, ListUploads, ResponseOverrides,

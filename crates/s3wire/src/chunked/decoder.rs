@@ -196,10 +196,13 @@ impl Decoder {
     /// Consumes at least one byte, or fails.
     fn step(&mut self, input: &mut Bytes, out: &mut Vec<Bytes>) -> Result<(), Reject> {
         match &mut self.state {
-            State::Header => match self.take_line(input, Reject::ChunkTooLarge)? {
-                Some(line) => self.state = self.begin_chunk(&line)?,
-                None if begins_a_size(&self.line) => {}
-                None => return Err(Reject::ChunkMalformed),
+            State::Header => match self.take_line(input, Reject::ChunkTooLarge) {
+                Ok(Some(line)) => self.state = self.begin_chunk(&line)?,
+                Ok(None) | Err(_) if !begins_a_size(&self.line) => {
+                    return Err(Reject::ChunkMalformed);
+                }
+                Ok(None) => {}
+                Err(reject) => return Err(reject),
             },
             State::Data { left, signed } => {
                 let take = usize::try_from(*left)
@@ -256,7 +259,10 @@ impl Decoder {
             _ => memchr::memmem::find(input, b"\r\n").map(|at| at + 1),
         };
         let taken = input.split_to(end.map_or(input.len(), |end| end + 1));
-        if self.line.len() + taken.len() > LINE_BYTES_MAX + 2 {
+        let room = (LINE_BYTES_MAX + 2).saturating_sub(self.line.len());
+        if taken.len() > room {
+            // The verdict must not depend on how much came at once: its beginning counts.
+            self.line.extend_from_slice(&taken[..room]);
             return Err(too_long);
         }
         self.line.extend_from_slice(&taken);

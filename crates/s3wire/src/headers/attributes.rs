@@ -3,7 +3,7 @@
 use http::HeaderMap;
 
 use super::single;
-use crate::op::LIST_ENTRIES_MAX;
+use crate::op::{self, LIST_ENTRIES_MAX};
 use crate::{Error, ErrorCode};
 
 /// What GetObjectAttributes is asked for.
@@ -76,13 +76,7 @@ fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<u32>, Error>
     let Some(text) = single(headers, name)? else {
         return Ok(None);
     };
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match digits.then(|| text.parse::<i32>().ok()).flatten() {
-        Some(number) => Ok(u32::try_from(number).ok()),
-        None => Err(Error::argument(format!(
-            "{name} must be an integer between 0 and 2147483647"
-        ))),
-    }
+    op::number(name, text).map(Some)
 }
 
 #[cfg(test)]

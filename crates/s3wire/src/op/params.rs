@@ -361,7 +361,8 @@ fn page(query: &Query<'_>, name: &str) -> Result<u32, Error> {
     }
 }
 
-fn number(name: &str, text: &str) -> Result<u32, Error> {
+/// A number as S3 takes it in parameters and in headers.
+pub(crate) fn number(name: &str, text: &str) -> Result<u32, Error> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let value = digits.then(|| text.parse::<i32>().ok()).flatten();
     value

@@ -22,6 +22,7 @@ use s3wire::form::{Form, FormDecoder, Policy, SuccessAction, boundary};
 use s3wire::sigv4::{FormClaim, PayloadMode};
 use s3wire::xml::PostResponse;
 use s3wire::{Error, ErrorCode, headers, uri};
+use tokio::time::timeout;
 
 use super::super::Front;
 use super::super::access::Rights;
@@ -54,7 +55,9 @@ impl Front {
         let decoder = FormDecoder::new(&boundary(head)?);
         let (length, reader) = intake.into_pieces()?;
         let mut file = FormFile::new(reader, decoder);
-        file.find().await?;
+        // Nobody has proven anything yet: a form's fields have no more time than a request's head.
+        let found = timeout(self.patience.head, file.find()).await;
+        found.map_err(|_| ErrorCode::RequestTimeout)??;
         let fields = file.decoder.fields().to_vec();
         let name = file.decoder.file_name().to_owned();
         let form = Form::new(&fields, &name, bucket)?;

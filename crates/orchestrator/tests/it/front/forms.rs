@@ -186,6 +186,25 @@ async fn a_large_file_streams_and_must_come_last() {
 }
 
 #[tokio::test]
+async fn a_form_that_drips_has_no_more_time_than_a_head() {
+    let server = Server::with(Options {
+        server: "  read_header_timeout: 200ms\n  read_timeout: 1h",
+        ..Options::default()
+    })
+    .await;
+    let request = Form::new("up/k", &[]).request().bytes(server.addr);
+    let head = request
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap()
+        + 4;
+    let mut wire = server.connect().await;
+    wire.write(&request[..head + 50]).await;
+    let answer = wire.response(false).await;
+    assert_eq!(answer.verdict(), (400, "RequestTimeout".into()));
+}
+
+#[tokio::test]
 async fn a_form_does_what_its_policy_permits_and_nothing_else() {
     let server = Server::with(Options {
         server: "  max_object_size: 4MiB",

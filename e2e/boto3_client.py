@@ -8,14 +8,19 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from common import MIB, ODD_NAMES, REGION, SIZES, environment, http, require, same, same_file
+from common import (
+    MIB, ODD_NAMES, PROXIES, REGION, SIZES, environment, http, require, same, same_file,
+)
 
 PART = 5 * MIB
 
 
 def client(target, tools, secret=None, config=None):
-    # Settings come from the environment, as they do for a program that sets none itself.
-    os.environ.pop("AWS_CA_BUNDLE", None)
+    # Settings come from the environment, as they do for a program that sets none itself; the
+    # machine's own do not count.
+    for key in list(os.environ):
+        if key.startswith("AWS_") or key in PROXIES:
+            del os.environ[key]
     for key, value in environment(target, tools).items():
         if key.startswith("AWS_"):
             os.environ[key] = value

@@ -6,13 +6,18 @@ import os
 import pathlib
 import random
 import subprocess
+import time
 import urllib.request
 
 MIB = 1024 * 1024
 SIZES = {"0": 0, "1": 1, "8MiB-1": 8 * MIB - 1, "8MiB": 8 * MIB, "100MiB": 100 * MIB}
 REGION = "us-east-1"
 COMMAND_WAIT_S = 300
+POLL_INTERVAL_S = 0.05
 SEED = 20
+# What the machine's own settings of our clients are named.
+SETTINGS = ("AWS_", "S3O_", "RCLONE_", "RESTIC_", "TF_")
+PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 # Names that clients, shells, XML or URLs are known to get wrong.
 ODD_NAMES = [
@@ -102,7 +107,7 @@ class Work:
 
 def environment(target, tools):
     """Our own keys and nothing of what the machine knows about other S3 accounts."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "S3O_"))}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(SETTINGS)}
     env.update(
         AWS_ACCESS_KEY_ID=target.access_key,
         AWS_SECRET_ACCESS_KEY=target.secret_key,
@@ -116,13 +121,17 @@ def environment(target, tools):
         LC_ALL="C.UTF-8",
         PATH=f"{tools}{os.pathsep}{os.environ['PATH']}",
     )
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+    for name in PROXIES:
         env.pop(name, None)
     return env
 
 
-def run(args, env, expect=0, stdin=b""):
-    """Runs a program to its end and returns what it printed; its exit code must be as expected."""
+def run(args, env, expect=0, stdin=b"", silent=False):
+    """Runs a program to its end and returns what it printed; its exit code must be as expected.
+
+    A `silent` one must not complain either: a program that tries again after a wrong answer says so
+    and ends well.
+    """
     done = subprocess.run(
         [str(arg) for arg in args],
         env=env,
@@ -133,7 +142,7 @@ def run(args, env, expect=0, stdin=b""):
         check=False,
     )
     wrong = done.returncode == 0 if expect == "failure" else done.returncode != expect
-    if wrong:
+    if wrong or silent and done.stderr:
         raise Failed(
             f"{' '.join(map(str, args))}\n  exit code {done.returncode}, expected {expect}\n"
             f"  stdout: {done.stdout[-1500:].decode(errors='replace')}\n"
@@ -142,6 +151,13 @@ def run(args, env, expect=0, stdin=b""):
     if expect == "failure":
         return (done.stdout + done.stderr).decode(errors="replace")
     return done.stdout
+
+
+def wait_until(holds, what):
+    begun = time.monotonic()
+    while not holds():
+        require(time.monotonic() - begun < COMMAND_WAIT_S, f"waited in vain until {what}")
+        time.sleep(POLL_INTERVAL_S)
 
 
 def require(condition, message):

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use base::ChecksumAlgorithm;
 use http::{HeaderName, HeaderValue};
 
 use crate::uri;
@@ -101,13 +102,18 @@ impl<'a> Query<'a> {
     /// Headers that a presigned URL carries as parameters (`x-amz-acl`, `x-amz-checksum-mode`,
     /// `x-amz-meta-*` and so on), with lower-case names; the signature's own are left out.
     ///
+    /// So are checksums of a body: whoever makes a URL does not have the body yet, and the JavaScript
+    /// SDK signs the checksum of an empty one into every URL for an upload. Amazon S3 does not compare
+    /// it (aws-sdk-go-v2 issue 2610). A checksum in a header is always compared.
+    ///
     /// The front end adds them to the request's headers after the signature is verified, so that
     /// none of them is silently ignored.
     pub fn hoisted(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
         let mut headers = Vec::new();
         for parameter in &self.parameters {
             let name = parameter.name.to_ascii_lowercase();
-            if !name.starts_with("x-amz-") || SIGNATURE.contains(&name.as_str()) {
+            let skipped = SIGNATURE.contains(&name.as_str()) || is_checksum_of_body(&name);
+            if !name.starts_with("x-amz-") || skipped {
                 continue;
             }
             let value = parameter.value.as_deref().unwrap_or("");
@@ -120,6 +126,13 @@ impl<'a> Query<'a> {
         }
         Ok(headers)
     }
+}
+
+fn is_checksum_of_body(name: &str) -> bool {
+    name == "x-amz-sdk-checksum-algorithm"
+        || ChecksumAlgorithm::ALL
+            .iter()
+            .any(|algorithm| algorithm.header() == name)
 }
 
 fn decode(wire: &str) -> Result<Cow<'_, str>, Error> {
@@ -169,6 +182,9 @@ mod tests {
         let hoisted = query.unwrap().hoisted().unwrap();
         let names: Vec<_> = hoisted.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["x-amz-acl", "x-amz-checksum-mode"]);
+        let of_body =
+            Query::parse("x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32");
+        assert!(of_body.unwrap().hoisted().unwrap().is_empty());
         assert!(Query::parse("x-amz-acl=%0a").unwrap().hoisted().is_err());
     }
 }

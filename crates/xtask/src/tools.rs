@@ -1,8 +1,9 @@
 //! What the steps need beside Rust, how to see that it is there, and how to get it.
 //!
 //! System programs come from Debian packages; Python clients go into a virtual environment, the
-//! JavaScript client and cargo tools into folders, all under `target/tools`, so nothing outside the checkout changes
-//! but the Debian packages. Which registry answers is the business of apt, pip and cargo.
+//! JavaScript client and cargo tools into folders, all under `target/tools`, so nothing outside the
+//! checkout changes but the Debian packages. Which registry answers is the business of apt, pip,
+//! npm and cargo. Terraform is in no Debian release: its tests use the one that they find.
 
 use std::{
     fs,
@@ -41,8 +42,9 @@ const REQUIREMENTS: &str = "e2e/requirements.txt";
 /// The clients that the environment must hold for its copy of the requirements to be believed.
 const CLIENTS: &[&str] = &["python", "aws", "s3cmd"];
 
-/// What the JavaScript client is made of, with the lock file that pins all of it.
-const NODE_MANIFESTS: [&str; 2] = ["e2e/package.json", "e2e/package-lock.json"];
+/// What the JavaScript client is made of, for the Node of Debian 12; the lock file pins all of it.
+const NODE_LOCK: &str = "e2e/package-lock.json";
+const NODE_MANIFESTS: &[&str] = &["e2e/.npmrc", "e2e/package.json", NODE_LOCK];
 
 const S3S_FS: &str = "s3s-fs";
 const S3S_FS_VERSION: &str = "0.14.1";
@@ -98,7 +100,9 @@ fn report(workspace: &Workspace) -> Result<bool> {
         ));
     }
     if !node_modules_present(workspace)? {
-        ways.push("JavaScript client: npm ci (in target/tools/node)".to_owned());
+        ways.push(format!(
+            "JavaScript client: npm ci with {NODE_LOCK} (in target/tools/node)"
+        ));
     }
     if !s3s_fs_present(workspace) {
         ways.push(format!("{S3S_FS}: cargo {}", s3s_fs_arguments().join(" ")));
@@ -231,18 +235,18 @@ fn node_folder(workspace: &Workspace) -> PathBuf {
     workspace.tools().join("node")
 }
 
-/// npm writes its own lock file last: modules that were made from another one are made anew.
+/// The modules keep a copy of the lock file that they were made from, among them: npm begins by
+/// removing all of them, so a copy is never older than what lies beside it.
 fn node_modules_present(workspace: &Workspace) -> Result<bool> {
-    let folder = node_folder(workspace);
-    let installed = folder.join("node_modules").join(".package-lock.json");
-    for manifest in NODE_MANIFESTS {
-        let wanted = workspace.read(manifest)?;
-        let copy = folder.join(manifest.trim_start_matches("e2e/"));
-        if fs::read_to_string(copy).unwrap_or_default() != wanted {
-            return Ok(false);
-        }
-    }
-    Ok(installed.is_file())
+    let wanted = workspace.read(NODE_LOCK)?;
+    let kept = fs::read_to_string(lock_copy(workspace)).unwrap_or_default();
+    Ok(kept == wanted)
+}
+
+fn lock_copy(workspace: &Workspace) -> PathBuf {
+    node_folder(workspace)
+        .join("node_modules")
+        .join("package-lock.json")
 }
 
 fn install_node_modules(workspace: &Workspace) -> Result<()> {
@@ -255,9 +259,12 @@ fn install_node_modules(workspace: &Workspace) -> Result<()> {
         let copy = folder.join(manifest.trim_start_matches("e2e/"));
         fs::copy(workspace.path(manifest), copy).with_context(|| format!("copying {manifest}"))?;
     }
-    let quiet = ["--no-audit", "--no-fund", "--ignore-scripts"];
     let mut npm = workspace.command("npm");
-    succeed(npm.current_dir(&folder).arg("ci").args(quiet))
+    npm.current_dir(&folder);
+    succeed(npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))?;
+    fs::copy(workspace.path(NODE_LOCK), lock_copy(workspace))
+        .context("keeping a copy of the lock file")?;
+    Ok(())
 }
 
 fn s3s_fs_present(workspace: &Workspace) -> bool {

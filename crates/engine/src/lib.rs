@@ -16,6 +16,7 @@ mod list;
 mod marker;
 mod multipart;
 mod observe;
+mod overview;
 pub mod placement;
 mod put;
 mod recover;
@@ -48,6 +49,7 @@ pub use multipart::{
     Uploads,
 };
 pub use observe::{Event, Observer, Outcome, Quiet};
+pub use overview::{BackendOverview, Located, LocatedCopy, Overview};
 pub use put::{PutRequest, Written};
 pub use recover::Recovered;
 #[cfg(feature = "testing")]

@@ -3,7 +3,7 @@
 use base::BackendName;
 use metastore::model::{Catalogue, QueueDepth, Room};
 
-use crate::fleet::OutOfService;
+use crate::fleet::{Member, OutOfService};
 use crate::workers::WorkerStatus;
 use crate::{Engine, Result};
 
@@ -35,16 +35,21 @@ impl Engine {
     /// Everything at a glance, without calling a backend.
     pub fn status(&self) -> Result<Status> {
         let inner = &self.inner;
-        let backends = inner.fleet.members().iter().map(|member| BackendStatus {
-            name: member.name().clone(),
-            room: inner.store.room(member.id),
-            out_of_service: member.out_of_service(),
-        });
+        let members = inner.fleet.members().iter();
+        let backends = members.map(|member| self.backend_status(member));
         Ok(Status {
             catalogue: inner.store.catalogue(),
             backends: backends.collect(),
             depth: inner.store.depth()?,
             workers: inner.workers.status(),
         })
+    }
+
+    pub(crate) fn backend_status(&self, member: &Member) -> BackendStatus {
+        BackendStatus {
+            name: member.name().clone(),
+            room: self.inner.store.room(member.id),
+            out_of_service: member.out_of_service(),
+        }
     }
 }

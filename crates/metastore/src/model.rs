@@ -6,6 +6,10 @@ use base::{
 };
 use uuid::Uuid;
 
+mod overview;
+
+pub use overview::{BackendTotals, CleanupPage, InstanceRow, QueuedCleanup};
+
 /// Row id of a bucket; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BucketId(pub i64);

@@ -2,6 +2,7 @@
 
 mod objects;
 mod open;
+mod overview;
 mod uploads;
 
 use std::fmt;

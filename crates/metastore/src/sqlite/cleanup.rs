@@ -113,9 +113,6 @@ fn item(row: &Row<'_>) -> Result<CleanupItem, Fault> {
     };
     let kind: String = row.get(3)?;
     let reason: String = row.get(9)?;
-    let known = CleanupReason::ALL
-        .into_iter()
-        .find(|known| known.as_str() == reason);
     Ok(CleanupItem {
         id: row.get(0)?,
         copy: copy_id(row, 1)?,
@@ -132,11 +129,18 @@ fn item(row: &Row<'_>) -> Result<CleanupItem, Fault> {
             other => return Err(Fault::damaged(format!("the cleanup kind {other:?}"))),
         },
         bytes: uint(row, 8)?,
-        reason: known.ok_or_else(|| Fault::damaged(format!("the cleanup reason {reason:?}")))?,
+        reason: parse_reason(&reason)?,
         unsettled: row.get(10)?,
         first_pass_done: row.get(11)?,
         attempts: row.get(12)?,
     })
+}
+
+pub(super) fn parse_reason(reason: &str) -> Result<CleanupReason, Fault> {
+    CleanupReason::ALL
+        .into_iter()
+        .find(|known| known.as_str() == reason)
+        .ok_or_else(|| Fault::damaged(format!("the cleanup reason {reason:?}")))
 }
 
 /// Settles rows. A row that is gone was settled before: the report is late and changes nothing.

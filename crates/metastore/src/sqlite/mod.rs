@@ -15,6 +15,7 @@ pub(crate) mod lock;
 pub(crate) mod migrate;
 mod names;
 mod objects;
+pub(crate) mod overview;
 pub(crate) mod parts;
 pub(crate) mod read;
 pub(crate) mod uploads;

@@ -212,7 +212,7 @@ pub(super) fn backend_name(name: &str) -> Result<BackendName, Fault> {
         .map_err(|_| Fault::damaged(format!("the backend name {name:?}")))
 }
 
-fn parse_state(state: &str) -> Result<BackendState, Fault> {
+pub(super) fn parse_state(state: &str) -> Result<BackendState, Fault> {
     match state {
         "active" => Ok(BackendState::Active),
         "draining" => Ok(BackendState::Draining),

@@ -26,4 +26,5 @@ mod model;
 mod multipart;
 mod objects;
 mod opening;
+mod overview;
 mod support;

@@ -1,0 +1,33 @@
+//! What an operator looks at.
+
+use super::Store;
+use crate::Result;
+use crate::model::{BackendTotals, CleanupPage, InstanceRow};
+use crate::sqlite::overview;
+
+impl Store {
+    /// What the rows say of each backend, with its usage in a month (`YYYY-MM`, UTC); by id.
+    pub async fn backend_totals(&self, month: &str) -> Result<Vec<BackendTotals>> {
+        self.read("add the backends up", |tx| {
+            overview::backend_totals(tx, month)
+        })
+    }
+
+    /// The depth of the cleanup queue and the rows that are due soonest, in one snapshot. Nothing
+    /// is claimed.
+    pub async fn cleanup_page(&self, max: u32) -> Result<CleanupPage> {
+        self.read("look at the cleanup queue", |tx| {
+            overview::cleanup_page(tx, &self.inner.live, max)
+        })
+    }
+
+    /// The processes that write, or wrote, to this catalogue; by number.
+    pub async fn instances(&self) -> Result<Vec<InstanceRow>> {
+        let mut instances = self.read("list the instances", |tx| overview::instances(tx))?;
+        // Who only reads is none of them.
+        for instance in &mut instances {
+            instance.this &= self.inner.writing.is_some();
+        }
+        Ok(instances)
+    }
+}

@@ -1,0 +1,119 @@
+//! What an operator looks at.
+
+use std::time::Duration;
+
+use base::{Clock, Timestamp};
+use metastore::Store;
+use metastore::model::{
+    BackendState, CleanupOutcome, CleanupReason, CleanupReport, QueueDepth, QueuedCleanup,
+};
+
+use crate::support::{Db, READ_GRACE, START_MS};
+
+on_each_database! {
+    totals_are_those_of_the_rows_and_of_one_month,
+    the_head_of_the_cleanup_queue_is_seen_without_claiming_it,
+    an_instance_counts_its_starts,
+}
+
+async fn totals_are_those_of_the_rows_and_of_one_month(db: Db) {
+    let open = db.open().await;
+    open.put(open.one(), "a", 10).await;
+    open.put(open.one(), "b", 20).await;
+    open.put(open.two(), "c", 30).await;
+    open.store.remove(open.removal("c")).await.unwrap();
+    open.store
+        .set_backend_state(open.two(), BackendState::Draining)
+        .await
+        .unwrap();
+    // As whoever counts usage leaves them.
+    let conn = rusqlite::Connection::open(db.path()).unwrap();
+    for (month, requests) in [("2023-10", 1), ("2023-11", 5)] {
+        conn.execute(
+            "INSERT INTO backend_usage (backend_id, month, api_requests, egress_bytes, ingress_bytes)
+             VALUES (?1, ?2, ?3, 600, 7000)",
+            rusqlite::params![open.one().0, month, requests],
+        )
+        .unwrap();
+    }
+    let totals = open.store.backend_totals("2023-11").await.unwrap();
+    let [one, two] = totals.as_slice() else {
+        panic!("{totals:?}")
+    };
+    assert_eq!((one.id, two.id), (open.one(), open.two()));
+    assert_eq!((one.state, one.locations), (BackendState::Active, 2));
+    assert_eq!(
+        (one.api_requests, one.egress_bytes, one.ingress_bytes),
+        (5, 600, 7000)
+    );
+    assert_eq!((two.state, two.locations), (BackendState::Draining, 0));
+    assert_eq!(
+        (two.api_requests, two.egress_bytes, two.ingress_bytes),
+        (0, 0, 0)
+    );
+    let next = open.store.backend_totals("2023-12").await.unwrap();
+    assert_eq!((next[0].locations, next[0].api_requests), (2, 0));
+}
+
+async fn the_head_of_the_cleanup_queue_is_seen_without_claiming_it(db: Db) {
+    let open = db.open().await;
+    let empty = open.store.cleanup_page(50).await.unwrap();
+    assert_eq!((empty.depth, empty.items), (QueueDepth::default(), vec![]));
+    open.put(open.two(), "later", 10).await;
+    let later = open.plan("later").unwrap().extents[0].copies[0].clone();
+    open.store.remove(open.removal("later")).await.unwrap();
+    drop(open.intent(open.one(), 3).await.unwrap());
+    open.store.reap_intents(1).await.unwrap();
+    let page = open.store.cleanup_page(50).await.unwrap();
+    assert_eq!((page.depth.queued, page.items.len()), (2, 2));
+    // What is due comes first; what waits for readers comes after it.
+    assert_eq!(page.items[0].backend.as_str(), "one");
+    assert_eq!(page.items[0].reason, CleanupReason::IntentAbandoned);
+    assert_eq!(
+        page.items[1],
+        QueuedCleanup {
+            id: page.items[1].id,
+            backend: "two".parse().unwrap(),
+            key: later.key,
+            reason: CleanupReason::ObjectDeleted,
+            bytes: 10,
+            attempts: 0,
+            created: Timestamp::from_millis(START_MS),
+            not_before: db.clock.now().after(READ_GRACE),
+            last_error: None,
+        }
+    );
+    let first = open.store.cleanup_page(1).await.unwrap();
+    assert_eq!((first.depth.queued, first.items.len()), (2, 1));
+    // Looking claimed nothing.
+    let visible = Duration::from_secs(300);
+    let claimed = open.store.claim_cleanup(10, visible).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    let outcome = CleanupOutcome::Retry {
+        again_at: db.clock.now().after(visible),
+        error: Some("refused".into()),
+    };
+    let id = claimed[0].id;
+    let report = vec![CleanupReport { id, outcome }];
+    open.store.report_cleanup(report).await.unwrap();
+    let page = open.store.cleanup_page(50).await.unwrap();
+    let failed = page.items.iter().find(|item| item.id == id).unwrap();
+    assert_eq!(failed.attempts, 1);
+    assert_eq!(failed.last_error.as_deref(), Some("refused"));
+}
+
+async fn an_instance_counts_its_starts(db: Db) {
+    for epoch in 1..=3 {
+        let open = db.open().await;
+        let instances = open.store.instances().await.unwrap();
+        let [one] = instances.as_slice() else {
+            panic!("{instances:?}")
+        };
+        assert_eq!((one.epoch, one.this), (epoch, true));
+        assert_eq!(one.heartbeat, db.clock.now());
+        let reader = Store::open_reader(&db.path()).await.unwrap();
+        assert!(!reader.instances().await.unwrap()[0].this);
+        open.store.close().await.unwrap();
+        db.clock.advance_ms(1000);
+    }
+}

@@ -43,7 +43,9 @@ pub struct Located {
 pub struct LocatedCopy {
     /// Where it is.
     pub backend: BackendName,
-    /// Which bytes of which blob the object uses.
+    /// Where its bytes begin in the object.
+    pub at: u64,
+    /// Which bytes of which blob they are.
     pub extent: Extent,
     /// What is known of it.
     pub copy: CopyRow,
@@ -79,14 +81,17 @@ impl Engine {
         let plan = self.inner.store.plan(bucket.id, key)?;
         let plan = plan.ok_or(Error::NoSuchKey)?;
         let mut copies = Vec::new();
+        let mut at = 0;
         for planned in plan.extents {
             for copy in planned.copies {
                 copies.push(LocatedCopy {
                     backend: self.name_of(&copy)?,
+                    at,
                     extent: planned.extent,
                     copy,
                 });
             }
+            at += planned.extent.length;
         }
         Ok(Located {
             object: plan.object,

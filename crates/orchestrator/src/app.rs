@@ -248,6 +248,7 @@ impl App {
                 .metrics
                 .as_ref()
                 .map(|metrics| (door, metrics.path.as_str())),
+            log: log.clone(),
         });
         let s3 = Served::begin("s3", socket, &front, Door::S3)?;
         let pages = match pages {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use base::{ByteSize, Clock, Ids, SystemClock};
 use engine::{Capabilities, Engine, Quiet, Recovered, Verified};
 
+use crate::admin::client::{Call, Server};
 use crate::app::{self, ServeOptions, engine_settings};
 use crate::cli::{Commands, LogTarget, Report, ServeRequest, Verdict};
 use crate::config::Config;
@@ -116,6 +117,10 @@ impl Commands for Program {
             text: recovered_text(&recovered)?,
             verdict,
         })
+    }
+
+    fn admin(&self, server: &Server, call: &Call) -> anyhow::Result<Vec<u8>> {
+        wait_for(async { Ok(server.call(call).await?.into()) })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The program: command line, configuration, HTTP front, start and stop.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod commands;

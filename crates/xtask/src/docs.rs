@@ -9,6 +9,7 @@ use crate::cmd::{Workspace, printed};
 
 /// The topic that `s3-orchestrator docs` takes, and the file that holds what it prints.
 const PAGES: &[(&str, &str)] = &[
+    ("admin", "docs/admin.md"),
     ("config", "docs/configuration.md"),
     ("metrics", "docs/metrics.md"),
 ];

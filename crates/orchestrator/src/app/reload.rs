@@ -63,6 +63,7 @@ impl App {
         self.config.buckets = new.buckets;
         self.config.root = new.root;
         self.config.grants = new.grants;
+        self.config.admin_token = new.admin_token;
         self.config.server.log_level = new.server.log_level;
         info!("configuration reloaded");
     }

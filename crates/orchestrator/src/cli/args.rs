@@ -1,10 +1,14 @@
 //! The arguments, as clap sees them.
 
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use base::Secret;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+use super::admin::Verb;
 
 /// The name of the program.
 pub(super) const NAME: &str = "s3-orchestrator";
@@ -19,6 +23,10 @@ A directory: kind=local,path=/srv/s3
 A bucket of an S3 provider: endpoint=https://HOST,bucket=B,access_key_id=ID and
 secret_access_key_file=FILE or secret_access_key=SECRET; also region
 Either kind: name=NAME,quota=10GiB";
+
+const ADMIN_HELP: &str = "\
+The server answers where its configuration has ui.admin_token or ui.admin_token_file; docs/admin.md
+describes every call. A token in --token can be seen by everybody who lists the machine's processes.";
 
 /// One S3 endpoint in front of many storage backends.
 #[derive(Debug, Parser)]
@@ -52,6 +60,8 @@ pub(super) enum Command {
     Catalogue(CatalogueArgs),
     /// Settle what a restored catalogue does not know
     Reconcile(ReconcileArgs),
+    /// Ask a running server
+    Admin(AdminArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -173,8 +183,41 @@ pub(super) struct ReconcileArgs {
     pub(super) recover: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = ADMIN_HELP)]
+pub(super) struct AdminArgs {
+    /// The server's configuration; read where the address or the token stands nowhere else
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "config.yaml",
+        global = true
+    )]
+    pub(super) config: PathBuf,
+    /// The server: HOST:PORT, or a URL [default: S3O_ADMIN_ADDR, then server.listen_addr]
+    #[arg(long, value_name = "ADDR", global = true)]
+    pub(super) addr: Option<String>,
+    /// Its token [default: S3O_ADMIN_TOKEN, then ui.admin_token]
+    #[arg(long, value_name = "TOKEN", value_parser = secret, global = true)]
+    pub(super) token: Option<Secret>,
+    /// A PEM file with authorities to trust besides those of the system, repeatable
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) ca: Vec<PathBuf>,
+    /// Print what the server sent, as JSON, instead of tables
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text.to_owned()))
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum DocsCommand {
+    /// The reference of the admin API, as Markdown
+    Admin,
     /// The reference of all configuration keys, as Markdown
     Config,
     /// The reference of all metrics, as Markdown

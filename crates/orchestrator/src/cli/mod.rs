@@ -3,12 +3,14 @@
 //! Every long flag also works with a single dash (`-config FILE`), as existing unit files and
 //! scripts write it. Exit codes: 0 done, 1 failed, 64 bad usage or configuration.
 
+mod admin;
 mod args;
 mod dashes;
 mod draft;
 mod init;
 mod keypair;
 pub mod quickstart;
+mod tables;
 mod validate;
 
 use std::ffi::OsString;
@@ -20,6 +22,8 @@ use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::admin as admin_api;
+use crate::admin::client::{Call, Server};
 use crate::config::{self, Config, ConfigError, Environment, Loaded};
 use crate::telemetry::metrics;
 use args::{CatalogueCommand, Cli, Command, DocsCommand, Mode, ServeArgs};
@@ -69,6 +73,12 @@ pub trait Commands {
     /// # Errors
     /// Why it did not finish.
     fn recover(&self, config: &Config) -> anyhow::Result<Report>;
+
+    /// `admin`: asks a running server; what it answered, as JSON.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    fn admin(&self, server: &Server, call: &Call) -> anyhow::Result<Vec<u8>>;
 }
 
 /// What to serve.
@@ -224,12 +234,16 @@ fn dispatch(cli: Cli, commands: &dyn Commands, console: &mut Console<'_>) -> Res
             let loaded = load(&args.config.config, console)?;
             show(commands.recover(&loaded.config), console)
         }
+        Command::Admin(args) => admin::run(&args, commands, console),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), args::NAME, &mut script);
             Ok(console.out.write_all(&script)?)
         }
         Command::Man => Ok(args::man_pages(console.out)?),
+        Command::Docs {
+            page: DocsCommand::Admin,
+        } => Ok(write!(console.out, "{}", admin_api::render_reference())?),
         Command::Docs {
             page: DocsCommand::Config,
         } => Ok(write!(console.out, "{}", config::render_reference())?),

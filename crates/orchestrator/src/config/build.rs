@@ -40,6 +40,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         .as_ref()
         .map(|root| root.access_key_id.as_str());
     let grants = access::grants(&root, &seen, (root_id, &buckets), report);
+    let admin_token = access::admin_token(&root.map("ui"), report);
     let backends = backends(&root, report);
     let routing_strategy = match root.text("routing_strategy").as_deref() {
         Some("spread") => RoutingStrategy::Spread,
@@ -53,6 +54,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         buckets,
         root: root_account,
         grants,
+        admin_token,
         database_path: database.path("path").expect(PRESET),
         backends,
         routing_strategy,
@@ -78,12 +80,10 @@ fn server(server: &Section<'_>, report: &mut Report) -> Option<ServerConfig> {
     let admission = admission(server, report);
     Some(ServerConfig {
         listen_addr: server.listen("listen_addr")?,
-        log_level: match server.text("log_level").as_deref() {
-            Some("debug") => LogLevel::Debug,
-            Some("warn") => LogLevel::Warn,
-            Some("error") => LogLevel::Error,
-            _ => LogLevel::Info,
-        },
+        log_level: server
+            .text("log_level")
+            .and_then(|name| LogLevel::from_name(&name))
+            .unwrap_or(LogLevel::Info),
         log_format: match server.text("log_format").as_deref() {
             Some("text") => LogFormat::Text,
             _ => LogFormat::Json,
@@ -273,14 +273,6 @@ fn circuit_breaker(breaker: &Section<'_>) -> CircuitBreakerConfig {
 
 /// Values that an operator relies on and that do nothing here must not be passed over in silence.
 fn warn_of_inert(root: &Section<'_>, report: &mut Report) {
-    let ui = root.map("ui");
-    if ui.has_secret("admin_key") {
-        report.warning(
-            ui.place_of("admin_key"),
-            "the admin API is not available in this release",
-            "nothing listens for it; the key can stay for later",
-        );
-    }
     let breaker = root.map("circuit_breaker");
     if breaker.flag("parallel_broadcast") == Some(true) {
         report.warning(

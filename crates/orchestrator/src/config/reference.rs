@@ -19,8 +19,8 @@ one newline at its end is dropped.
 
 Unknown keys and wrong values are all reported at once, each with its line, and nothing starts.
 
-The column *Change* says when a new value takes effect: *restart* at the next start, *SIGHUP* for
-files whose contents are read again on that signal. *no effect* marks keys that are checked but do
+The column *Change* says when a new value takes effect: *restart* at the next start, *SIGHUP* at that
+signal; the contents of some files are read again then, too. *no effect* marks keys that are checked but do
 nothing in this release; *off only* marks features that this release does not have: they are
 accepted with the value that leaves them off, and refused by name otherwise.
 ";
@@ -100,6 +100,7 @@ fn change_of(effect: Effect) -> &'static str {
     match effect {
         Effect::Restart => "restart",
         Effect::FileOnReload => "restart; contents: SIGHUP",
+        Effect::Reload => "SIGHUP",
         Effect::Inert => "no effect",
         Effect::OffOnly { .. } => "off only",
     }

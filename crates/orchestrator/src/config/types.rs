@@ -21,6 +21,8 @@ pub struct Config {
     pub root: Option<RootCredential>,
     /// Further buckets for key pairs of `buckets`.
     pub grants: Vec<CredentialGrant>,
+    /// What opens the admin API, which is off without it: `ui.admin_token`, or else `ui.admin_key`.
+    pub admin_token: Option<Secret>,
     /// The file of the SQLite catalogue; default `s3-orchestrator.db` in the working directory.
     pub database_path: PathBuf,
     /// The storage backends, at least one, names unique, in the order of the file.
@@ -122,6 +124,29 @@ pub enum LogLevel {
     Warn,
     /// What should wake a person.
     Error,
+}
+
+impl LogLevel {
+    /// All names, from the most talkative on.
+    pub const NAMES: [&'static str; 4] = ["debug", "info", "warn", "error"];
+
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        let [debug, info, warn, error] = Self::NAMES;
+        match self {
+            Self::Debug => debug,
+            Self::Info => info,
+            Self::Warn => warn,
+            Self::Error => error,
+        }
+    }
+
+    /// The level of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Debug, Self::Info, Self::Warn, Self::Error]
+            .into_iter()
+            .find(|level| level.as_str() == name)
+    }
 }
 
 /// `server.log_format`.

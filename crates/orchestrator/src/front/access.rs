@@ -18,6 +18,7 @@ use s3wire::{Error, ErrorCode};
 use subtle::ConstantTimeEq as _;
 
 use super::intake::Cover;
+use crate::admin;
 use crate::config::{
     BucketCredential, Config, CorsRule, Credential, CredentialGrant, Grant, Verb, is_in_networks,
 };
@@ -37,6 +38,18 @@ pub struct Access {
     tokens: HashMap<[u8; 32], Token>,
     hash: hmac::Key,
     cors: HashMap<BucketName, Arc<[CorsRule]>>,
+    admin_token: Option<Secret>,
+}
+
+/// Whether a caller may use the admin API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AdminGate {
+    /// Nobody may: there is no token.
+    Off,
+    /// The caller has no token, or another one.
+    Shut,
+    /// The caller may.
+    Open,
 }
 
 struct Key {
@@ -138,6 +151,7 @@ impl Access {
             cors: rules
                 .map(|bucket| (bucket.name.clone(), bucket.cors.clone().into()))
                 .collect(),
+            admin_token: config.admin_token.clone(),
         };
         if let Some(root) = &config.root {
             let rights = Rights {
@@ -197,6 +211,22 @@ impl Access {
     /// Which web pages may use a bucket; none where there are no rules.
     pub(super) fn cors(&self, bucket: &BucketName) -> Option<Arc<[CorsRule]>> {
         self.cors.get(bucket).cloned()
+    }
+
+    /// Whether a request may use the admin API. How long the comparison takes tells only whether the
+    /// length is right.
+    pub(super) fn admin_gate(&self, headers: &HeaderMap) -> AdminGate {
+        let Some(token) = &self.admin_token else {
+            return AdminGate::Off;
+        };
+        let mut given = headers.get_all(admin::TOKEN_HEADER).iter();
+        let (Some(given), None) = (given.next(), given.next()) else {
+            return AdminGate::Shut;
+        };
+        match bool::from(token.reveal().as_bytes().ct_eq(given.as_bytes())) {
+            true => AdminGate::Open,
+            false => AdminGate::Shut,
+        }
     }
 
     fn place_of(&self, token: &[u8]) -> [u8; 32] {

@@ -132,6 +132,11 @@ impl Intake {
         Ok((length, self.reader(None, None)))
     }
 
+    /// The bytes as they come, whatever their number.
+    pub(super) fn into_reader(self) -> Reader {
+        self.reader(None, None)
+    }
+
     fn open(mut self, headers: &HeaderMap) -> Result<(u64, Reader, Declared), Error> {
         let claims = headers::body_claims(headers)?;
         let (length, framing, trailer) = match self.cover.payload {

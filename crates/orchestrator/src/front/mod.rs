@@ -1,11 +1,12 @@
 //! The HTTP front: S3 for clients, and the pages that operators and probes ask for.
 //!
 //! A request walks one way: [`listener`] reads its head, [`Front::answer`] gives it an id and tells
-//! pages from S3, `s3` finds out what it wants and who sent it and calls the engine, `render` turns
+//! pages and admin calls from S3, `s3` finds out what it wants and who sent it and calls the engine, `render` turns
 //! the outcome into an answer. What the front refuses, it refuses before the first byte of a body
 //! is read.
 
 mod access;
+mod admin;
 mod admission;
 mod certificate;
 mod cors;
@@ -36,12 +37,14 @@ use http::{HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::{Instrument as _, error, info_span};
 
+use crate::admin::is_admin;
 use crate::config::{CorsRule, ServerConfig};
+use crate::telemetry::log::LogControl;
 use admission::Pools;
 use io::{Connection, Patience};
 use render::Failure;
 use request_id::RequestId;
-use ticket::Ticket;
+use ticket::{Purpose, Ticket};
 
 pub use access::{Access, NoRandomness};
 pub use listener::{Listener, Stopper};
@@ -59,6 +62,7 @@ pub struct Front {
     read_timeout: Duration,
     metrics: Option<(Door, Box<str>)>,
     domains: Vec<String>,
+    log: Option<LogControl>,
     ready: AtomicBool,
 }
 
@@ -84,6 +88,8 @@ pub struct FrontParts<'a> {
     pub server: &'a ServerConfig,
     /// Where the metrics are, if anywhere.
     pub metrics: Option<(Door, &'a str)>,
+    /// The log, for its level; absent where it is not ours.
+    pub log: Option<LogControl>,
 }
 
 impl Front {
@@ -103,6 +109,7 @@ impl Front {
             read_timeout: server.read_timeout,
             metrics: parts.metrics.map(|(door, path)| (door, path.into())),
             domains: server.virtual_host_domains.clone(),
+            log: parts.log,
             ready: AtomicBool::new(false),
         })
     }
@@ -145,6 +152,10 @@ impl Front {
             }
             return render::page(page, &parts.method, id.to_header(), connection);
         }
+        let purpose = match door == Door::S3 && named.is_none() && is_admin(parts.uri.path()) {
+            true => Purpose::Admin,
+            false => Purpose::S3,
+        };
         let span = info_span!("request", request_id = id.as_str());
         let telemetry = self.telemetry.clone();
         let mut ticket = Ticket::new(
@@ -153,7 +164,12 @@ impl Front {
             parts.method.clone(),
             parts.uri.path(),
             remote,
+            purpose,
         );
+        if purpose == Purpose::Admin {
+            let answer = self.answer_admin(parts, body, ticket, connection);
+            return answer.instrument(span).await;
+        }
         async {
             let has_body = !body.is_end_stream();
             // An empty body is never polled, so no `100 Continue` went out, and some clients take

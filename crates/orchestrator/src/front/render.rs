@@ -1,5 +1,7 @@
 //! The one place that turns outcomes into HTTP answers: every status code is decided here.
 
+mod admin;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ use super::io::Connection;
 use super::reply::{Content, LateEnd, Reply};
 use super::ticket::Ticket;
 use crate::telemetry::metrics;
+
+pub(super) use admin::admin;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
@@ -245,16 +249,19 @@ fn account(failure: &Failure, shown: &Shown) -> String {
     let code = shown.code.as_str();
     match failure {
         Failure::Wire(_) | Failure::Busy | Failure::Defect => format!("{code}: {}", shown.message),
-        Failure::Engine(error) => {
-            let report = base::report(error).to_string();
-            match shown.code.status() {
-                500 => error!(error = report, "request failed"),
-                501.. => warn!(error = report, "request failed"),
-                _ => {}
-            }
-            format!("{code}: {report}")
-        }
+        Failure::Engine(error) => format!("{code}: {}", account_engine(error, shown.code)),
     }
+}
+
+/// The causes of a failure of the engine; ours are logged.
+fn account_engine(error: &engine::Error, code: ErrorCode) -> String {
+    let report = base::report(error).to_string();
+    match code.status() {
+        500 => error!(error = report, "request failed"),
+        501.. => warn!(error = report, "request failed"),
+        _ => {}
+    }
+    report
 }
 
 fn document(ticket: &Ticket, shown: &Shown) -> String {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{BucketName, ObjectKey};
 use http::Method;
@@ -55,7 +56,17 @@ pub(super) struct Ticket {
     pub(super) error: Option<Cow<'static, str>>,
     /// Its place among the requests in flight.
     pub(super) permit: Option<OwnedSemaphorePermit>,
-    _inflight: Held,
+    /// Held while a request counts among those for S3; absent where it does not.
+    inflight: Option<Held>,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// S3: it counts in the metrics of requests.
+    S3,
+    /// An operator: dashboards of S3 traffic do not want it.
+    Admin,
 }
 
 impl Ticket {
@@ -66,11 +77,15 @@ impl Ticket {
         method: Method,
         path: &str,
         remote: SocketAddr,
+        purpose: Purpose,
     ) -> Box<Self> {
-        let inflight = telemetry
-            .metrics
-            .inflight_requests
-            .hold([method_label(&method)]);
+        let inflight = match purpose {
+            Purpose::S3 => {
+                let inflight = &telemetry.metrics.inflight_requests;
+                Some(inflight.hold([method_label(&method)]))
+            }
+            Purpose::Admin => None,
+        };
         Box::new(Self {
             telemetry,
             started: Instant::now(),
@@ -87,7 +102,7 @@ impl Ticket {
             response_size: 0,
             error: None,
             permit: None,
-            _inflight: inflight,
+            inflight,
         })
     }
 
@@ -105,14 +120,10 @@ impl Ticket {
     pub(super) fn path(&self) -> &str {
         &self.path
     }
-}
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
+    fn count(&self, duration: Duration, request_size: u64) {
         let metrics = &self.telemetry.metrics;
         let method = method_label(&self.method);
-        let duration = self.started.elapsed();
-        let request_size = self.body.bytes();
         metrics
             .requests
             .inc([method.clone(), Cow::Owned(self.status.to_string())]);
@@ -125,6 +136,16 @@ impl Drop for Ticket {
         metrics
             .response_size
             .observe([method], as_f64(self.response_size));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        let request_size = self.body.bytes();
+        if self.inflight.is_some() {
+            self.count(duration, request_size);
+        }
         self.telemetry.audit.request(&RequestLine {
             event: self.event,
             request_id: self.id.as_str(),

@@ -40,6 +40,14 @@ pub enum RequestEvent {
     NotImplemented,
     /// The request is malformed in another way.
     InvalidRequest,
+    /// An operator called the admin API, and may: `admin.` and the operation's name.
+    Admin(&'static str),
+    /// Somebody called the admin API without its token.
+    AdminAuthFailure,
+    /// Somebody called the admin API while it is off.
+    AdminDisabled,
+    /// An operator called the admin API with something that is no call.
+    AdminInvalidRequest,
 }
 
 /// What is told of a request.
@@ -118,6 +126,10 @@ impl RequestEvent {
             Self::AdmissionRejected => Cow::Borrowed("s3.AdmissionRejected"),
             Self::NotImplemented => Cow::Borrowed("s3.NotImplemented"),
             Self::InvalidRequest => Cow::Borrowed("s3.InvalidRequest"),
+            Self::Admin(operation) => Cow::Owned(format!("admin.{operation}")),
+            Self::AdminAuthFailure => Cow::Borrowed("admin.AuthFailure"),
+            Self::AdminDisabled => Cow::Borrowed("admin.Disabled"),
+            Self::AdminInvalidRequest => Cow::Borrowed("admin.InvalidRequest"),
         }
     }
 }

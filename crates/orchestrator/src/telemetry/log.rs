@@ -62,7 +62,8 @@ pub struct Log {
 /// Changes the log while the process runs; cheap to clone.
 #[derive(Clone)]
 pub struct LogControl {
-    level: reload::Handle<Targets, Registry>,
+    filter: reload::Handle<Targets, Registry>,
+    level: Arc<Mutex<LogLevel>>,
     out: Arc<Mutex<Box<dyn Write + Send>>>,
 }
 
@@ -92,7 +93,11 @@ impl Log {
         };
         let dispatch = tracing::Dispatch::new(Registry::default().with(filter).with(lines));
         Self {
-            control: LogControl { level: handle, out },
+            control: LogControl {
+                filter: handle,
+                level: Arc::new(Mutex::new(level)),
+                out,
+            },
             dispatch,
         }
     }
@@ -114,10 +119,18 @@ impl Log {
 }
 
 impl LogControl {
+    /// The least severe level that is logged.
+    pub fn level(&self) -> LogLevel {
+        *self.level.lock()
+    }
+
     /// Changes the least severe level that is logged.
     pub fn set_level(&self, level: LogLevel) {
+        // Held over both, so that two changes at once leave the level of which they tell.
+        let mut current = self.level.lock();
         // An error means that the subscriber is gone, and every line with it.
-        let _ = self.level.reload(targets(level));
+        let _ = self.filter.reload(targets(level));
+        *current = level;
     }
 
     /// Hands everything to the operating system.
@@ -378,6 +391,7 @@ mod tests {
         debug!("first");
         control.set_level(LogLevel::Debug);
         debug!("second");
+        assert_eq!(control.level(), LogLevel::Debug);
         control.set_level(LogLevel::Error);
         info!("third");
         assert!(!page.text().contains("first") && !page.text().contains("third"));

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
+use orchestrator::admin::client::{Call, Server};
 use orchestrator::cli::{Commands, Console, LogTarget, Report, ServeRequest, Verdict, run};
-use orchestrator::config::{BackendKind, Config, NoEnvironment, load};
+use orchestrator::config::{BackendKind, Config, Environment, NoEnvironment, load};
 
 const VALID: &str = "server:\n  listen_addr: 127.0.0.1:0\nbuckets:\n  - name: b\n    \
                      credentials:\n      - token: hunter2\nbackends:\n  - kind: memory\n";
@@ -57,20 +58,27 @@ impl Commands for Recorder {
     fn recover(&self, _: &Config) -> anyhow::Result<Report> {
         self.note("recover")
     }
+    fn admin(&self, _: &Server, _: &Call) -> anyhow::Result<Vec<u8>> {
+        bail!("not in these tests")
+    }
 }
 
-struct Outcome {
-    code: u8,
-    out: String,
-    err: String,
+pub(crate) struct Outcome {
+    pub(crate) code: u8,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 fn call(commands: &dyn Commands, args: &[&str]) -> Outcome {
+    call_in(&NoEnvironment, commands, args)
+}
+
+pub(crate) fn call_in(env: &dyn Environment, commands: &dyn Commands, args: &[&str]) -> Outcome {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let console = Console {
         out: &mut out,
         err: &mut err,
-        env: &NoEnvironment,
+        env,
     };
     let args = ["s3-orchestrator"].iter().chain(args).map(OsString::from);
     let code = run(args, commands, console);
@@ -92,7 +100,7 @@ fn valid() -> (tempfile::TempDir, String) {
 }
 
 /// Compares with a committed file; `UPDATE_GOLDEN=1` writes it instead.
-fn golden(name: &str, text: &str) {
+pub(crate) fn golden(name: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/golden")
         .join(name);
@@ -123,6 +131,10 @@ fn help_is_what_was_committed() {
         &["catalogue", "verify"],
         &["catalogue", "restored"],
         &["reconcile"],
+        &["admin"],
+        &["admin", "status"],
+        &["admin", "object-locations"],
+        &["admin", "log-level"],
         &["completions"],
         &["man"],
     ] {
@@ -169,6 +181,10 @@ fn wrong_arguments_exit_with_64() {
         &["catalogue"],
         &["catalogue", "backup"],
         &["reconcile"],
+        &["admin"],
+        &["admin", "frobnicate"],
+        &["admin", "object-locations"],
+        &["admin", "status", "-key", "b/k"],
         &["completions", "csh"],
         &["-mode", "sideways"],
         &["-config", "x", "validate"],
@@ -267,7 +283,7 @@ fn a_wrong_configuration_exits_with_64_whatever_the_command() {
 #[test]
 fn validate_prints_what_the_file_says_and_no_secret() {
     let (_dir, file) = valid();
-    fs::write(&file, format!("{VALID}ui:\n  admin_key: x\n")).unwrap();
+    fs::write(&file, format!("{VALID}ui:\n  admin_token: hunter2\n")).unwrap();
     let recorder = Recorder::default();
     let outcome = call(&recorder, &["validate", "-config", &file]);
     assert_eq!(outcome.code, 0);
@@ -282,7 +298,7 @@ fn validate_prints_what_the_file_says_and_no_secret() {
     assert!(
         outcome
             .err
-            .starts_with(&format!("warning: {file}:10: ui.admin_key: "))
+            .starts_with(&format!("warning: {file}:10: ui.admin_token: "))
     );
     assert!(recorder.calls.borrow().is_empty());
     assert!(!outcome.out.contains("hunter2") && !outcome.err.contains("hunter2"));
@@ -464,7 +480,7 @@ fn completions_and_manual_know_every_command() {
             "{page}\n{manual}"
         );
     }
-    assert!(!manual.contains("docs"));
+    assert!(!manual.contains("s3-orchestrator-docs"));
 }
 
 #[test]

@@ -693,10 +693,6 @@ fn what_has_no_effect_is_mentioned() {
     assert!(
         warnings(&text, &env)[0].starts_with("3: server.max_concurrent_reads: it has no effect")
     );
-    let text = format!("{}ui:\n  admin_key: x\n", minimal());
-    assert!(
-        warnings(&text, &env)[0].starts_with("10: ui.admin_key: the admin API is not available")
-    );
     let text = minimal().replace(
         ":9000\n",
         ":9000\n  max_concurrent_reads: 5\n  max_concurrent_writes: 6\n",
@@ -708,6 +704,45 @@ fn what_has_no_effect_is_mentioned() {
             writes: 6
         }
     );
+}
+
+#[test]
+fn the_admin_token_may_stand_in_a_file_and_the_admin_key_stands_in_for_it() {
+    let token = |lines: &str| {
+        let text = format!("{}ui:\n  enabled: false\n{lines}", minimal());
+        accept(&text)
+            .admin_token
+            .map(|token| token.reveal().to_owned())
+    };
+    assert_eq!(token(""), None);
+    assert_eq!(token("  admin_token: ''\n"), None);
+    let long = "0123456789abcdef";
+    assert_eq!(token(&format!("  admin_token: {long}\n")).unwrap(), long);
+    let both = format!("  admin_token: {long}\n  admin_key: another-of-sixteen\n");
+    assert_eq!(token(&both).unwrap(), long);
+    assert_eq!(
+        token("  admin_key: another-of-sixteen\n").unwrap(),
+        "another-of-sixteen"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    fs::write(&file, "from-a-file-of-its-own\n").unwrap();
+    let line = format!("  admin_token_file: {}\n", file.display());
+    assert_eq!(token(&line).unwrap(), "from-a-file-of-its-own");
+
+    let short = format!("{}ui:\n  admin_key: short\n", minimal());
+    assert_eq!(
+        warnings(&short, &HashMap::new()),
+        [
+            "10: ui.admin_key: a token of 5 characters can be guessed; draw another one: openssl rand -hex 32"
+        ]
+    );
+    let odd = format!(
+        "{}ui:\n  admin_token: \"two words of a token\"\n",
+        minimal()
+    );
+    assert_eq!(refuse(&odd).len(), 1);
+    assert!(refuse(&odd)[0].contains("10: ui.admin_token: it has blanks"));
 }
 
 #[test]

@@ -15,10 +15,12 @@ use super::{
 use crate::cmd::Workspace;
 
 const SQL_OWNER: &str = "crates/metastore/";
-/// Codes know their status; the front renders them, and its pages, in one file.
+/// Codes know their status; the front renders them and its pages in one file, and the admin API,
+/// which is no S3, in one below it.
 const STATUS_OWNERS: &[&str] = &[
     "crates/s3wire/src/code.rs",
     "crates/orchestrator/src/front/render.rs",
+    "crates/orchestrator/src/front/render/admin.rs",
 ];
 /// A backend's client reads the status codes that others send; it sends none.
 const STATUS_READERS: &[&str] = &["crates/backend/", "crates/xtask/"];

@@ -13,6 +13,9 @@ use super::super::types::{
     BucketConfig, BucketCredential, Credential, CredentialGrant, RootCredential,
 };
 
+/// A token that is shorter is worth a warning: whoever guesses it rules the server.
+const ADMIN_TOKEN_BYTES_ADVISED: usize = 16;
+
 /// Access key ids and tokens that were seen, so that each opens one thing.
 #[derive(Default)]
 pub(super) struct Seen {
@@ -136,6 +139,33 @@ pub(super) fn root(
         access_key_id,
         secret_access_key,
     })
+}
+
+/// `ui.admin_token`, or what stands in for it.
+pub(super) fn admin_token(ui: &Section<'_>, report: &mut Report) -> Option<Secret> {
+    let names = ["admin_token", "admin_key"];
+    // Both are read, so that a file that cannot be is a problem even where the other one counts.
+    let given = names.map(|name| (name, ui.secret(name, report)));
+    let (name, token) = given
+        .into_iter()
+        .find_map(|(name, token)| Some((name, token?)))?;
+    let text = token.reveal();
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        report.problem(
+            ui.place_of(name),
+            "it has blanks or characters that no header can carry as they are",
+            "draw another one: openssl rand -hex 32",
+        );
+        return None;
+    }
+    if text.len() < ADMIN_TOKEN_BYTES_ADVISED {
+        report.warning(
+            ui.place_of(name),
+            format!("a token of {} characters can be guessed", text.len()),
+            "draw another one: openssl rand -hex 32",
+        );
+    }
+    Some(token)
 }
 
 /// `grants`: further buckets for key pairs that stand elsewhere in the file.

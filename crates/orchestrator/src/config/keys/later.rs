@@ -98,14 +98,26 @@ pub(super) static GROUPS: &[Group] = &[
     },
     Group {
         path: "ui",
-        doc: "The web pages and the admin API.",
+        doc: "The web pages, which this release does not have, and the admin API, which needs a token only.",
         keys: &[
             switch("the web UI"),
             Key::new("path", Kind::Text, PARAMETER).or("/ui").inert(),
-            secret("admin_key"),
+            Key::new(
+                "admin_key",
+                Kind::Secret,
+                "Stands in for `admin_token` where that is absent.",
+            )
+            .on_reload(),
             secret("admin_secret"),
             secret("session_secret"),
-            secret("admin_token"),
+            Key::new(
+                "admin_token",
+                Kind::Secret,
+                "The value of the header `X-Admin-Token`: it opens the admin API below `/admin/api/`, \
+                 which is off without it.",
+            )
+            .derived("`admin_key`")
+            .on_reload(),
             flag("force_secure_cookies"),
         ],
     },

@@ -96,6 +96,8 @@ pub enum Effect {
     Restart,
     /// It takes effect at the next start; the contents of the named file also at SIGHUP.
     FileOnReload,
+    /// It takes effect at SIGHUP.
+    Reload,
     /// It is checked and has no effect in this release.
     Inert,
     /// Only the value that leaves the named feature off is accepted in this release.
@@ -171,6 +173,11 @@ impl Key {
 
     const fn file_on_reload(mut self) -> Self {
         self.effect = Effect::FileOnReload;
+        self
+    }
+
+    const fn on_reload(mut self) -> Self {
+        self.effect = Effect::Reload;
         self
     }
 

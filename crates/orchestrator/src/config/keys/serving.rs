@@ -1,6 +1,7 @@
 //! Keys of the listener, the buckets and the telemetry.
 
 use super::{Effect, Group, Key, Kind, Off, Preset, Zero};
+use crate::config::LogLevel;
 
 const COUNT_MAX: u64 = 1_000_000;
 
@@ -41,7 +42,7 @@ pub(super) static GROUPS: &[Group] = &[
             .required(),
             Key::new(
                 "log_level",
-                Kind::Choice(&["debug", "info", "warn", "error"]),
+                Kind::Choice(&LogLevel::NAMES),
                 "The least severe level that is logged.",
             )
             .or("info"),

@@ -88,6 +88,7 @@ impl Frail {
             telemetry: Telemetry { metrics, audit },
             server: &config.server,
             metrics: Some((Door::S3, "/metrics")),
+            log: None,
         });
         let listener = Listener::bind(&config.server.listen_addr, None)
             .await

@@ -1,5 +1,6 @@
 //! The HTTP front over real sockets, with a real engine behind it.
 
+mod admin;
 mod attributes;
 mod auth;
 mod broken;

@@ -3,6 +3,7 @@
 mod objects;
 mod open;
 mod uploads;
+mod usage;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -18,6 +18,7 @@ mod objects;
 pub(crate) mod parts;
 pub(crate) mod read;
 pub(crate) mod uploads;
+pub(crate) mod usage;
 mod values;
 pub(crate) mod verify;
 

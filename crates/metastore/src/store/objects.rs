@@ -134,7 +134,7 @@ impl Store {
         let verdict = (|| answer!(answer, Verdict))();
         let mut left = match held {
             Held::Intents(intents) => intents,
-            Held::Nothing | Held::Claim(_) | Held::NewClaim(..) => Vec::new(),
+            Held::Nothing | Held::Claim(_) | Held::NewClaim(..) | Held::Counts(_) => Vec::new(),
         };
         left.extend(spare);
         (verdict, left)

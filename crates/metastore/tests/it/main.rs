@@ -27,3 +27,4 @@ mod multipart;
 mod objects;
 mod opening;
 mod support;
+mod usage;

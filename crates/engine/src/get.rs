@@ -4,23 +4,23 @@
 //! backend is called. A body that fails half way goes on from another copy, or from the same one,
 //! at the exact offset: the client notices nothing. A body never ends cleanly before its length.
 
-use std::collections::{HashMap, VecDeque};
+mod reader;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use backend::{Body, Kind, ObjectBackend as _};
+use backend::Kind;
 use base::{BlobId, ByteRange, Conditions, ObjectKey, RangeSpec, ReadOutcome, Validators};
 use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt};
-use metastore::model::{BucketId, CopyRow, CopyState, ObjectRecord, PlannedExtent, ReadPlan};
+use futures_util::stream::{self, Stream};
+use metastore::model::{BucketId, CopyState, ObjectRecord, ReadPlan};
 use parking_lot::Mutex;
 
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
-
-/// How often a body is picked up again without a byte of progress in between.
-const RESUMES_MAX: u32 = 3;
+use reader::Reader;
 
 /// Which bytes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Reads {
     }
 }
 
-struct ReadGuard {
+pub(crate) struct ReadGuard {
     reads: Reads,
     blobs: Vec<BlobId>,
 }
@@ -202,12 +202,7 @@ impl Engine {
             .inner
             .reads
             .begin(plan.extents.iter().map(|part| part.extent.blob));
-        let mut reader = Reader {
-            engine: self.clone(),
-            pieces: pieces(plan, range),
-            current: None,
-            _guard: guard,
-        };
+        let mut reader = Reader::new(self, plan, range, guard)?;
         reader.advance().await?;
         let body = stream::unfold(Some(reader), |reader| async move {
             let mut reader = reader?;
@@ -312,156 +307,4 @@ fn any_missing(tried: &Tried) -> bool {
         .0
         .iter()
         .any(|(_, error)| error.kind == Kind::NotFound)
-}
-
-/// Bytes of one blob that are still to be read.
-struct Piece {
-    extent: PlannedExtent,
-    /// The bytes within the blob.
-    range: ByteRange,
-}
-
-/// The parts of the extents that lie in the range, in order.
-fn pieces(plan: &ReadPlan, range: ByteRange) -> VecDeque<Piece> {
-    let mut at = 0;
-    let mut pieces = VecDeque::new();
-    for extent in &plan.extents {
-        let here = ByteRange {
-            start: at,
-            length: extent.extent.length,
-        };
-        if let Some(wanted) = here.intersect(range) {
-            let start = extent.extent.offset + (wanted.start - at);
-            let range = ByteRange {
-                start,
-                length: wanted.length,
-            };
-            pieces.push_back(Piece {
-                extent: extent.clone(),
-                range,
-            });
-        }
-        at += extent.extent.length;
-    }
-    pieces
-}
-
-struct Current {
-    piece: Piece,
-    body: Body,
-    resumes: u32,
-}
-
-struct Reader {
-    engine: Engine,
-    pieces: VecDeque<Piece>,
-    current: Option<Current>,
-    _guard: ReadGuard,
-}
-
-impl Reader {
-    /// Opens the next piece, where there is one.
-    async fn advance(&mut self) -> Result<()> {
-        let Some(piece) = self.pieces.pop_front() else {
-            return Ok(());
-        };
-        let body = open_piece(&self.engine, &piece).await?;
-        self.current = Some(Current {
-            piece,
-            body,
-            resumes: 0,
-        });
-        Ok(())
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let Some(current) = &mut self.current else {
-                return Ok(None);
-            };
-            if current.piece.range.length == 0 {
-                self.current = None;
-                self.advance().await?;
-                continue;
-            }
-            let failure = match current.body.next().await {
-                Some(Ok(bytes)) if bytes.is_empty() => continue,
-                Some(Ok(bytes)) if bytes.len() as u64 <= current.piece.range.length => {
-                    current.piece.range.start += bytes.len() as u64;
-                    current.piece.range.length -= bytes.len() as u64;
-                    current.resumes = 0;
-                    return Ok(Some(bytes));
-                }
-                Some(Err(error)) => Some(error),
-                // Too long or too short: another answer may be right.
-                Some(Ok(_)) | None => None,
-            };
-            current.resumes += 1;
-            if current.resumes > RESUMES_MAX {
-                let tried = failure.map(|error| (error.backend.clone(), error));
-                return Err(Error::ReadUnavailable {
-                    tried: Tried(tried.into_iter().collect()),
-                });
-            }
-            if let Some(error) = failure {
-                tracing::warn!(error = %base::report(&error), "body goes on from another answer");
-            }
-            current.body = open_piece(&self.engine, &current.piece).await?;
-        }
-    }
-}
-
-/// Opens a piece at the best copy that answers.
-async fn open_piece(engine: &Engine, piece: &Piece) -> Result<Body> {
-    let mut copies: Vec<&CopyRow> = piece.extent.copies.iter().collect();
-    copies.sort_by_key(|copy| match copy.state {
-        CopyState::Good => 0,
-        CopyState::Suspect => 1,
-    });
-    let mut tried = Tried::default();
-    for copy in copies {
-        let Some(member) = engine.inner.fleet.member(copy.backend) else {
-            continue;
-        };
-        // A backend that lost its mount denies having anything; that must not be believed.
-        if !member.in_service() {
-            let effect = backend::Effect::None;
-            let error = backend::Error::new(Kind::Unavailable, effect, member.name(), "get");
-            tried
-                .0
-                .push((member.name().clone(), error.with_message("out of service")));
-            continue;
-        }
-        let whole = piece.range == ByteRange::whole(piece.extent.blob_size);
-        let range = (!whole).then_some(piece.range);
-        let fetched = member
-            .backend()
-            .get(&copy.key, copy.version.as_deref(), range)
-            .await;
-        match fetched {
-            Ok(fetched) if fetched.head.size == piece.extent.blob_size => {
-                if copy.state == CopyState::Suspect {
-                    engine
-                        .inner
-                        .store
-                        .mark_copy(copy.copy, CopyState::Good)
-                        .await?;
-                }
-                return Ok(fetched.body);
-            }
-            Ok(fetched) => {
-                let error =
-                    backend::Error::new(Kind::Corrupt, backend::Effect::None, member.name(), "get");
-                let words = format!(
-                    "the copy has {} bytes instead of {}",
-                    fetched.head.size, piece.extent.blob_size
-                );
-                tried
-                    .0
-                    .push((member.name().clone(), error.with_message(words)));
-            }
-            Err(error) => tried.0.push((member.name().clone(), error)),
-        }
-    }
-    Err(Error::ReadUnavailable { tried })
 }

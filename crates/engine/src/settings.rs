@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use base::{BackendName, BucketName, ByteSize};
 
+use crate::UsageLimits;
+
 /// How a backend is chosen for new bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routing {
@@ -41,6 +43,26 @@ pub struct Settings {
     pub claim_grace: Duration,
     /// Open uploads older than this are aborted.
     pub multipart_stale: Duration,
+    /// How often usage is written.
+    pub usage_flush: UsageFlush,
+}
+
+/// How often usage is written to the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UsageFlush {
+    /// The time between two flushes.
+    pub interval: Duration,
+    /// A shorter one near limits.
+    pub adaptive: Option<AdaptiveFlush>,
+}
+
+/// How often usage is written while a backend is near a limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdaptiveFlush {
+    /// The share of a limit from which a backend is near it, between 0 and 1.
+    pub threshold: f64,
+    /// The time between two flushes then.
+    pub fast_interval: Duration,
 }
 
 impl Settings {
@@ -59,6 +81,10 @@ impl Settings {
             cleanup_concurrency: 10,
             claim_grace: Duration::from_secs(300),
             multipart_stale: Duration::from_secs(24 * 3600),
+            usage_flush: UsageFlush {
+                interval: Duration::from_secs(30),
+                adaptive: None,
+            },
         }
     }
 }
@@ -78,6 +104,8 @@ pub struct BackendSettings {
     pub body_idle_timeout: Duration,
     /// Calls at a time.
     pub calls_max: u32,
+    /// What it may be asked for in a month.
+    pub usage_limits: UsageLimits,
 }
 
 /// The kinds of backends.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{BackendName, Clock, Ids, report};
+use base::{BackendName, Clock, Ids, Month, report};
 use futures_util::future::join_all;
 use metastore::{OpenOptions, Store};
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use crate::fleet::{self, BackendCheck, Fleet};
 use crate::get::Reads;
 use crate::multipart::Completing;
 use crate::observe::Observer;
+use crate::usage::Flushing;
 use crate::workers::{self, Bells, Workers};
 use crate::{Engine, Inner, Settings};
 
@@ -101,16 +102,10 @@ impl Engine {
         for (backend, row) in settings.backends.iter().zip(&rows) {
             store.set_limit(row.id, backend.quota.map(|quota| quota.0));
         }
-        let timeout = settings.backend_timeout;
-        let fleet = Fleet::new(
-            settings.routing,
-            &settings.backends,
-            &rows,
-            timeout,
-            &clock,
-            &observer,
-        )
-        .map_err(|(name, reason)| StartError::Backend { name, reason })?;
+        let usage = store.usage(Month::of(clock.now())).await?;
+        let fleet = Fleet::new(&settings, &rows, &usage, &clock, &observer)
+            .map_err(|(name, reason)| StartError::Backend { name, reason })?;
+        let workers = Workers::new(workers::all(&settings));
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
@@ -123,7 +118,8 @@ impl Engine {
                 reads: Reads::default(),
                 bells: Bells::default(),
                 completing: Completing::default(),
-                workers: Workers::new(workers::all()),
+                flushing: Flushing::default(),
+                workers,
             }),
         };
         engine.enlist_all().await?;
@@ -166,7 +162,7 @@ impl Engine {
         self.inner.workers.settle(self, rounds_max).await;
     }
 
-    /// Marks the backends a last time and closes the catalogue. No verb may run any more.
+    /// Marks the backends a last time, writes the last usage and closes the catalogue. No verb may run any more.
     pub async fn stop(&self) -> Result<(), StartError> {
         let inner = &self.inner;
         let calm = inner.store.catalogue().recovery.is_none();
@@ -183,6 +179,10 @@ impl Engine {
             if !matches!(marked, Ok(Ok(()))) {
                 tracing::warn!(backend = %member.name(), "last mark not written");
             }
+        }
+        // The last marks were requests too.
+        if let Err(error) = self.flush_usage().await {
+            tracing::warn!(error = %report(&error), "last usage not written");
         }
         inner.store.close().await?;
         Ok(())

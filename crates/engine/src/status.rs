@@ -5,7 +5,7 @@ use metastore::model::{Catalogue, QueueDepth, Room};
 
 use crate::fleet::OutOfService;
 use crate::workers::WorkerStatus;
-use crate::{Engine, Result};
+use crate::{Engine, Result, UsageStatus};
 
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct BackendStatus {
     pub room: Room,
     /// Why it is not used, where that is so.
     pub out_of_service: Option<OutOfService>,
+    /// What it was asked for this month.
+    pub usage: UsageStatus,
 }
 
 /// Everything at a glance.
@@ -39,6 +41,7 @@ impl Engine {
             name: member.name().clone(),
             room: inner.store.room(member.id),
             out_of_service: member.out_of_service(),
+            usage: member.usage().status(),
         });
         Ok(Status {
             catalogue: inner.store.catalogue(),

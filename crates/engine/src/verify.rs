@@ -68,16 +68,13 @@ impl Engine {
             Some((backend.clone(), row.clone()))
         });
         let (backends, rows): (Vec<_>, Vec<_>) = known.unzip();
-        let timeout = settings.backend_timeout;
-        let fleet = Fleet::new(
-            settings.routing,
-            &backends,
-            &rows,
-            timeout,
-            &clock,
-            &observer,
-        )
-        .map_err(|(name, reason)| StartError::Backend { name, reason })?;
+        let known = Settings {
+            backends,
+            ..settings.clone()
+        };
+        // What is asked here is not counted: only the process that serves writes usage.
+        let fleet = Fleet::new(&known, &rows, &[], &clock, &observer)
+            .map_err(|(name, reason)| StartError::Backend { name, reason })?;
         let sums = store.verify().await?;
         let (locations, faults) = look_at_all(&store, &fleet).await?;
         Ok(Verified {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use engine::catalogue::{BucketId, Known};
 use engine::{
     BackendKind, BackendSettings, CustomBackend, Engine, Incoming, PutRequest, Quiet, ReadRequest,
-    Selection, Settings, StartError, Written,
+    Selection, Settings, StartError, UsageLimits, Written,
 };
 use futures_util::StreamExt;
 use tempfile::TempDir;
@@ -204,6 +204,7 @@ impl Place {
             max_object_size: None,
             body_idle_timeout: Duration::from_secs(30),
             calls_max: 64,
+            usage_limits: UsageLimits::default(),
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Config {
     pub routing_strategy: RoutingStrategy,
     /// The worker that deletes on backends.
     pub cleanup_queue: CleanupQueueConfig,
+    /// How often the counters behind monthly limits are written.
+    pub usage_flush: UsageFlushConfig,
     /// The path of a write.
     pub write_path: WritePathConfig,
     /// The Prometheus endpoint; absent where `telemetry.metrics.enabled` is false (the default).
@@ -220,6 +222,19 @@ pub struct BackendConfig {
     pub max_object_size: Option<ByteSize>,
     /// Connections; the defaults where the kind is not `s3`.
     pub http: HttpConfig,
+    /// What it may be asked for in a month; absent (the default) means any amount.
+    pub usage_limits: UsageLimitsConfig,
+}
+
+/// The monthly limits of one of `backends`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UsageLimitsConfig {
+    /// `api_request_limit`.
+    pub requests: Option<u64>,
+    /// `egress_byte_limit`.
+    pub egress: Option<ByteSize>,
+    /// `ingress_byte_limit`.
+    pub ingress: Option<ByteSize>,
 }
 
 /// What a backend is.
@@ -293,6 +308,24 @@ pub struct CleanupQueueConfig {
     pub claim_grace_period: Duration,
     /// How long displaced bytes stay readable; default 60 s.
     pub read_grace: Duration,
+}
+
+/// `usage_flush`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UsageFlushConfig {
+    /// The time between two writes; default 30 s.
+    pub interval: Duration,
+    /// `adaptive_enabled`; absent (the default) means that the interval never changes.
+    pub adaptive: Option<AdaptiveFlushConfig>,
+}
+
+/// `usage_flush` while a backend is near a limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdaptiveFlushConfig {
+    /// The share of a limit from which a backend is near it; default 0.8.
+    pub threshold: f64,
+    /// The time between two writes then; default 5 s.
+    pub fast_interval: Duration,
 }
 
 /// `write_path`.

@@ -78,6 +78,10 @@ fn observe(metrics: &Metrics, status: &engine::Status) {
             metrics.quota_bytes_limit.set(name(), limit);
             metrics.quota_bytes_available.set(name(), room.free());
         }
+        let spent = backend.usage.spent;
+        metrics.usage_api_requests.set(name(), spent.requests);
+        metrics.usage_egress_bytes.set(name(), spent.egress);
+        metrics.usage_ingress_bytes.set(name(), spent.ingress);
         let in_service = u64::from(backend.out_of_service.is_none());
         metrics.backend_in_service.set(name(), in_service);
     }

@@ -23,6 +23,10 @@ use crate::telemetry::metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
+/// What a read is told that every copy's monthly usage limit refuses: clients tell it from the 503 of
+/// a server that is busy, because it lasts.
+const LIMIT_SPENT: u16 = 429;
+
 /// When a client that was told to slow down may come back, in seconds.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
@@ -117,6 +121,8 @@ impl From<engine::Error> for Failure {
 #[derive(Debug)]
 struct Shown {
     code: ErrorCode,
+    /// The code's own, but for one answer.
+    status: u16,
     message: Cow<'static, str>,
     /// Of the object that a range does not fit.
     size: Option<u64>,
@@ -128,6 +134,7 @@ impl From<Error> for Shown {
     fn from(error: Error) -> Self {
         Self {
             code: error.code,
+            status: error.code.status(),
             message: error.message,
             size: None,
             validators: None,
@@ -203,6 +210,17 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
             "The checksum does not fit the one that the upload was created with.".into(),
         ),
         engine::Error::NoRoom { .. } => ErrorCode::InsufficientStorage.into(),
+        engine::Error::WriteLimited { .. } => with(
+            ErrorCode::InsufficientStorage,
+            "The monthly usage limits leave no backend for the object.".into(),
+        ),
+        engine::Error::ReadLimited => Shown {
+            status: LIMIT_SPENT,
+            ..with(
+                ErrorCode::SlowDown,
+                "The monthly usage limits of every copy's backend are spent.".into(),
+            )
+        },
         engine::Error::TooManyUploads => with(
             ErrorCode::SlowDown,
             "The bucket has too many open multipart uploads.".into(),
@@ -247,7 +265,7 @@ fn account(failure: &Failure, shown: &Shown) -> String {
         Failure::Wire(_) | Failure::Busy | Failure::Defect => format!("{code}: {}", shown.message),
         Failure::Engine(error) => {
             let report = base::report(error).to_string();
-            match shown.code.status() {
+            match shown.status {
                 500 => error!(error = report, "request failed"),
                 501.. => warn!(error = report, "request failed"),
                 _ => {}
@@ -319,7 +337,7 @@ pub(super) fn failure(
 ) -> Response<Reply> {
     let shown = show(failure, &ticket.body);
     ticket.error = Some(account(failure, &shown).into());
-    let status = StatusCode::from_u16(shown.code.status()).expect("every code has a valid status");
+    let status = StatusCode::from_u16(shown.status).expect("every code has a valid status");
     let mut headers = HeaderMap::new();
     if let Some(size) = shown.size {
         let value = HeaderValue::try_from(format!("bytes */{size}"));
@@ -335,7 +353,7 @@ pub(super) fn failure(
                 HeaderValue::from_static("GET, HEAD, PUT, POST, DELETE"),
             );
         }
-        code if matches!(code.status(), 429 | 503) => {
+        _ if matches!(shown.status, 429 | 503) => {
             headers.insert(RETRY_AFTER, RETRY_AFTER_S);
         }
         _ => {}

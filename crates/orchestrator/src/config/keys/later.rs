@@ -110,22 +110,6 @@ pub(super) static GROUPS: &[Group] = &[
         ],
     },
     Group {
-        path: "usage_flush",
-        doc: "How often counters of usage are written.",
-        keys: &[
-            duration("interval", "30s"),
-            Key::new(
-                "adaptive_enabled",
-                Kind::Bool,
-                "Whether the interval adapts.",
-            )
-            .or("false")
-            .off(Off::False, "adaptive flushing"),
-            fraction("adaptive_threshold", "0.8"),
-            duration("fast_interval", "5s"),
-        ],
-    },
-    Group {
         path: "lifecycle",
         doc: "Expiry of objects. Any rule switches it on.",
         keys: &[count("batch_size", "100")],

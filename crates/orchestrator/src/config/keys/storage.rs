@@ -142,17 +142,27 @@ pub(super) static GROUPS: &[Group] = &[
             .zero(Zero::Unlimited),
             Key::new(
                 "api_request_limit",
-                Kind::Count { max: u64::MAX },
-                "Calls per month.",
+                Kind::Count {
+                    max: i64::MAX as u64,
+                },
+                "Requests to it in a calendar month, UTC.",
             )
             .or("0")
-            .off(Off::Zero, "a monthly limit on calls"),
-            Key::new("egress_byte_limit", Kind::Size, "Bytes read per month.")
-                .or("0")
-                .off(Off::Zero, "a monthly limit on egress"),
-            Key::new("ingress_byte_limit", Kind::Size, "Bytes written per month.")
-                .or("0")
-                .off(Off::Zero, "a monthly limit on ingress"),
+            .zero(Zero::Unlimited),
+            Key::new(
+                "egress_byte_limit",
+                Kind::Size,
+                "Bytes of objects read from it in a calendar month, UTC.",
+            )
+            .or("0")
+            .zero(Zero::Unlimited),
+            Key::new(
+                "ingress_byte_limit",
+                Kind::Size,
+                "Bytes of objects written to it in a calendar month, UTC.",
+            )
+            .or("0")
+            .zero(Zero::Unlimited),
         ],
     },
     Group {
@@ -241,6 +251,34 @@ pub(super) static GROUPS: &[Group] = &[
                 "How long displaced bytes stay readable for requests that have begun.",
             )
             .or("60s"),
+        ],
+    },
+    Group {
+        path: "usage_flush",
+        doc: "How often the counters behind the monthly limits are written to the catalogue.",
+        keys: &[
+            Key::new("interval", Kind::Duration, "The time between two writes.")
+                .or("30s")
+                .zero(Zero::Default),
+            Key::new(
+                "adaptive_enabled",
+                Kind::Bool,
+                "Whether they are written more often while a backend is near a limit.",
+            )
+            .or("false"),
+            Key::new(
+                "adaptive_threshold",
+                Kind::Fraction,
+                "The share of a limit from which a backend is near it; neither 0 nor 1.",
+            )
+            .or("0.8"),
+            Key::new(
+                "fast_interval",
+                Kind::Duration,
+                "The time between two writes then; below interval.",
+            )
+            .or("5s")
+            .zero(Zero::Default),
         ],
     },
     Group {

@@ -21,3 +21,4 @@ mod scopes;
 mod support;
 mod tags;
 mod trail;
+mod usage;

@@ -53,7 +53,9 @@ pub use put::{PutRequest, Written};
 pub use recover::Recovered;
 #[cfg(feature = "testing")]
 pub use settings::CustomBackend;
-pub use settings::{AdaptiveFlush, BackendKind, BackendSettings, Routing, Settings, UsageFlush};
+pub use settings::{
+    AdaptiveFlush, BackendKind, BackendSettings, RedisSettings, Routing, Settings, UsageFlush,
+};
 pub use start::StartError;
 pub use status::{BackendStatus, Status};
 pub use usage::{UsageLimits, UsageStatus};
@@ -91,7 +93,7 @@ struct Inner {
     reads: Reads,
     bells: workers::Bells,
     completing: multipart::Completing,
-    flushing: usage::Flushing,
+    usage: usage::Book,
     workers: workers::Workers,
 }
 

@@ -94,6 +94,18 @@ pub enum Event<'a> {
         /// What it wanted of backends.
         access: Access,
     },
+    /// An exchange with Redis ended.
+    RedisCall {
+        /// `pipeline_add` or `pipeline_load`.
+        operation: &'static str,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Redis was given up for a while, or is back.
+    RedisFallback {
+        /// Whether each instance knows only the rows and its own counts.
+        active: bool,
+    },
 }
 
 /// Takes facts. Called on the data path: must be quick and must not block.

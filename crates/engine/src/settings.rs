@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base::{BackendName, BucketName, ByteSize};
+use base::{BackendName, BucketName, ByteSize, Secret};
 
 use crate::UsageLimits;
 
@@ -45,6 +45,29 @@ pub struct Settings {
     pub multipart_stale: Duration,
     /// How often usage is written.
     pub usage_flush: UsageFlush,
+    /// Where instances tell each other of usage that is not written yet.
+    pub redis: Option<RedisSettings>,
+}
+
+/// A Redis that instances share.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The password, where it wants one.
+    pub password: Option<Secret>,
+    /// Which of its databases.
+    pub db: u32,
+    /// Whether it is spoken to by TLS.
+    pub tls: bool,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// Failures in a row after which it is not asked for a while.
+    pub failure_threshold: u32,
+    /// How long.
+    pub open_timeout: Duration,
 }
 
 /// How often usage is written to the catalogue.
@@ -85,6 +108,7 @@ impl Settings {
                 interval: Duration::from_secs(30),
                 adaptive: None,
             },
+            redis: None,
         }
     }
 }

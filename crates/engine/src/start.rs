@@ -14,7 +14,7 @@ use crate::fleet::{self, BackendCheck, Fleet};
 use crate::get::Reads;
 use crate::multipart::Completing;
 use crate::observe::Observer;
-use crate::usage::Flushing;
+use crate::usage::{Book, Entry, Sharing};
 use crate::workers::{self, Bells, Workers};
 use crate::{Engine, Inner, Settings};
 
@@ -106,6 +106,17 @@ impl Engine {
         let fleet = Fleet::new(&settings, &rows, &usage, &clock, &observer)
             .map_err(|(name, reason)| StartError::Backend { name, reason })?;
         let workers = Workers::new(workers::all(&settings));
+        let entry = |member: &Arc<fleet::Member>| Entry {
+            id: member.id,
+            name: member.name().clone(),
+            usage: Arc::clone(member.usage()),
+        };
+        let entries = fleet.members().iter().map(entry).collect();
+        let sharing = settings.redis.as_ref().map(|redis| {
+            let instance = ids.uuid().to_string();
+            Sharing::new(instance, redis, Arc::clone(&observer))
+        });
+        let usage = Book::new(store.clone(), Arc::clone(&clock), entries, sharing);
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
@@ -118,7 +129,7 @@ impl Engine {
                 reads: Reads::default(),
                 bells: Bells::default(),
                 completing: Completing::default(),
-                flushing: Flushing::default(),
+                usage,
                 workers,
             }),
         };
@@ -181,7 +192,7 @@ impl Engine {
             }
         }
         // The last marks were requests too.
-        if let Err(error) = self.flush_usage().await {
+        if let Err(error) = inner.usage.close().await {
             tracing::warn!(error = %report(&error), "last usage not written");
         }
         inner.store.close().await?;

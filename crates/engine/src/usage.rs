@@ -12,7 +12,10 @@
 //! completions, markers, probes, workers), a backend may pass its limit. `docs/usage-limits.md` tells
 //! operators the same.
 
-mod flush;
+mod book;
+mod breaker;
+mod redis;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +23,10 @@ use std::sync::Arc;
 use base::{Clock, Month, Traffic};
 use parking_lot::Mutex;
 
-pub(crate) use flush::{Flushing, written};
+pub(crate) use book::{Book, Entry, written};
+pub(crate) use sharing::{SHARE_EVERY, Sharing};
 
-use crate::Engine;
+use crate::{Engine, Result};
 
 /// Months of which the rows' sums are remembered: a clock that is set back finds them again.
 const MONTHS_KEPT_MAX: usize = 3;
@@ -57,7 +61,7 @@ pub(crate) struct Usage {
     state: Mutex<State>,
 }
 
-/// Every count is in exactly one of the first three.
+/// Every count of this process is in exactly one of the first three.
 #[derive(Debug, Default)]
 struct State {
     /// In rows.
@@ -68,14 +72,27 @@ struct State {
     counted: BTreeMap<Month, Traffic>,
     /// Set aside for requests under way, and not counted yet.
     admitted: Traffic,
+    /// What other instances have counted or set aside in a month and not written.
+    others: Option<(Month, Traffic)>,
+    /// How often counts have left.
+    departures: u64,
 }
 
 impl State {
+    fn load(&mut self, month: Month, written: Traffic) {
+        self.written.insert(month, written);
+        while self.written.len() > MONTHS_KEPT_MAX {
+            self.written.pop_first();
+        }
+    }
+
     fn spent(&self, month: Month) -> Traffic {
+        let others = self.others.filter(|(of, _)| *of == month);
+        let others = others.map_or(Traffic::NONE, |(_, traffic)| traffic);
         [&self.written, &self.leaving, &self.counted]
             .into_iter()
             .filter_map(|counts| counts.get(&month))
-            .fold(Traffic::NONE, |sum, count| sum.plus(*count))
+            .fold(others, |sum, count| sum.plus(*count))
     }
 }
 
@@ -166,16 +183,45 @@ impl Usage {
 
     /// What the rows say of a month.
     pub(crate) fn load(&self, month: Month, written: Traffic) {
+        self.state.lock().load(month, written);
+    }
+
+    /// As [`Self::load`], unless counts have left since [`Self::settled`] said this, or are on their
+    /// way; whether it did.
+    fn load_unless_left(&self, month: Month, written: Traffic, departures: u64) -> bool {
         let mut state = self.state.lock();
-        state.written.insert(month, written);
-        while state.written.len() > MONTHS_KEPT_MAX {
-            state.written.pop_first();
+        let settled = state.leaving.is_empty() && state.departures == departures;
+        if settled {
+            state.load(month, written);
         }
+        settled
+    }
+
+    /// How often counts have left, where none is on its way: only then do rows say what they will go
+    /// on saying.
+    fn settled(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.leaving.is_empty().then_some(state.departures)
+    }
+
+    /// What other instances are to know of this one beyond the rows.
+    fn unwritten(&self, month: Month) -> Traffic {
+        let state = self.state.lock();
+        [&state.leaving, &state.counted]
+            .into_iter()
+            .filter_map(|counts| counts.get(&month))
+            .fold(state.admitted, |sum, count| sum.plus(*count))
+    }
+
+    /// What this instance is to know of the others beyond the rows.
+    fn hear(&self, month: Month, others: Traffic) {
+        self.state.lock().others = Some((month, others));
     }
 
     /// Sends all counts on their way to rows.
     fn depart(&self) -> Vec<(Month, Traffic)> {
         let mut state = self.state.lock();
+        state.departures += 1;
         let departing: Vec<_> = std::mem::take(&mut state.counted).into_iter().collect();
         for (month, traffic) in &departing {
             add(&mut state.leaving, *month, *traffic);
@@ -193,11 +239,6 @@ impl Usage {
         let mut state = self.state.lock();
         take_off(&mut state.leaving, month, traffic);
         add(&mut state.counted, month, traffic);
-    }
-
-    /// Whether no count is on its way: only then do rows say what they will go on saying.
-    fn is_settled(&self) -> bool {
-        self.state.lock().leaving.is_empty()
     }
 }
 
@@ -230,6 +271,14 @@ impl Drop for Charge {
 }
 
 impl Engine {
+    /// Adds what was counted since the last time to the rows of its months, and takes over what the
+    /// rows say then; how many rows were written.
+    ///
+    /// After an error everything is still counted, and is written the next time.
+    pub async fn flush_usage(&self) -> Result<u64> {
+        self.inner.usage.flush().await
+    }
+
     /// The usage of the backends, in the order of the configuration.
     pub fn usage(&self) -> Vec<UsageStatus> {
         let members = self.inner.fleet.members().iter();

@@ -147,6 +147,8 @@ struct Model {
     counted: BTreeMap<Month, Traffic>,
     /// Flushes under way: those whose rows are written already, and those whose are not.
     flights: Vec<(bool, Vec<(Month, Traffic)>)>,
+    /// Looks at rows that were read and not yet taken over.
+    looks: Vec<(Month, Option<u64>, Traffic)>,
 }
 
 impl Model {
@@ -161,6 +163,7 @@ impl Model {
             rows: BTreeMap::new(),
             counted: BTreeMap::new(),
             flights: Vec::new(),
+            looks: Vec::new(),
         }
     }
 
@@ -175,7 +178,7 @@ impl Model {
     fn step(&mut self) {
         let traffic = self.traffic();
         let month = self.usage.month();
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..11) {
             0 => {
                 self.usage.count(traffic);
                 add(&mut self.counted, month, traffic);
@@ -213,11 +216,19 @@ impl Model {
                     }
                 }
             }
-            8 if self.usage.is_settled() => {
-                let row = self.rows.get(&month).copied().unwrap_or_default();
-                self.usage.load(month, row);
+            8 => self.looks.push((
+                month,
+                self.usage.settled(),
+                self.rows.get(&month).copied().unwrap_or_default(),
+            )),
+            9 if !self.looks.is_empty() => {
+                let place = self.rng.random_range(0..self.looks.len());
+                let (of, settled, row) = self.looks.swap_remove(place);
+                if let Some(departures) = settled {
+                    self.usage.load_unless_left(of, row, departures);
+                }
             }
-            9 if self.rng.random_ratio(1, 8) => self.clock.advance_ms(10 * DAY_MS),
+            10 if self.rng.random_ratio(1, 8) => self.clock.advance_ms(10 * DAY_MS),
             _ => {}
         }
     }

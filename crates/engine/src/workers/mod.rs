@@ -58,13 +58,17 @@ pub trait Worker: Send + Sync + 'static {
 
 /// Every worker there is.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Worker>> {
-    vec![
+    let mut all: Vec<Box<dyn Worker>> = vec![
         Box::new(intents::Reaper),
         Box::new(cleanup::Cleaner),
         Box::new(uploads::StaleUploads),
         Box::<markers::Marker>::default(),
         Box::new(usage::Flusher::new(settings.usage_flush)),
-    ]
+    ];
+    if settings.redis.is_some() {
+        all.push(Box::new(usage::Sharer));
+    }
+    all
 }
 
 /// What wakes workers before their time.

@@ -1,4 +1,5 @@
-//! Writes usage to the catalogue, more often where a backend is near a limit.
+//! Writes usage to the catalogue, more often where a backend is near a limit; and tells the other
+//! instances of it meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::{Schedule, Step, Worker};
+use crate::usage::SHARE_EVERY;
 use crate::{Engine, Result, UsageFlush};
 
 /// The flush of usage.
@@ -54,5 +56,31 @@ impl Worker for Flusher {
         }
         let done = engine.flush_usage().await?;
         Ok(Step { done, more: false })
+    }
+}
+
+/// The exchange of usage with other instances.
+pub(super) struct Sharer;
+
+#[async_trait]
+impl Worker for Sharer {
+    fn name(&self) -> &'static str {
+        "usage_share"
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            every: SHARE_EVERY,
+            step_max: Duration::from_secs(10),
+        }
+    }
+
+    fn bell(&self, _engine: &Engine) -> Option<Arc<Notify>> {
+        None
+    }
+
+    async fn step(&self, engine: &Engine) -> Result<Step> {
+        engine.inner.usage.share().await;
+        Ok(Step::default())
     }
 }

@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use engine::{
-    AdaptiveFlush, BackendKind as EngineKind, BackendSettings, Routing, S3Settings, Settings,
-    UsageFlush, UsageLimits,
+    AdaptiveFlush, BackendKind as EngineKind, BackendSettings, RedisSettings, Routing, S3Settings,
+    Settings, UsageFlush, UsageLimits,
 };
 
 use crate::config::{
-    BackendConfig, BackendKind, Config, HttpConfig, RoutingStrategy, S3BackendConfig,
+    BackendConfig, BackendKind, Config, HttpConfig, RedisConfig, RoutingStrategy, S3BackendConfig,
     UsageFlushConfig,
 };
 
@@ -51,6 +51,7 @@ pub fn engine_settings(config: &Config) -> Result<Settings, SettingsError> {
     settings.claim_grace = config.cleanup_queue.claim_grace_period;
     settings.multipart_stale = config.cleanup_queue.multipart_stale_timeout;
     settings.usage_flush = usage_flush(&config.usage_flush);
+    settings.redis = config.redis.as_ref().map(redis);
     Ok(settings)
 }
 
@@ -61,6 +62,19 @@ fn usage_flush(config: &UsageFlushConfig) -> UsageFlush {
             threshold: adaptive.threshold,
             fast_interval: adaptive.fast_interval,
         }),
+    }
+}
+
+fn redis(config: &RedisConfig) -> RedisSettings {
+    RedisSettings {
+        host: config.host.clone(),
+        port: config.port,
+        password: config.password.clone(),
+        db: config.db,
+        tls: config.tls,
+        key_prefix: config.key_prefix.clone(),
+        failure_threshold: config.failure_threshold,
+        open_timeout: config.open_timeout,
     }
 }
 

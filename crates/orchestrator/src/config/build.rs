@@ -4,6 +4,7 @@ mod access;
 mod backends;
 mod buckets;
 mod cors;
+mod usage;
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use super::document::Node;
 use super::duration::format_duration;
 use super::reader::Section;
 use super::types::{
-    AdaptiveFlushConfig, Admission, CircuitBreakerConfig, CleanupQueueConfig, Config, LogFormat,
-    LogLevel, MetricsConfig, RoutingStrategy, ServerConfig, TlsConfig, TlsVersion,
-    UsageFlushConfig, WritePathConfig,
+    Admission, CircuitBreakerConfig, CleanupQueueConfig, Config, LogFormat, LogLevel,
+    MetricsConfig, RoutingStrategy, ServerConfig, TlsConfig, TlsVersion, WritePathConfig,
 };
 use backends::backends;
 use buckets::buckets;
 pub use buckets::is_route;
+use usage::{redis, usage_flush};
 
 /// The largest `write_path.replay_window`: memory per request has a bound.
 const REPLAY_WINDOW_MAX: ByteSize = ByteSize(64 << 20);
@@ -46,6 +47,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         Some("spread") => RoutingStrategy::Spread,
         _ => RoutingStrategy::Pack,
     };
+    let redis = redis(&root.map("redis"), report);
     let database = root.map("database");
     check_database(&database, report);
     warn_of_inert(&root, report);
@@ -59,6 +61,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         routing_strategy,
         cleanup_queue: cleanup_queue(&root.map("cleanup_queue")),
         usage_flush: usage_flush(&root.map("usage_flush"), report),
+        redis,
         write_path: write_path(&root.map("write_path"), report),
         metrics,
         circuit_breaker: circuit_breaker(&root.map("circuit_breaker")),
@@ -244,40 +247,6 @@ fn cleanup_queue(queue: &Section<'_>) -> CleanupQueueConfig {
         multipart_stale_timeout: duration("multipart_stale_timeout"),
         claim_grace_period: duration("claim_grace_period"),
         read_grace: duration("read_grace"),
-    }
-}
-
-fn usage_flush(flush: &Section<'_>, report: &mut Report) -> UsageFlushConfig {
-    let duration = |name| flush.duration(name).expect(PRESET);
-    let interval = duration("interval");
-    let threshold = flush.fraction("adaptive_threshold").expect(PRESET);
-    if threshold <= 0.0 || threshold >= 1.0 {
-        report.problem(
-            flush.place_of("adaptive_threshold"),
-            format!("{threshold} is no share between 0 and 1"),
-            "write a number above 0 and below 1, such as 0.8",
-        );
-    }
-    let adaptive = AdaptiveFlushConfig {
-        threshold,
-        fast_interval: duration("fast_interval"),
-    };
-    let enabled = flush.flag("adaptive_enabled").expect(PRESET);
-    // While it is off, an interval as short as the fast one needs no second key.
-    if enabled && adaptive.fast_interval >= interval {
-        report.problem(
-            flush.place_of("fast_interval"),
-            format!(
-                "{} is not below interval ({})",
-                format_duration(adaptive.fast_interval),
-                format_duration(interval)
-            ),
-            "lower it, raise interval, or set adaptive_enabled to false",
-        );
-    }
-    UsageFlushConfig {
-        interval,
-        adaptive: enabled.then_some(adaptive),
     }
 }
 

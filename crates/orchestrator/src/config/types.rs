@@ -31,6 +31,8 @@ pub struct Config {
     pub cleanup_queue: CleanupQueueConfig,
     /// How often the counters behind monthly limits are written.
     pub usage_flush: UsageFlushConfig,
+    /// Where instances tell each other of usage; absent (the default) without `redis.address`.
+    pub redis: Option<RedisConfig>,
     /// The path of a write.
     pub write_path: WritePathConfig,
     /// The Prometheus endpoint; absent where `telemetry.metrics.enabled` is false (the default).
@@ -326,6 +328,27 @@ pub struct AdaptiveFlushConfig {
     pub threshold: f64,
     /// The time between two writes then; default 5 s.
     pub fast_interval: Duration,
+}
+
+/// `redis`, switched on.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// Its host; required, with a port.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The password, where it wants one; default none.
+    pub password: Option<Secret>,
+    /// Which of its databases; default 0.
+    pub db: u32,
+    /// Whether it is spoken to by TLS; default false.
+    pub tls: bool,
+    /// What every key begins with; default `s3orch`.
+    pub key_prefix: String,
+    /// Failures in a row after which it is not asked for a while; default 3.
+    pub failure_threshold: u32,
+    /// How long; default 15 s.
+    pub open_timeout: Duration,
 }
 
 /// `write_path`.

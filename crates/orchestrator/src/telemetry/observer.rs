@@ -114,6 +114,13 @@ impl Observer for Recorder {
                 let labels = [Cow::Borrowed(operation), Cow::Borrowed(limit_type)];
                 metrics.usage_limit_rejections.inc(labels);
             }
+            Event::RedisCall { operation, outcome } => {
+                let labels = [Cow::Borrowed(operation), status(outcome)];
+                metrics.redis_operations.inc(labels);
+            }
+            Event::RedisFallback { active } => {
+                metrics.redis_fallback_active.set([], u64::from(active));
+            }
             Event::UploadReaped => self.audit.storage(StorageEvent::MultipartCleanup),
         }
     }

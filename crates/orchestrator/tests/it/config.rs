@@ -197,7 +197,6 @@ fn what_this_release_lacks_is_refused_by_name_when_it_is_on() {
         ),
         ("integrity:\n  enabled: true\n", "scrubbing"),
         ("cache:\n  enabled: true\n", "the object cache"),
-        ("redis:\n  address: localhost:6379\n", "Redis"),
         (
             "notifications:\n  endpoints:\n    - url: http://x\n",
             "notifications",
@@ -287,6 +286,50 @@ fn monthly_limits_and_their_flush_are_read_and_checked() {
     );
     let problems = refuse(&minimal().replace("memory\n", "memory\n    api_request_limit: -1\n"));
     assert!(problems[0].contains("api_request_limit"), "{problems:?}");
+}
+
+#[test]
+fn redis_is_on_with_an_address_and_checked() {
+    assert!(accept(&minimal()).redis.is_none());
+    assert!(accept(&(minimal() + "redis:\n")).redis.is_none());
+    let plain = accept(&(minimal() + "redis: {address: 'cache:6379'}\n"));
+    let plain = plain.redis.unwrap();
+    assert_eq!(
+        (plain.host.as_str(), plain.port, plain.db),
+        ("cache", 6379, 0)
+    );
+    assert_eq!(plain.key_prefix, "s3orch");
+    assert_eq!((plain.failure_threshold, plain.tls), (3, false));
+    assert_eq!(plain.open_timeout, Duration::from_secs(15));
+    assert!(plain.password.is_none());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    fs::write(&file, "hush\n").unwrap();
+    let full = format!(
+        "redis:\n  address: '[::1]:6380'\n  password_file: {}\n  db: 2\n  tls: true\n  \
+         key_prefix: mine\n  failure_threshold: 0\n  open_timeout: 1s\n",
+        file.display()
+    );
+    let full = accept(&(minimal() + &full)).redis.unwrap();
+    assert_eq!((full.host.as_str(), full.port, full.db), ("::1", 6380, 2));
+    assert_eq!(full.password.as_ref().unwrap().reveal(), "hush");
+    assert!(!format!("{full:?}").contains("hush"));
+    assert!(full.tls && full.key_prefix == "mine");
+    assert_eq!(full.failure_threshold, 3, "zero means the default");
+    for (keys, words) in [
+        ("db: 1", "redis.address: the key is missing"),
+        ("password: x", "redis.address: the key is missing"),
+        ("address: cache", "'cache' is no host with a port"),
+        ("address: ':6379'", "':6379' is no host with a port"),
+        ("address: 'redis://c:1'", "is no host with a port"),
+        (
+            "address: 'c:1', key_prefix: ''",
+            "redis.key_prefix: it is empty",
+        ),
+    ] {
+        let problem = refused(&format!("redis: {{{keys}}}\n"));
+        assert!(problem.contains(words), "{problem}");
+    }
 }
 
 #[test]

@@ -149,21 +149,6 @@ pub(super) static GROUPS: &[Group] = &[
         ],
     },
     Group {
-        path: "redis",
-        doc: "Counters shared between instances.",
-        keys: &[
-            Key::new("address", Kind::Text, "Where Redis is.").off(Off::Empty, "Redis"),
-            secret("password"),
-            count("db", "0"),
-            flag("tls"),
-            Key::new("key_prefix", Kind::Text, PARAMETER)
-                .or("s3orch")
-                .inert(),
-            count("failure_threshold", "3"),
-            duration("open_timeout", "15s"),
-        ],
-    },
-    Group {
         path: "notifications",
         doc: "Events sent to web hooks.",
         keys: &[],

@@ -282,6 +282,37 @@ pub(super) static GROUPS: &[Group] = &[
         ],
     },
     Group {
+        path: "redis",
+        doc: "Where instances tell each other of usage that is not in the catalogue yet. An `address` \
+              switches it on.",
+        keys: &[
+            Key::new("address", Kind::Text, "`host:port`."),
+            Key::new(
+                "password",
+                Kind::Secret,
+                "The password, where it wants one.",
+            ),
+            Key::new(
+                "db",
+                Kind::Count { max: COUNT_MAX },
+                "Which of its databases.",
+            )
+            .or("0"),
+            Key::new("tls", Kind::Bool, "Whether it is spoken to by TLS.").or("false"),
+            Key::new("key_prefix", Kind::Text, "What every key begins with.").or("s3orch"),
+            Key::new(
+                "failure_threshold",
+                Kind::Count { max: COUNT_MAX },
+                "Failures in a row after which it is not asked for a while.",
+            )
+            .or("3")
+            .zero(Zero::Default),
+            Key::new("open_timeout", Kind::Duration, "How long.")
+                .or("15s")
+                .zero(Zero::Default),
+        ],
+    },
+    Group {
         path: "write_path",
         doc: "The path of a write.",
         keys: &[

@@ -86,7 +86,7 @@ impl Engine {
             return Err(Error::TooLarge { limit });
         }
         if request.precondition != Precondition::None {
-            self.check_early(&request)?;
+            self.check_early(&request).await?;
         }
         let size = body.length;
         let plan = WritePlan::draw(self, request, Role::Whole)?;
@@ -99,8 +99,12 @@ impl Engine {
     }
 
     /// Refuses a write whose condition fails already; the commit decides for good.
-    fn check_early(&self, request: &PutRequest) -> Result<()> {
-        let current = self.inner.store.object(request.bucket, &request.key)?;
+    async fn check_early(&self, request: &PutRequest) -> Result<()> {
+        let current = self
+            .inner
+            .store
+            .object(request.bucket, &request.key)
+            .await?;
         let etag = current.as_ref().map(|object| &object.etag);
         match (
             request.precondition.holds(etag),
@@ -313,7 +317,10 @@ impl PutAttempts {
         }
     }
 
-    fn reserve(&mut self, tried: &Tried) -> Result<Option<(Arc<Member>, metastore::Reservation)>> {
+    async fn reserve(
+        &mut self,
+        tried: &Tried,
+    ) -> Result<Option<(Arc<Member>, metastore::Reservation)>> {
         let inner = &self.engine.inner;
         let mut full = None;
         let chosen = match inner.fleet.choose(&inner.store, self.size) {
@@ -329,7 +336,7 @@ impl PutAttempts {
             if self.used.contains(&member.id) {
                 continue;
             }
-            match inner.store.reserve(member.id, self.size) {
+            match inner.store.reserve(member.id, self.size).await {
                 Ok(room) => {
                     self.used.push(member.id);
                     return Ok(Some((member, room)));
@@ -363,12 +370,12 @@ impl Attempts for PutAttempts {
     type Token = Intent;
 
     async fn next(&mut self, tried: &Tried) -> Result<Option<Attempt<Intent>>> {
-        let mut reserved = self.reserve(tried)?;
+        let mut reserved = self.reserve(tried).await?;
         let passing = tried.0.iter().any(|(_, error)| error.kind.retryable());
         if reserved.is_none() && passing && !self.again {
             self.again = true;
             self.used.clear();
-            reserved = self.reserve(tried)?;
+            reserved = self.reserve(tried).await?;
         }
         let Some((member, room)) = reserved else {
             return Ok(None);

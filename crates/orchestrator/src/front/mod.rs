@@ -138,7 +138,7 @@ impl Front {
         let (parts, body) = request.into_parts();
         let named = self.named_bucket(door, &parts);
         if named.is_none()
-            && let Some(page) = self.page(door, parts.uri.path(), &parts.method)
+            && let Some(page) = self.page(door, parts.uri.path(), &parts.method).await
         {
             if !body.is_end_stream() {
                 connection.leave_unread();

@@ -95,7 +95,7 @@ impl Engine {
     }
 
     async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {
-        let plan = self.source_plan(&request.source)?;
+        let plan = self.source_plan(&request.source).await?;
         let itself = request.source.bucket == request.bucket && request.source.key == request.key;
         let put = PutRequest {
             bucket: request.bucket,
@@ -122,11 +122,12 @@ impl Engine {
     }
 
     /// The plan of a copy source whose conditions hold.
-    pub(crate) fn source_plan(&self, source: &CopySource) -> Result<ReadPlan> {
+    pub(crate) async fn source_plan(&self, source: &CopySource) -> Result<ReadPlan> {
         let plan = self
             .inner
             .store
-            .plan(source.bucket, &source.key)?
+            .plan(source.bucket, &source.key)
+            .await?
             .ok_or(Error::NoSuchKey)?;
         let object = &plan.object;
         let current = Validators {
@@ -144,10 +145,12 @@ impl Engine {
         let object = plan.object;
         let parts = match object.parts {
             None => Vec::new(),
-            Some(_) => self
-                .inner
-                .store
-                .parts_of(object.version, 0, crate::PART_NUMBER_MAX)?,
+            Some(_) => {
+                self.inner
+                    .store
+                    .parts_of(object.version, 0, crate::PART_NUMBER_MAX)
+                    .await?
+            }
         };
         let version = NewVersion {
             bucket: put.bucket,
@@ -297,7 +300,9 @@ impl Engine {
             let wanted = ByteSize(source.extent.blob_size);
             return Err(Error::WriteLimited { wanted });
         };
-        let room = store.reserve(source.member.id, source.extent.blob_size)?;
+        let room = store
+            .reserve(source.member.id, source.extent.blob_size)
+            .await?;
         let intent = store
             .open_intent(
                 NewIntent {

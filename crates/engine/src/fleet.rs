@@ -195,7 +195,7 @@ impl Fleet {
     /// which is harmless. A mark that is ahead of the row's can only mean that the row is older.
     pub(crate) async fn enlist(&self, store: &Store, member: &Member) -> Result<Option<String>> {
         let catalogue = store.catalogue();
-        let row = self.row(store, member)?;
+        let row = self.row(store, member).await?;
         let look = tokio::time::timeout(LOOK_MAX, member.backend().read_marker());
         let found = match look.await {
             Ok(Ok(found)) => found,
@@ -298,8 +298,8 @@ impl Fleet {
             .await
     }
 
-    fn row(&self, store: &Store, member: &Member) -> Result<BackendRow> {
-        let rows = store.backends()?;
+    async fn row(&self, store: &Store, member: &Member) -> Result<BackendRow> {
+        let rows = store.backends().await?;
         rows.into_iter()
             .find(|row| row.id == member.id)
             .ok_or_else(|| {

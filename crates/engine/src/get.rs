@@ -134,10 +134,14 @@ impl Drop for ReadGuard {
 
 impl Engine {
     /// Says what a read would return, from the catalogue alone.
-    pub fn look(&self, request: &ReadRequest) -> Result<Looked> {
-        let object = self.inner.store.object(request.bucket, &request.key)?;
+    pub async fn look(&self, request: &ReadRequest) -> Result<Looked> {
+        let object = self
+            .inner
+            .store
+            .object(request.bucket, &request.key)
+            .await?;
         let object = object.ok_or(Error::NoSuchKey)?;
-        let (range, partial, parts) = self.decide(&object, request)?;
+        let (range, partial, parts) = self.decide(&object, request).await?;
         Ok(Looked {
             object,
             range,
@@ -156,12 +160,13 @@ impl Engine {
         let plan = self
             .inner
             .store
-            .plan(request.bucket, &request.key)?
+            .plan(request.bucket, &request.key)
+            .await?
             .ok_or(Error::NoSuchKey)?;
         match self.begin(request, plan).await {
             // The object may have been replaced, and its bytes deleted, since the look-up.
             Err((Error::ReadUnavailable { tried }, version)) if any_missing(&tried) => {
-                let plan = self.inner.store.plan(request.bucket, &request.key)?;
+                let plan = self.inner.store.plan(request.bucket, &request.key).await?;
                 let plan = plan.ok_or(Error::NoSuchKey)?;
                 if plan.object.version == version {
                     self.suspect(&tried, &plan).await;
@@ -181,6 +186,7 @@ impl Engine {
         let version = plan.object.version;
         let decided = self
             .decide(&plan.object, request)
+            .await
             .map_err(|error| (error, version))?;
         let (range, partial, parts) = decided;
         let body = self
@@ -215,7 +221,7 @@ impl Engine {
         Ok(ReadStream(Box::pin(body)))
     }
 
-    fn decide(
+    async fn decide(
         &self,
         object: &ObjectRecord,
         request: &ReadRequest,
@@ -242,11 +248,11 @@ impl Engine {
                 Ok(range) => Ok((range, true, None)),
                 Err(_) => Err(Error::InvalidRange { size }),
             },
-            Selection::Part(number) => self.part_range(object, number),
+            Selection::Part(number) => self.part_range(object, number).await,
         }
     }
 
-    fn part_range(
+    async fn part_range(
         &self,
         object: &ObjectRecord,
         number: u32,
@@ -261,7 +267,8 @@ impl Engine {
         let parts = self
             .inner
             .store
-            .parts_of(object.version, 0, PART_NUMBER_MAX)?;
+            .parts_of(object.version, 0, PART_NUMBER_MAX)
+            .await?;
         let place = usize::try_from(number)
             .unwrap_or(usize::MAX)
             .wrapping_sub(1);

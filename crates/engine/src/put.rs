@@ -87,7 +87,7 @@ impl Engine {
             return Err(Error::TooLarge { limit });
         }
         if request.precondition != Precondition::None {
-            self.check_early(&request)?;
+            self.check_early(&request).await?;
         }
         let size = body.length;
         let plan = WritePlan::draw(self, request, Role::Whole)?;
@@ -100,8 +100,12 @@ impl Engine {
     }
 
     /// Refuses a write whose condition fails already; the commit decides for good.
-    fn check_early(&self, request: &PutRequest) -> Result<()> {
-        let current = self.inner.store.object(request.bucket, &request.key)?;
+    async fn check_early(&self, request: &PutRequest) -> Result<()> {
+        let current = self
+            .inner
+            .store
+            .object(request.bucket, &request.key)
+            .await?;
         let etag = current.as_ref().map(|object| &object.etag);
         match (
             request.precondition.holds(etag),
@@ -314,7 +318,7 @@ impl PutAttempts {
         }
     }
 
-    fn reserve(
+    async fn reserve(
         &mut self,
         tried: &Tried,
     ) -> Result<Option<(Arc<Member>, Guarded, metastore::Reservation)>> {
@@ -343,7 +347,7 @@ impl PutAttempts {
                 refusal = Some(Error::WriteLimited { wanted });
                 continue;
             };
-            match inner.store.reserve(member.id, self.size) {
+            match inner.store.reserve(member.id, self.size).await {
                 Ok(room) => {
                     self.used.push(member.id);
                     return Ok(Some((member, backend, room)));
@@ -378,12 +382,12 @@ impl Attempts for PutAttempts {
     type Token = Intent;
 
     async fn next(&mut self, tried: &Tried) -> Result<Option<Attempt<Intent>>> {
-        let mut reserved = self.reserve(tried)?;
+        let mut reserved = self.reserve(tried).await?;
         let passing = tried.0.iter().any(|(_, error)| error.kind.retryable());
         if reserved.is_none() && passing && !self.again {
             self.again = true;
             self.used.clear();
-            reserved = self.reserve(tried)?;
+            reserved = self.reserve(tried).await?;
         }
         let Some((member, backend, room)) = reserved else {
             return Ok(None);

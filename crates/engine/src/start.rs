@@ -86,7 +86,7 @@ impl Engine {
         ids: Arc<Ids>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        let missing = missing_backends(&store, &settings)?;
+        let missing = missing_backends(&store, &settings).await?;
         if !missing.is_empty() {
             return Err(StartError::BackendsMissing { missing });
         }
@@ -96,7 +96,7 @@ impl Engine {
             .map(|(name, _)| name.clone())
             .collect();
         let mut buckets = store.ensure_buckets(&names).await?;
-        buckets.extend(store.client_buckets()?);
+        buckets.extend(store.client_buckets().await?);
         let names: Vec<_> = settings.backends.iter().map(|b| b.name.clone()).collect();
         let rows = store.ensure_backends(&names).await?;
         for (backend, row) in settings.backends.iter().zip(&rows) {
@@ -251,11 +251,11 @@ impl Engine {
 }
 
 /// Backends with rows that the configuration does not name.
-fn missing_backends(
+async fn missing_backends(
     store: &Store,
     settings: &Settings,
 ) -> Result<Vec<(BackendName, u64)>, StartError> {
-    let known = store.backends()?;
+    let known = store.backends().await?;
     let configured = |name: &BackendName| settings.backends.iter().any(|b| b.name == *name);
     let missing = known
         .into_iter()

@@ -35,7 +35,7 @@ pub struct Status {
 
 impl Engine {
     /// Everything at a glance, without calling a backend.
-    pub fn status(&self) -> Result<Status> {
+    pub async fn status(&self) -> Result<Status> {
         let inner = &self.inner;
         let backends = inner.fleet.members().iter().map(|member| BackendStatus {
             name: member.name().clone(),
@@ -46,7 +46,7 @@ impl Engine {
         Ok(Status {
             catalogue: inner.store.catalogue(),
             backends: backends.collect(),
-            depth: inner.store.depth()?,
+            depth: inner.store.depth().await?,
             workers: inner.workers.status(),
         })
     }

@@ -62,7 +62,7 @@ impl Engine {
         observer: Arc<dyn Observer>,
     ) -> Result<Verified, StartError> {
         let store = Store::open_reader(&settings.catalogue).await?;
-        let rows = store.backends()?;
+        let rows = store.backends().await?;
         let known = settings.backends.iter().filter_map(|backend| {
             let row = rows.iter().find(|row| row.name == backend.name)?;
             Some((backend.clone(), row.clone()))
@@ -94,7 +94,7 @@ pub(crate) async fn look_at_all(
     let mut locations = 0;
     let mut faults = Vec::new();
     loop {
-        let page = store.locations(after, LOCATIONS_PER_PAGE)?;
+        let page = store.locations(after, LOCATIONS_PER_PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.copy.copy);
         locations += page.len() as u64;

@@ -49,8 +49,8 @@ impl Engine {
             upload: request.upload,
             number: request.number,
         };
-        let record = self.part_upload(&part)?;
-        let plan = self.source_plan(&request.source)?;
+        let record = self.part_upload(&part).await?;
+        let plan = self.source_plan(&request.source).await?;
         let size = plan.object.size;
         let range = match request.range {
             None => ByteRange::whole(size),
@@ -138,7 +138,7 @@ impl Engine {
         let Some(guarded) = member.admit(Traffic::requests(1)) else {
             return Ok(None);
         };
-        let room = match store.reserve(backend, native.range.length) {
+        let room = match store.reserve(backend, native.range.length).await {
             Ok(room) => room,
             Err(metastore::Error::NoRoom { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),

@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// A page of the parts of an open upload, and whether more follow.
-    pub fn list_parts(
+    pub async fn list_parts(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
@@ -138,11 +138,12 @@ impl Engine {
         after: u32,
         max: u32,
     ) -> Result<(UploadRecord, Vec<PartRow>, bool)> {
-        let record = self.open_upload(bucket, key, upload)?;
+        let record = self.open_upload(bucket, key, upload).await?;
         let mut parts = self
             .inner
             .store
-            .parts(upload, after, max.saturating_add(1))?;
+            .parts(upload, after, max.saturating_add(1))
+            .await?;
         let truncated = parts.len() > usize::try_from(max).unwrap_or(usize::MAX);
         if truncated {
             parts.pop();
@@ -151,12 +152,12 @@ impl Engine {
     }
 
     /// A page of the open uploads of a bucket.
-    pub fn list_uploads(&self, query: &UploadQuery) -> Result<Uploads> {
-        Ok(self.inner.store.uploads(query)?)
+    pub async fn list_uploads(&self, query: &UploadQuery) -> Result<Uploads> {
+        Ok(self.inner.store.uploads(query).await?)
     }
 
     /// An upload that still takes parts, or is just being completed.
-    pub(crate) fn open_upload(
+    pub(crate) async fn open_upload(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
@@ -166,7 +167,8 @@ impl Engine {
         let record = self
             .inner
             .store
-            .upload(bucket, key, upload)?
+            .upload(bucket, key, upload)
+            .await?
             .ok_or(Error::NoSuchUpload)?;
         match record.state {
             UploadState::Open | UploadState::Completing { .. } => Ok(record),

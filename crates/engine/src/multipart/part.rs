@@ -58,7 +58,7 @@ impl Engine {
         if body.length > limit.0 {
             return Err(Error::TooLarge { limit });
         }
-        let record = self.part_upload(&request)?;
+        let record = self.part_upload(&request).await?;
         let declared = body
             .declared
             .trailer
@@ -91,12 +91,14 @@ impl Engine {
     }
 
     /// The upload of a part request that still takes parts.
-    pub(crate) fn part_upload(&self, request: &PartRequest) -> Result<UploadRecord> {
+    pub(crate) async fn part_upload(&self, request: &PartRequest) -> Result<UploadRecord> {
         debug_assert!(
             (1..=PART_NUMBER_MAX).contains(&request.number),
             "checked by the front"
         );
-        let record = self.open_upload(request.bucket, &request.key, request.upload)?;
+        let record = self
+            .open_upload(request.bucket, &request.key, request.upload)
+            .await?;
         match record.state {
             UploadState::Open => Ok(record),
             UploadState::Completing { .. } | UploadState::Completed { .. } => Err(Error::Conflict),
@@ -182,13 +184,13 @@ impl PartAttempts {
             if self.used.contains(&leg.copy) || !member.takes_bytes() {
                 continue;
             }
-            if !self.fits(member, leg)? {
+            if !self.fits(member, leg).await? {
                 continue;
             }
             let Some(backend) = member.admit(self.traffic()) else {
                 continue;
             };
-            match inner.store.reserve(leg.backend, self.size) {
+            match inner.store.reserve(leg.backend, self.size).await {
                 Ok(room) => {
                     self.used.push(leg.copy);
                     return Ok(Some(OpenLeg {
@@ -215,7 +217,7 @@ impl PartAttempts {
     }
 
     /// Whether the leg stays within the largest object that its backend takes.
-    fn fits(&self, member: &Member, leg: &Leg) -> Result<bool> {
+    async fn fits(&self, member: &Member, leg: &Leg) -> Result<bool> {
         let Some(max) = member.object_bytes_max() else {
             return Ok(true);
         };
@@ -223,7 +225,8 @@ impl PartAttempts {
             .engine
             .inner
             .store
-            .parts(self.record.upload, 0, PART_NUMBER_MAX)?;
+            .parts(self.record.upload, 0, PART_NUMBER_MAX)
+            .await?;
         let held = parts
             .iter()
             .filter(|part| part.leg == leg.copy)
@@ -255,7 +258,7 @@ impl PartAttempts {
                 limited = true;
                 continue;
             };
-            let room = match inner.store.reserve(member.id, self.size) {
+            let room = match inner.store.reserve(member.id, self.size).await {
                 Ok(room) => room,
                 Err(metastore::Error::NoRoom { .. }) => continue,
                 Err(error) => return Err(error.into()),

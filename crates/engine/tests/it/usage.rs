@@ -28,7 +28,7 @@ fn spent(engine: &Engine, backend: usize) -> Traffic {
 
 /// What the rows say of a backend in the month of the world's clock.
 async fn written(world: &World, engine: &Engine, backend: usize) -> Traffic {
-    let row = &engine.store().backends().unwrap()[backend];
+    let row = &engine.store().backends().await.unwrap()[backend];
     assert_eq!(row.name, world.places[backend].name);
     let rows = engine.store().usage(month(world)).await.unwrap();
     let row = rows.iter().find(|found| found.backend == row.id);
@@ -66,7 +66,7 @@ fn sum(content: &[u8]) -> Crc64 {
 /// Writes an object whose extents have these copies, as replication would have made them.
 async fn place(world: &World, engine: &Engine, name: &str, extents: &[(Bytes, &[usize])]) {
     let store = engine.store();
-    let rows = store.backends().unwrap();
+    let rows = store.backends().await.unwrap();
     let (mut blobs, mut parts, mut intents) = (Vec::new(), Vec::new(), Vec::new());
     for (content, backends) in extents {
         let (blob, size) = (BlobId::draw(&world.ids), content.len() as u64);
@@ -74,7 +74,7 @@ async fn place(world: &World, engine: &Engine, name: &str, extents: &[(Bytes, &[
         for backend in *backends {
             let copy = CopyId::draw(&world.ids);
             let at = BackendKey::new(&format!("photos/{name}~{copy}")).unwrap();
-            let room = store.reserve(rows[*backend].id, size).unwrap();
+            let room = store.reserve(rows[*backend].id, size).await.unwrap();
             let intent = NewIntent {
                 copy,
                 blob,
@@ -149,7 +149,10 @@ async fn every_way_to_a_backend_is_counted_as_it_moves() {
     let range = range_of(&engine, "a", 5, 14);
     read(&engine, &range).await.unwrap();
     moved("a range", traffic(1, 10, 0));
-    engine.look(&read_request(photos(&engine), "a")).unwrap();
+    engine
+        .look(&read_request(photos(&engine), "a"))
+        .await
+        .unwrap();
     moved("a look is the catalogue's alone", Traffic::NONE);
     copy(&engine, "a", "b").await.unwrap();
     moved("a native copy moves nothing through here", traffic(1, 0, 0));
@@ -299,7 +302,10 @@ async fn reads_use_the_copies_that_are_within_their_limits() {
     assert_eq!(read(&engine, &range).await.unwrap(), content.slice(..1000));
     assert_eq!((sent(0), sent(1)), (2 * MIB as u64, MIB as u64 + 1000));
     // Nothing that asks the catalogue alone is refused, nor a native copy, nor a delete.
-    engine.look(&read_request(photos(&engine), "a")).unwrap();
+    engine
+        .look(&read_request(photos(&engine), "a"))
+        .await
+        .unwrap();
     copy(&engine, "a", "b").await.unwrap();
     for name in ["a", "b"] {
         engine

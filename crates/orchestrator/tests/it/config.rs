@@ -402,6 +402,18 @@ fn an_empty_file_says_what_is_needed() {
 }
 
 #[test]
+fn maps_and_lists_end_before_the_stack_does() {
+    let deep = format!("server: {}{}\n", "[".repeat(40), "]".repeat(40));
+    let problems = refuse(&deep);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("f:1: "), "{problems:?}");
+    assert!(
+        problems[0].contains("more than 16 maps and lists"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn a_syntax_error_stands_alone_with_its_line() {
     let problems = refuse("server:\n  listen_addr: ]\nxyzzy: 1\n");
     assert_eq!(problems.len(), 1);

@@ -559,7 +559,11 @@ async fn a_leg_that_was_assembled_of_other_parts_is_not_taken_for_these() {
         size: None,
         precondition: Precondition::Absent,
     };
-    // The other writer commits between the early look at the condition and the commit.
+    // The other writer commits between the early look at the condition and the commit: the
+    // backend is silent meanwhile, so that this is certain.
+    world.places[0]
+        .faults
+        .script("complete_upload", Fault::LoseReply);
     let winner = bytes(9, 10);
     let (lost, won) = tokio::join!(engine.complete_upload(refused), put(&engine, "a", &winner));
     assert!(matches!(lost, Err(Error::PreconditionFailed)), "{lost:?}");

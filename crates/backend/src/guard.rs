@@ -2,7 +2,7 @@
 //!
 //! The engine calls providers only through [`Guarded`]. It bounds the calls under way, gives each a
 //! deadline that fits it, repeats the calls that are safe to repeat, and tells the [`Meter`] of every
-//! attempt, finished or dropped. It never repeats a write: whether one happened is for the engine to
+//! attempt, finished or dropped, and of what each moves. It never repeats a write: whether one happened is for the engine to
 //! find out. A body that is being read keeps its place and has a deadline of its own, so a stalled
 //! download is noticed and counted.
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base::{BackendKey, BackendName, ByteRange};
+use base::{BackendKey, BackendName, ByteRange, Traffic};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -30,8 +30,9 @@ use crate::{
     Stored, UploadListPage, VersionPage,
 };
 use body::GuardedBody;
-use meter::Span;
 pub use meter::{BodyEnd, Call, Meter, NoMeter, Outcome};
+use meter::{Span, noting};
+pub(crate) use meter::{note_bytes, note_request};
 use watch::{Progress, watched};
 
 /// How often a safe call is tried in all.
@@ -85,14 +86,15 @@ enum Class {
     Assembly,
 }
 
-/// The one wrapper around a backend.
+/// The one wrapper around a backend; cheap to clone.
+#[derive(Clone)]
 pub struct Guarded {
     inner: Arc<dyn ObjectBackend>,
     options: GuardOptions,
     meter: Arc<dyn Meter>,
     reads: Arc<Semaphore>,
     others: Arc<Semaphore>,
-    jitter: Mutex<StdRng>,
+    jitter: Arc<Mutex<StdRng>>,
 }
 
 impl fmt::Debug for Guarded {
@@ -117,7 +119,16 @@ impl Guarded {
             meter,
             reads: Arc::new(Semaphore::new(places)),
             others: Arc::new(Semaphore::new(places)),
-            jitter: Mutex::new(StdRng::seed_from_u64(options.seed)),
+            jitter: Arc::new(Mutex::new(StdRng::seed_from_u64(options.seed))),
+        }
+    }
+
+    /// The same backend, with the same places and limits, whose calls another meter hears of.
+    #[must_use]
+    pub fn metered(&self, meter: Arc<dyn Meter>) -> Self {
+        Self {
+            meter,
+            ..self.clone()
         }
     }
 
@@ -162,6 +173,7 @@ impl Guarded {
             Class::Read | Class::Short => self.options.backend_timeout,
             Class::Assembly => self.options.assembly_timeout,
         };
+        let call = noting(Arc::clone(&self.meter), call);
         let outcome = match tokio::time::timeout(limit, call).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(self.error(Kind::TimedOut, late, operation)),
@@ -240,13 +252,14 @@ impl Guarded {
     {
         let _place = self.place(Class::Short, operation).await?;
         let mut span = self.span(operation);
-        let progress = Arc::new(Progress::new(Arc::clone(span.bytes())));
+        let progress = Progress::new(Arc::clone(span.bytes()), Arc::clone(span.meter()));
+        let progress = Arc::new(progress);
         let expects_bytes = payload.length > 0;
         payload.chunks = watched(payload.chunks, Arc::clone(&progress));
         let stalled = progress.stalled(self.options.backend_timeout);
         let outcome = tokio::select! {
             biased;
-            outcome = call(payload) => outcome,
+            outcome = noting(Arc::clone(&self.meter), call(payload)) => outcome,
             () = stalled => {
                 // A provider that took no byte of a body that has some cannot have stored it.
                 let untouched = expects_bytes && span.taken() == 0;
@@ -366,12 +379,8 @@ impl ObjectBackend for Guarded {
     }
 
     async fn create_upload(&self, key: &BackendKey, meta: &PutMeta) -> Result<String> {
-        self.once(
-            "create_upload",
-            Class::Short,
-            self.inner.create_upload(key, meta),
-        )
-        .await
+        let call = self.inner.create_upload(key, meta);
+        self.once("create_upload", Class::Short, call).await
     }
 
     async fn upload_part(
@@ -427,16 +436,25 @@ impl ObjectBackend for Guarded {
     }
 
     async fn read_marker(&self) -> Result<Option<Bytes>> {
-        self.ask("read_marker", || self.inner.read_marker()).await
+        let found = self.ask("read_marker", || self.inner.read_marker()).await;
+        if let Ok(Some(content)) = &found {
+            self.meter.traffic(Traffic {
+                egress: content.len() as u64,
+                ..Traffic::NONE
+            });
+        }
+        found
     }
 
     async fn write_marker(&self, content: Bytes) -> Result<()> {
-        self.once(
-            "write_marker",
-            Class::Short,
-            self.inner.write_marker(content),
-        )
-        .await
+        let call = async {
+            note_bytes(Traffic {
+                ingress: content.len() as u64,
+                ..Traffic::NONE
+            });
+            self.inner.write_marker(content).await
+        };
+        self.once("write_marker", Class::Short, call).await
     }
 }
 

@@ -10,6 +10,7 @@ mod condition;
 mod etag;
 mod headers;
 mod id;
+mod month;
 mod name;
 mod part;
 mod range;
@@ -17,6 +18,7 @@ mod report;
 mod secret;
 mod size;
 mod tags;
+mod traffic;
 
 pub use checksum::{
     Checksum, ChecksumAlgorithm, ChecksumError, ChecksumKind, Crc64, Crc64Hasher, Hasher, Md5,
@@ -27,6 +29,7 @@ pub use condition::{Conditions, ETagCondition, Precondition, ReadOutcome, Valida
 pub use etag::ETag;
 pub use headers::{ObjectHeaders, USER_METADATA_BYTES_MAX};
 pub use id::{BlobId, CopyId, IdError, Ids, UploadId, VersionId};
+pub use month::{Month, MonthError};
 pub use name::{BackendKey, BackendName, BucketName, KEY_BYTES_MAX, NameError, ObjectKey};
 pub use part::{PART_NUMBER_MAX, PartNumber, PartNumberError};
 pub use range::{ByteRange, RangeError, RangeSpec};
@@ -34,3 +37,4 @@ pub use report::report;
 pub use secret::Secret;
 pub use size::{ByteSize, SizeError};
 pub use tags::{TAG_KEY_UNITS_MAX, TAG_VALUE_UNITS_MAX, TAGS_MAX, TagError, Tags};
+pub use traffic::Traffic;

@@ -131,23 +131,27 @@ impl Engine {
 
     /// Ends unfinished uploads of a bucket that holds no object; how many.
     async fn end_uploads(&self, bucket: &Bucket) -> Result<usize> {
-        let any_object = self.list(&metastore::model::ListQuery {
-            bucket: bucket.id,
-            prefix: String::new(),
-            delimiter: None,
-            start: metastore::model::ListStart::Beginning,
-            max_entries: 1,
-        })?;
+        let any_object = self
+            .list(&metastore::model::ListQuery {
+                bucket: bucket.id,
+                prefix: String::new(),
+                delimiter: None,
+                start: metastore::model::ListStart::Beginning,
+                max_entries: 1,
+            })
+            .await?;
         if !any_object.entries.is_empty() {
             return Ok(0);
         }
-        let open = self.list_uploads(&UploadQuery {
-            bucket: bucket.id,
-            prefix: String::new(),
-            delimiter: None,
-            after: None,
-            max_entries: UPLOADS_PER_ROUND,
-        })?;
+        let open = self
+            .list_uploads(&UploadQuery {
+                bucket: bucket.id,
+                prefix: String::new(),
+                delimiter: None,
+                after: None,
+                max_entries: UPLOADS_PER_ROUND,
+            })
+            .await?;
         let mut ended = 0;
         for entry in open.entries {
             let UploadEntry::Upload { key, upload, .. } = entry else {

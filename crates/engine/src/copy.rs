@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use backend::{Capabilities, Effect, Kind, ObjectBackend as _};
 use base::{
-    BlobId, ByteRange, ChecksumAlgorithm, ChecksumKind, Conditions, CopyId, Crc64, ETag,
-    ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Validators, VersionId,
+    BlobId, ByteRange, ByteSize, ChecksumAlgorithm, ChecksumKind, Conditions, CopyId, Crc64, ETag,
+    ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Traffic, Validators, VersionId,
 };
 use futures_util::stream::StreamExt;
 use metastore::Intent;
@@ -95,7 +95,7 @@ impl Engine {
     }
 
     async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {
-        let plan = self.source_plan(&request.source)?;
+        let plan = self.source_plan(&request.source).await?;
         let itself = request.source.bucket == request.bucket && request.source.key == request.key;
         let put = PutRequest {
             bucket: request.bucket,
@@ -122,11 +122,12 @@ impl Engine {
     }
 
     /// The plan of a copy source whose conditions hold.
-    pub(crate) fn source_plan(&self, source: &CopySource) -> Result<ReadPlan> {
+    pub(crate) async fn source_plan(&self, source: &CopySource) -> Result<ReadPlan> {
         let plan = self
             .inner
             .store
-            .plan(source.bucket, &source.key)?
+            .plan(source.bucket, &source.key)
+            .await?
             .ok_or(Error::NoSuchKey)?;
         let object = &plan.object;
         let current = Validators {
@@ -144,10 +145,12 @@ impl Engine {
         let object = plan.object;
         let parts = match object.parts {
             None => Vec::new(),
-            Some(_) => self
-                .inner
-                .store
-                .parts_of(object.version, 0, crate::PART_NUMBER_MAX)?,
+            Some(_) => {
+                self.inner
+                    .store
+                    .parts_of(object.version, 0, crate::PART_NUMBER_MAX)
+                    .await?
+            }
         };
         let version = NewVersion {
             bucket: put.bucket,
@@ -207,7 +210,9 @@ impl Engine {
                     self.inner.bells.settle();
                     // Whatever the provider refused can still be streamed.
                     return match error {
-                        Error::WriteUnavailable { .. } | Error::NoRoom { .. } => Ok(None),
+                        Error::WriteUnavailable { .. }
+                        | Error::WriteLimited { .. }
+                        | Error::NoRoom { .. } => Ok(None),
                         other => Err(other),
                     };
                 }
@@ -264,7 +269,8 @@ impl Engine {
             let able = |copy: &&CopyRow| {
                 self.inner.fleet.member(copy.backend).is_some_and(|member| {
                     let Capabilities { copy, .. } = member.backend().capabilities();
-                    copy && member.takes_bytes()
+                    let within_usage = member.usage().fits(Traffic::requests(1));
+                    copy && member.takes_bytes() && within_usage
                 })
             };
             let copy = extent.copies.iter().find(able)?;
@@ -288,7 +294,15 @@ impl Engine {
         let store = &self.inner.store;
         let copy = CopyId::draw(&self.inner.ids);
         let (key, meta) = template.place(copy, blob, source.extent.crc64);
-        let room = store.reserve(source.member.id, source.extent.blob_size)?;
+        // The provider moves the bytes by itself.
+        let traffic = Traffic::requests(1);
+        let Some(backend) = source.member.admit(traffic) else {
+            let wanted = ByteSize(source.extent.blob_size);
+            return Err(Error::WriteLimited { wanted });
+        };
+        let room = store
+            .reserve(source.member.id, source.extent.blob_size)
+            .await?;
         let intent = store
             .open_intent(
                 NewIntent {
@@ -299,7 +313,6 @@ impl Engine {
                 room,
             )
             .await?;
-        let backend = source.member.backend();
         let version = source.copy.version.as_deref();
         let result = match backend.copy(&source.copy.key, version, &key, &meta).await {
             Ok(made) => self.prove_copy(source, &key, &made).await.map(|()| made),

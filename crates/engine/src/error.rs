@@ -117,6 +117,15 @@ pub enum Error {
         /// How many bytes.
         wanted: ByteSize,
     },
+    /// Every backend that could take the bytes has spent what it may be asked for this month.
+    #[error("the monthly usage limits leave no backend for {wanted}")]
+    WriteLimited {
+        /// How many bytes.
+        wanted: ByteSize,
+    },
+    /// Every copy is on a backend that has spent what it may be asked for this month.
+    #[error("the monthly usage limits leave no copy to read")]
+    ReadLimited,
     /// The bucket has as many open uploads as it may have.
     #[error("too many open multipart uploads")]
     TooManyUploads,

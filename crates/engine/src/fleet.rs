@@ -1,23 +1,24 @@
 //! The backends that this process runs with: what each is, whether it is in service, and the mark
 //! that says that it is still the one the catalogue means.
 
+mod member;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::{
-    BodyEnd, Capabilities, GuardOptions, Guarded, LocalBackend, MemoryBackend, Meter,
-    ObjectBackend, S3Backend,
-};
-use base::{BackendName, Clock, report};
+use backend::{Capabilities, LocalBackend, ObjectBackend as _};
+use base::{BackendName, Clock, Month, Traffic, report};
 use metastore::Store;
-use metastore::model::{BackendId, BackendRow, BackendState};
-use parking_lot::RwLock;
+use metastore::model::{BackendId, BackendRow, UsageRow};
 
 use crate::marker::{self, Finding, Mark};
-use crate::observe::{Event, Observer, Outcome};
+use crate::observe::Observer;
 use crate::placement::{self, Candidate, Refusal};
-use crate::{BackendKind, BackendSettings, Error, Result, Routing, Tried};
+use crate::usage::{Usage, written};
+use crate::{BackendKind, BackendSettings, Error, Result, Routing, Settings, Tried};
+pub(crate) use member::Member;
+use member::guard;
 
 /// How long a look at a marker may take; what does not answer is looked at again later.
 const LOOK_MAX: Duration = Duration::from_secs(10);
@@ -59,62 +60,6 @@ impl fmt::Display for OutOfService {
     }
 }
 
-/// One backend.
-pub(crate) struct Member {
-    pub(crate) id: BackendId,
-    settings: BackendSettings,
-    backend: Guarded,
-    /// `None` is in service.
-    service: RwLock<Option<OutOfService>>,
-    accepts: bool,
-}
-
-impl Member {
-    pub(crate) fn name(&self) -> &BackendName {
-        &self.settings.name
-    }
-
-    pub(crate) fn backend(&self) -> &Guarded {
-        &self.backend
-    }
-
-    /// Why it is not used, where that is so.
-    pub(crate) fn out_of_service(&self) -> Option<OutOfService> {
-        self.service.read().clone()
-    }
-
-    pub(crate) fn in_service(&self) -> bool {
-        self.service.read().is_none()
-    }
-
-    /// The largest object that it takes, in bytes.
-    pub(crate) fn object_bytes_max(&self) -> Option<u64> {
-        self.settings.max_object_size.map(|size| size.0)
-    }
-
-    /// Whether looking at it costs nothing, so that it is looked at often.
-    pub(crate) fn is_local(&self) -> bool {
-        matches!(self.settings.kind, BackendKind::Local { .. })
-    }
-
-    /// Whether new bytes may go to it.
-    pub(crate) fn takes_bytes(&self) -> bool {
-        self.accepts && self.in_service()
-    }
-
-    /// What the probe's findings hold for: another endpoint or bucket is asked anew.
-    fn identity(&self) -> String {
-        let place = match &self.settings.kind {
-            BackendKind::Local { .. } => "local".to_owned(),
-            BackendKind::Memory => "memory".to_owned(),
-            #[cfg(feature = "testing")]
-            BackendKind::Custom(_) => "custom".to_owned(),
-            BackendKind::S3(s3) => format!("{} {}", s3.endpoint, s3.bucket),
-        };
-        format!("{PROBE_VERSION} {place}")
-    }
-}
-
 /// All backends in the order of the configuration.
 pub(crate) struct Fleet {
     members: Vec<Arc<Member>>,
@@ -130,60 +75,6 @@ pub struct BackendCheck {
     pub outcome: std::result::Result<Capabilities, String>,
 }
 
-struct Metered(Arc<dyn Observer>);
-
-impl Meter for Metered {
-    fn call(&self, call: &backend::Call<'_>) {
-        let outcome = match call.outcome {
-            backend::Outcome::Succeed => Outcome::Success,
-            backend::Outcome::Fail(_) | backend::Outcome::Drop => Outcome::Error,
-        };
-        self.0.observe(Event::BackendCall {
-            backend: call.backend,
-            operation: call.operation,
-            outcome,
-            took: call.duration,
-        });
-    }
-
-    fn body(&self, _end: &BodyEnd<'_>) {}
-}
-
-fn construct(
-    settings: &BackendSettings,
-    clock: &Arc<dyn Clock>,
-) -> std::result::Result<Arc<dyn ObjectBackend>, String> {
-    let name = settings.name.clone();
-    Ok(match &settings.kind {
-        BackendKind::Local { path } => {
-            Arc::new(LocalBackend::new(name, path).map_err(|error| report(&error).to_string())?)
-        }
-        BackendKind::Memory => Arc::new(MemoryBackend::new(name)),
-        BackendKind::S3(s3) => {
-            let made = S3Backend::new(name, s3.as_ref().clone(), Arc::clone(clock));
-            Arc::new(made.map_err(|error| report(&error).to_string())?)
-        }
-        #[cfg(feature = "testing")]
-        BackendKind::Custom(backend) => Arc::clone(&backend.0),
-    })
-}
-
-fn guard(
-    settings: &BackendSettings,
-    backend_timeout: Duration,
-    clock: &Arc<dyn Clock>,
-    observer: &Arc<dyn Observer>,
-) -> std::result::Result<Guarded, String> {
-    let options = GuardOptions {
-        backend_timeout,
-        body_idle_timeout: settings.body_idle_timeout,
-        concurrency: usize::try_from(settings.calls_max).unwrap_or(usize::MAX),
-        ..GuardOptions::DEFAULT
-    };
-    let meter = Arc::new(Metered(Arc::clone(observer)));
-    Ok(Guarded::new(construct(settings, clock)?, options, meter))
-}
-
 /// Looks at backends without a catalogue, as `validate --connect` does.
 pub(crate) async fn check_all(
     backends: &[BackendSettings],
@@ -193,7 +84,9 @@ pub(crate) async fn check_all(
 ) -> Vec<BackendCheck> {
     let mut checks = Vec::with_capacity(backends.len());
     for settings in backends {
-        let outcome = match guard(settings, backend_timeout, clock, observer) {
+        // There is no catalogue to count in.
+        let usage = Usage::new(Arc::clone(clock), settings.usage_limits);
+        let outcome = match guard(settings, backend_timeout, clock, observer, &usage) {
             Err(reason) => Err(reason),
             Ok(backend) => match backend.check().await {
                 Err(error) => Err(report(&error).to_string()),
@@ -212,37 +105,32 @@ pub(crate) async fn check_all(
 }
 
 impl Fleet {
-    /// Makes the members; none is in service before [`Self::enlist`] has looked at it.
+    /// Makes the members of the backends of the settings, whose rows these are in the same order, with
+    /// the usage of this month; none is in service before [`Self::enlist`] has looked at it.
     pub(crate) fn new(
-        routing: Routing,
-        settings: &[BackendSettings],
+        settings: &Settings,
         rows: &[BackendRow],
-        backend_timeout: Duration,
+        usage: &[UsageRow],
         clock: &Arc<dyn Clock>,
         observer: &Arc<dyn Observer>,
     ) -> std::result::Result<Self, (BackendName, String)> {
-        let mut members = Vec::with_capacity(settings.len());
-        for (settings, row) in settings.iter().zip(rows) {
-            let named = |reason| (settings.name.clone(), reason);
-            let backend = guard(settings, backend_timeout, clock, observer).map_err(named)?;
+        let month = Month::of(clock.now());
+        let mut members = Vec::with_capacity(settings.backends.len());
+        for (backend, row) in settings.backends.iter().zip(rows) {
+            let named = |reason| (backend.name.clone(), reason);
+            let member = Member::new(backend, row, settings.backend_timeout, clock, observer);
+            let member = member.map_err(named)?;
+            member.usage().load(month, written(usage, row.id));
             // Only the very first use makes a directory: later, one that is gone is a lost mount.
-            if let BackendKind::Local { path } = &settings.kind
+            if let BackendKind::Local { path } = &backend.kind
                 && !marker::expected(row)
             {
                 let made = LocalBackend::create(path);
                 made.map_err(|error| named(format!("making {}: {error}", path.display())))?;
             }
-            let unseen = OutOfService::Unreachable {
-                reason: "not looked at yet".to_owned(),
-            };
-            members.push(Arc::new(Member {
-                id: row.id,
-                settings: settings.clone(),
-                backend,
-                service: RwLock::new(Some(unseen)),
-                accepts: row.state == BackendState::Active,
-            }));
+            members.push(Arc::new(member));
         }
+        let routing = settings.routing;
         Ok(Self { members, routing })
     }
 
@@ -261,13 +149,18 @@ impl Fleet {
             .iter()
             .filter(|member| member.in_service())
             .all(|member| {
-                let found = member.backend.capabilities();
+                let found = member.backend().capabilities();
                 found.md5_etag && found.checksum_trailer && found.checksum_header
             })
     }
 
-    /// The members that can take `size` bytes now, best first.
-    pub(crate) fn choose(&self, store: &Store, size: u64) -> Result<Vec<Arc<Member>>> {
+    /// The members that can take `size` bytes with so much traffic now, best first.
+    pub(crate) fn choose(
+        &self,
+        store: &Store,
+        size: u64,
+        traffic: Traffic,
+    ) -> Result<Vec<Arc<Member>>> {
         let candidates: Vec<_> = self
             .members
             .iter()
@@ -275,6 +168,7 @@ impl Fleet {
                 accepts: member.takes_bytes(),
                 room: store.room(member.id),
                 object_bytes_max: member.object_bytes_max(),
+                within_usage: member.usage().fits(traffic),
             })
             .collect();
         match placement::choose(self.routing, &candidates, size) {
@@ -283,6 +177,9 @@ impl Fleet {
                 .map(|place| Arc::clone(&self.members[place]))
                 .collect()),
             Err(Refusal::Full) => Err(Error::NoRoom {
+                wanted: base::ByteSize(size),
+            }),
+            Err(Refusal::UsageSpent) => Err(Error::WriteLimited {
                 wanted: base::ByteSize(size),
             }),
             Err(Refusal::NoneInService) => Err(Error::WriteUnavailable {
@@ -298,8 +195,8 @@ impl Fleet {
     /// which is harmless. A mark that is ahead of the row's can only mean that the row is older.
     pub(crate) async fn enlist(&self, store: &Store, member: &Member) -> Result<Option<String>> {
         let catalogue = store.catalogue();
-        let row = self.row(store, member)?;
-        let look = tokio::time::timeout(LOOK_MAX, member.backend.read_marker());
+        let row = self.row(store, member).await?;
+        let look = tokio::time::timeout(LOOK_MAX, member.backend().read_marker());
         let found = match look.await {
             Ok(Ok(found)) => found,
             Err(_elapsed) => {
@@ -376,7 +273,10 @@ impl Fleet {
             backend: member.name().clone(),
             mark,
         };
-        let written = member.backend.write_marker(content.to_text().into()).await;
+        let written = member
+            .backend()
+            .write_marker(content.to_text().into())
+            .await;
         written.map_err(|error| Error::WriteUnavailable {
             tried: Tried(vec![(member.name().clone(), error)]),
         })
@@ -385,20 +285,21 @@ impl Fleet {
     /// Brings the row's mark past the one that the backend carries, and writes it: the end of a
     /// recovery. Whatever incarnation wrote the old mark, this one is the newer from now on.
     pub(crate) async fn outrun(&self, store: &Store, member: &Member) -> Result<()> {
-        let found = member
-            .backend
-            .read_marker()
-            .await
-            .map_err(|error| Error::ReadUnavailable {
-                tried: Tried(vec![(member.name().clone(), error)]),
-            })?;
+        let found =
+            member
+                .backend()
+                .read_marker()
+                .await
+                .map_err(|error| Error::ReadUnavailable {
+                    tried: Tried(vec![(member.name().clone(), error)]),
+                })?;
         let found = found.as_deref().and_then(Mark::parse);
         self.mark_past(store, member, found.map_or(0, |found| found.mark))
             .await
     }
 
-    fn row(&self, store: &Store, member: &Member) -> Result<BackendRow> {
-        let rows = store.backends()?;
+    async fn row(&self, store: &Store, member: &Member) -> Result<BackendRow> {
+        let rows = store.backends().await?;
         rows.into_iter()
             .find(|row| row.id == member.id)
             .ok_or_else(|| {
@@ -424,10 +325,10 @@ impl Fleet {
             .as_deref()
             .and_then(|text| parse_found(text, &identity));
         if let Some(capabilities) = kept {
-            member.backend.adopt(capabilities);
+            member.backend().adopt(capabilities);
             return Ok(());
         }
-        match member.backend.probe().await {
+        match member.backend().probe().await {
             Ok(found) => {
                 tracing::info!(backend = %member.name(), ?found, "backend probed");
                 store

@@ -4,23 +4,23 @@
 //! backend is called. A body that fails half way goes on from another copy, or from the same one,
 //! at the exact offset: the client notices nothing. A body never ends cleanly before its length.
 
-use std::collections::{HashMap, VecDeque};
+mod reader;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use backend::{Body, Kind, ObjectBackend as _};
+use backend::Kind;
 use base::{BlobId, ByteRange, Conditions, ObjectKey, RangeSpec, ReadOutcome, Validators};
 use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt};
-use metastore::model::{BucketId, CopyRow, CopyState, ObjectRecord, PlannedExtent, ReadPlan};
+use futures_util::stream::{self, Stream};
+use metastore::model::{BucketId, CopyState, ObjectRecord, ReadPlan};
 use parking_lot::Mutex;
 
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
-
-/// How often a body is picked up again without a byte of progress in between.
-const RESUMES_MAX: u32 = 3;
+use reader::Reader;
 
 /// Which bytes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Reads {
     }
 }
 
-struct ReadGuard {
+pub(crate) struct ReadGuard {
     reads: Reads,
     blobs: Vec<BlobId>,
 }
@@ -134,10 +134,14 @@ impl Drop for ReadGuard {
 
 impl Engine {
     /// Says what a read would return, from the catalogue alone.
-    pub fn look(&self, request: &ReadRequest) -> Result<Looked> {
-        let object = self.inner.store.object(request.bucket, &request.key)?;
+    pub async fn look(&self, request: &ReadRequest) -> Result<Looked> {
+        let object = self
+            .inner
+            .store
+            .object(request.bucket, &request.key)
+            .await?;
         let object = object.ok_or(Error::NoSuchKey)?;
-        let (range, partial, parts) = self.decide(&object, request)?;
+        let (range, partial, parts) = self.decide(&object, request).await?;
         Ok(Looked {
             object,
             range,
@@ -156,12 +160,13 @@ impl Engine {
         let plan = self
             .inner
             .store
-            .plan(request.bucket, &request.key)?
+            .plan(request.bucket, &request.key)
+            .await?
             .ok_or(Error::NoSuchKey)?;
         match self.begin(request, plan).await {
             // The object may have been replaced, and its bytes deleted, since the look-up.
             Err((Error::ReadUnavailable { tried }, version)) if any_missing(&tried) => {
-                let plan = self.inner.store.plan(request.bucket, &request.key)?;
+                let plan = self.inner.store.plan(request.bucket, &request.key).await?;
                 let plan = plan.ok_or(Error::NoSuchKey)?;
                 if plan.object.version == version {
                     self.suspect(&tried, &plan).await;
@@ -181,6 +186,7 @@ impl Engine {
         let version = plan.object.version;
         let decided = self
             .decide(&plan.object, request)
+            .await
             .map_err(|error| (error, version))?;
         let (range, partial, parts) = decided;
         let body = self
@@ -202,12 +208,7 @@ impl Engine {
             .inner
             .reads
             .begin(plan.extents.iter().map(|part| part.extent.blob));
-        let mut reader = Reader {
-            engine: self.clone(),
-            pieces: pieces(plan, range),
-            current: None,
-            _guard: guard,
-        };
+        let mut reader = Reader::new(self, plan, range, guard)?;
         reader.advance().await?;
         let body = stream::unfold(Some(reader), |reader| async move {
             let mut reader = reader?;
@@ -220,7 +221,7 @@ impl Engine {
         Ok(ReadStream(Box::pin(body)))
     }
 
-    fn decide(
+    async fn decide(
         &self,
         object: &ObjectRecord,
         request: &ReadRequest,
@@ -247,11 +248,11 @@ impl Engine {
                 Ok(range) => Ok((range, true, None)),
                 Err(_) => Err(Error::InvalidRange { size }),
             },
-            Selection::Part(number) => self.part_range(object, number),
+            Selection::Part(number) => self.part_range(object, number).await,
         }
     }
 
-    fn part_range(
+    async fn part_range(
         &self,
         object: &ObjectRecord,
         number: u32,
@@ -266,7 +267,8 @@ impl Engine {
         let parts = self
             .inner
             .store
-            .parts_of(object.version, 0, PART_NUMBER_MAX)?;
+            .parts_of(object.version, 0, PART_NUMBER_MAX)
+            .await?;
         let place = usize::try_from(number)
             .unwrap_or(usize::MAX)
             .wrapping_sub(1);
@@ -312,156 +314,4 @@ fn any_missing(tried: &Tried) -> bool {
         .0
         .iter()
         .any(|(_, error)| error.kind == Kind::NotFound)
-}
-
-/// Bytes of one blob that are still to be read.
-struct Piece {
-    extent: PlannedExtent,
-    /// The bytes within the blob.
-    range: ByteRange,
-}
-
-/// The parts of the extents that lie in the range, in order.
-fn pieces(plan: &ReadPlan, range: ByteRange) -> VecDeque<Piece> {
-    let mut at = 0;
-    let mut pieces = VecDeque::new();
-    for extent in &plan.extents {
-        let here = ByteRange {
-            start: at,
-            length: extent.extent.length,
-        };
-        if let Some(wanted) = here.intersect(range) {
-            let start = extent.extent.offset + (wanted.start - at);
-            let range = ByteRange {
-                start,
-                length: wanted.length,
-            };
-            pieces.push_back(Piece {
-                extent: extent.clone(),
-                range,
-            });
-        }
-        at += extent.extent.length;
-    }
-    pieces
-}
-
-struct Current {
-    piece: Piece,
-    body: Body,
-    resumes: u32,
-}
-
-struct Reader {
-    engine: Engine,
-    pieces: VecDeque<Piece>,
-    current: Option<Current>,
-    _guard: ReadGuard,
-}
-
-impl Reader {
-    /// Opens the next piece, where there is one.
-    async fn advance(&mut self) -> Result<()> {
-        let Some(piece) = self.pieces.pop_front() else {
-            return Ok(());
-        };
-        let body = open_piece(&self.engine, &piece).await?;
-        self.current = Some(Current {
-            piece,
-            body,
-            resumes: 0,
-        });
-        Ok(())
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let Some(current) = &mut self.current else {
-                return Ok(None);
-            };
-            if current.piece.range.length == 0 {
-                self.current = None;
-                self.advance().await?;
-                continue;
-            }
-            let failure = match current.body.next().await {
-                Some(Ok(bytes)) if bytes.is_empty() => continue,
-                Some(Ok(bytes)) if bytes.len() as u64 <= current.piece.range.length => {
-                    current.piece.range.start += bytes.len() as u64;
-                    current.piece.range.length -= bytes.len() as u64;
-                    current.resumes = 0;
-                    return Ok(Some(bytes));
-                }
-                Some(Err(error)) => Some(error),
-                // Too long or too short: another answer may be right.
-                Some(Ok(_)) | None => None,
-            };
-            current.resumes += 1;
-            if current.resumes > RESUMES_MAX {
-                let tried = failure.map(|error| (error.backend.clone(), error));
-                return Err(Error::ReadUnavailable {
-                    tried: Tried(tried.into_iter().collect()),
-                });
-            }
-            if let Some(error) = failure {
-                tracing::warn!(error = %base::report(&error), "body goes on from another answer");
-            }
-            current.body = open_piece(&self.engine, &current.piece).await?;
-        }
-    }
-}
-
-/// Opens a piece at the best copy that answers.
-async fn open_piece(engine: &Engine, piece: &Piece) -> Result<Body> {
-    let mut copies: Vec<&CopyRow> = piece.extent.copies.iter().collect();
-    copies.sort_by_key(|copy| match copy.state {
-        CopyState::Good => 0,
-        CopyState::Suspect => 1,
-    });
-    let mut tried = Tried::default();
-    for copy in copies {
-        let Some(member) = engine.inner.fleet.member(copy.backend) else {
-            continue;
-        };
-        // A backend that lost its mount denies having anything; that must not be believed.
-        if !member.in_service() {
-            let effect = backend::Effect::None;
-            let error = backend::Error::new(Kind::Unavailable, effect, member.name(), "get");
-            tried
-                .0
-                .push((member.name().clone(), error.with_message("out of service")));
-            continue;
-        }
-        let whole = piece.range == ByteRange::whole(piece.extent.blob_size);
-        let range = (!whole).then_some(piece.range);
-        let fetched = member
-            .backend()
-            .get(&copy.key, copy.version.as_deref(), range)
-            .await;
-        match fetched {
-            Ok(fetched) if fetched.head.size == piece.extent.blob_size => {
-                if copy.state == CopyState::Suspect {
-                    engine
-                        .inner
-                        .store
-                        .mark_copy(copy.copy, CopyState::Good)
-                        .await?;
-                }
-                return Ok(fetched.body);
-            }
-            Ok(fetched) => {
-                let error =
-                    backend::Error::new(Kind::Corrupt, backend::Effect::None, member.name(), "get");
-                let words = format!(
-                    "the copy has {} bytes instead of {}",
-                    fetched.head.size, piece.extent.blob_size
-                );
-                tried
-                    .0
-                    .push((member.name().clone(), error.with_message(words)));
-            }
-            Err(error) => tried.0.push((member.name().clone(), error)),
-        }
-    }
-    Err(Error::ReadUnavailable { tried })
 }

@@ -25,6 +25,7 @@ mod settings;
 mod start;
 mod status;
 mod tags;
+mod usage;
 mod verify;
 mod window;
 pub mod workers;
@@ -48,15 +49,18 @@ pub use multipart::{
     CompleteRequest, CompletedPart, CreateUpload, PartCopyRequest, PartRequest, UploadedPart,
     Uploads,
 };
-pub use observe::{Event, Observer, Outcome, Quiet};
+pub use observe::{Access, Event, Observer, Outcome, Quiet};
 pub use overview::{BackendOverview, Located, LocatedCopy, Overview};
 pub use put::{PutRequest, Written};
 pub use recover::Recovered;
 #[cfg(feature = "testing")]
 pub use settings::CustomBackend;
-pub use settings::{BackendKind, BackendSettings, Routing, Settings};
+pub use settings::{
+    AdaptiveFlush, BackendKind, BackendSettings, RedisSettings, Routing, Settings, UsageFlush,
+};
 pub use start::StartError;
 pub use status::{BackendStatus, Status};
+pub use usage::{UsageLimits, UsageStatus};
 pub use verify::{LocationFault, Verified};
 
 use buckets::Buckets;
@@ -91,6 +95,7 @@ struct Inner {
     reads: Reads,
     bells: workers::Bells,
     completing: multipart::Completing,
+    usage: usage::Book,
     workers: workers::Workers,
 }
 

@@ -6,7 +6,7 @@ use crate::{Engine, Result};
 
 impl Engine {
     /// One page of keys and common prefixes.
-    pub fn list(&self, query: &ListQuery) -> Result<Listing> {
-        Ok(self.inner.store.list(query)?)
+    pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
+        Ok(self.inner.store.list(query).await?)
     }
 }

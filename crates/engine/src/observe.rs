@@ -6,7 +6,7 @@ use base::BackendName;
 use metastore::model::CleanupReason;
 use tokio::time::Instant;
 
-use crate::{Engine, Result};
+use crate::{Engine, Error, Result};
 
 /// How something ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +15,15 @@ pub enum Outcome {
     Success,
     /// It failed.
     Error,
+}
+
+/// Which way bytes were to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// From backends.
+    Read,
+    /// To backends.
+    Write,
 }
 
 /// One fact. The list is closed: whoever observes matches exhaustively.
@@ -78,6 +87,25 @@ pub enum Event<'a> {
     },
     /// An upload went stale and was aborted.
     UploadReaped,
+    /// A verb was refused because of monthly usage limits.
+    UsageRefused {
+        /// For example `PutObject`.
+        operation: &'static str,
+        /// What it wanted of backends.
+        access: Access,
+    },
+    /// An exchange with Redis ended.
+    RedisCall {
+        /// `pipeline_add` or `pipeline_load`.
+        operation: &'static str,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Redis was given up for a while, or is back.
+    RedisFallback {
+        /// Whether each instance knows only the rows and its own counts.
+        active: bool,
+    },
 }
 
 /// Takes facts. Called on the data path: must be quick and must not block.
@@ -95,6 +123,16 @@ impl Observer for Quiet {
 }
 
 impl Engine {
+    /// Tells the observer where a verb failed because of usage limits.
+    pub(crate) fn report_limits<T>(&self, operation: &'static str, result: &Result<T>) {
+        let access = match result {
+            Err(Error::WriteLimited { .. }) => Access::Write,
+            Err(Error::ReadLimited) => Access::Read,
+            Ok(_) | Err(_) => return,
+        };
+        self.observe(Event::UsageRefused { operation, access });
+    }
+
     /// Runs a verb and tells the observer how it ended.
     pub(crate) async fn observed<T>(
         &self,
@@ -103,6 +141,7 @@ impl Engine {
     ) -> Result<T> {
         let began = Instant::now();
         let result = verb.await;
+        self.report_limits(operation, &result);
         let outcome = match &result {
             Ok(_) => Outcome::Success,
             Err(_) => Outcome::Error,

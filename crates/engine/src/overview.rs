@@ -52,11 +52,10 @@ pub struct LocatedCopy {
 }
 
 impl Engine {
-    /// The backends, with their usage in a month (`YYYY-MM`, UTC). No backend is called, and a
-    /// catalogue that does not answer leaves what is in memory.
-    pub async fn overview(&self, month: &str) -> Overview {
+    /// The backends. None is called, and a catalogue that does not answer leaves what is in memory.
+    pub async fn overview(&self) -> Overview {
         let inner = &self.inner;
-        let read = inner.store.backend_totals(month).await;
+        let read = inner.store.backend_totals().await;
         let (rows, unread) = match read {
             Ok(rows) => (rows, None),
             Err(error) => (Vec::new(), Some(error.into())),
@@ -78,7 +77,7 @@ impl Engine {
     /// [`Error::NoSuchBucket`], [`Error::NoSuchKey`]
     pub async fn locate(&self, bucket: &BucketName, key: &ObjectKey) -> Result<Located> {
         let bucket = self.bucket(bucket).ok_or(Error::NoSuchBucket)?;
-        let plan = self.inner.store.plan(bucket.id, key)?;
+        let plan = self.inner.store.plan(bucket.id, key).await?;
         let plan = plan.ok_or(Error::NoSuchKey)?;
         let mut copies = Vec::new();
         let mut at = 0;

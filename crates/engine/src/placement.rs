@@ -1,6 +1,6 @@
-//! Which backend gets new bytes: pure functions over a snapshot of the fleet.
+//! Which backend gets new bytes, and which copy is read: pure functions over a snapshot of the fleet.
 
-use metastore::model::Room;
+use metastore::model::{CopyState, Room};
 
 use crate::Routing;
 
@@ -13,6 +13,8 @@ pub struct Candidate {
     pub room: Room,
     /// The largest blob that it takes, in bytes.
     pub object_bytes_max: Option<u64>,
+    /// Whether the month's usage limits leave room for what the write would move.
+    pub within_usage: bool,
 }
 
 /// Why no backend can be named.
@@ -20,6 +22,8 @@ pub struct Candidate {
 pub enum Refusal {
     /// Backends are in service, but none has room.
     Full,
+    /// Backends have room, but none may be asked for more this month.
+    UsageSpent,
     /// No backend is in service.
     NoneInService,
 }
@@ -34,14 +38,17 @@ pub fn choose(
     candidates: &[Candidate],
     size: u64,
 ) -> Result<Vec<usize>, Refusal> {
+    let takes = |candidate: &Candidate| candidate.accepts && fits(candidate, size);
     let mut places: Vec<usize> = (0..candidates.len())
-        .filter(|&place| candidates[place].accepts && fits(&candidates[place], size))
+        .filter(|&place| takes(&candidates[place]) && candidates[place].within_usage)
         .collect();
     if places.is_empty() {
-        return match candidates.iter().any(|candidate| candidate.accepts) {
-            true => Err(Refusal::Full),
-            false => Err(Refusal::NoneInService),
-        };
+        let accept = candidates.iter().any(|candidate| candidate.accepts);
+        return Err(match (candidates.iter().any(takes), accept) {
+            (true, _) => Refusal::UsageSpent,
+            (false, true) => Refusal::Full,
+            (false, false) => Refusal::NoneInService,
+        });
     }
     match routing {
         Routing::Pack => {}
@@ -53,6 +60,28 @@ pub fn choose(
         }),
     }
     Ok(places)
+}
+
+/// A copy as a read sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readable {
+    /// What is known of its bytes.
+    pub state: CopyState,
+    /// Whether the month's usage limits of its backend leave room for the read.
+    pub within_usage: bool,
+}
+
+/// The copies in the order in which they are tried, as places in `copies`: those within usage limits
+/// alone, good ones first, and else in the order of the catalogue.
+pub fn order_copies(copies: &[Readable]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..copies.len())
+        .filter(|&place| copies[place].within_usage)
+        .collect();
+    places.sort_by_key(|&place| match copies[place].state {
+        CopyState::Good => 0,
+        CopyState::Suspect => 1,
+    });
+    places
 }
 
 fn fits(candidate: &Candidate, size: u64) -> bool {
@@ -83,6 +112,7 @@ mod tests {
             accepts: true,
             room,
             object_bytes_max: None,
+            within_usage: true,
         }
     }
 
@@ -119,5 +149,39 @@ mod tests {
             choose(Routing::Pack, &fleet, 1),
             Err(Refusal::NoneInService)
         );
+    }
+
+    #[test]
+    fn a_spent_backend_is_passed_over_and_named_only_where_room_is_not_the_reason() {
+        let mut fleet = [candidate(0, Some(100)), candidate(0, Some(1000))];
+        fleet[0].within_usage = false;
+        assert_eq!(choose(Routing::Pack, &fleet, 10), Ok(vec![1]));
+        fleet[1].within_usage = false;
+        assert_eq!(choose(Routing::Pack, &fleet, 10), Err(Refusal::UsageSpent));
+        // One is spent, and the other full.
+        fleet[1].within_usage = true;
+        fleet[1].room.used = 1000;
+        assert_eq!(choose(Routing::Pack, &fleet, 10), Err(Refusal::UsageSpent));
+        assert_eq!(choose(Routing::Pack, &fleet, 101), Err(Refusal::Full));
+        fleet[0].accepts = false;
+        assert_eq!(choose(Routing::Pack, &fleet, 10), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn copies_over_their_limit_are_left_out_and_suspect_ones_come_last() {
+        let copy = |state, within_usage| Readable {
+            state,
+            within_usage,
+        };
+        let (good, suspect) = (CopyState::Good, CopyState::Suspect);
+        let copies = [
+            copy(suspect, true),
+            copy(good, false),
+            copy(good, true),
+            copy(suspect, false),
+            copy(good, true),
+        ];
+        assert_eq!(order_copies(&copies), [2, 4, 0]);
+        assert_eq!(order_copies(&copies[3..4]), [0; 0]);
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backend::{Body, Effect, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
+use backend::{Body, Effect, Guarded, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
 use base::{
-    BackendKey, BlobId, BucketName, CopyId, Crc64, ETag, ObjectHeaders, ObjectKey, Precondition,
-    Tags, Timestamp, VersionId,
+    BackendKey, BlobId, BucketName, ByteSize, CopyId, Crc64, ETag, ObjectHeaders, ObjectKey,
+    Precondition, Tags, Timestamp, Traffic, VersionId,
 };
 use futures_util::FutureExt;
 use metastore::model::{
@@ -62,6 +62,7 @@ impl Engine {
     pub async fn put(&self, request: PutRequest, body: Incoming) -> Result<Written> {
         let began = tokio::time::Instant::now();
         let result = self.put_unobserved(request, body).await;
+        self.report_limits("PutObject", &result);
         let (backend, outcome) = match &result {
             Ok((_, backend)) => (Some(backend.name()), Outcome::Success),
             Err(_) => (None, Outcome::Error),
@@ -86,7 +87,7 @@ impl Engine {
             return Err(Error::TooLarge { limit });
         }
         if request.precondition != Precondition::None {
-            self.check_early(&request)?;
+            self.check_early(&request).await?;
         }
         let size = body.length;
         let plan = WritePlan::draw(self, request, Role::Whole)?;
@@ -99,8 +100,12 @@ impl Engine {
     }
 
     /// Refuses a write whose condition fails already; the commit decides for good.
-    fn check_early(&self, request: &PutRequest) -> Result<()> {
-        let current = self.inner.store.object(request.bucket, &request.key)?;
+    async fn check_early(&self, request: &PutRequest) -> Result<()> {
+        let current = self
+            .inner
+            .store
+            .object(request.bucket, &request.key)
+            .await?;
         let etag = current.as_ref().map(|object| &object.etag);
         match (
             request.precondition.holds(etag),
@@ -313,10 +318,17 @@ impl PutAttempts {
         }
     }
 
-    fn reserve(&mut self, tried: &Tried) -> Result<Option<(Arc<Member>, metastore::Reservation)>> {
+    async fn reserve(
+        &mut self,
+        tried: &Tried,
+    ) -> Result<Option<(Arc<Member>, Guarded, metastore::Reservation)>> {
         let inner = &self.engine.inner;
-        let mut full = None;
-        let chosen = match inner.fleet.choose(&inner.store, self.size) {
+        let traffic = Traffic {
+            ingress: self.size,
+            ..Traffic::requests(1)
+        };
+        let mut refusal = None;
+        let chosen = match inner.fleet.choose(&inner.store, self.size, traffic) {
             Ok(chosen) => chosen,
             // A backend has failed already: what the others lack is not the client's answer.
             Err(_) if !tried.0.is_empty() => return Ok(None),
@@ -329,17 +341,24 @@ impl PutAttempts {
             if self.used.contains(&member.id) {
                 continue;
             }
-            match inner.store.reserve(member.id, self.size) {
+            // Another request may have been faster, here and there.
+            let Some(backend) = member.admit(traffic) else {
+                let wanted = ByteSize(self.size);
+                refusal = Some(Error::WriteLimited { wanted });
+                continue;
+            };
+            match inner.store.reserve(member.id, self.size).await {
                 Ok(room) => {
                     self.used.push(member.id);
-                    return Ok(Some((member, room)));
+                    return Ok(Some((member, backend, room)));
                 }
-                // Another request was faster.
-                Err(metastore::Error::NoRoom { wanted }) => full = Some(Error::NoRoom { wanted }),
+                Err(metastore::Error::NoRoom { wanted }) => {
+                    refusal = Some(Error::NoRoom { wanted });
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        match full {
+        match refusal {
             Some(error) if self.used.is_empty() => {
                 self.engine.make_room(&error);
                 Err(error)
@@ -363,14 +382,14 @@ impl Attempts for PutAttempts {
     type Token = Intent;
 
     async fn next(&mut self, tried: &Tried) -> Result<Option<Attempt<Intent>>> {
-        let mut reserved = self.reserve(tried)?;
+        let mut reserved = self.reserve(tried).await?;
         let passing = tried.0.iter().any(|(_, error)| error.kind.retryable());
         if reserved.is_none() && passing && !self.again {
             self.again = true;
             self.used.clear();
-            reserved = self.reserve(tried)?;
+            reserved = self.reserve(tried).await?;
         }
-        let Some((member, room)) = reserved else {
+        let Some((member, backend, room)) = reserved else {
             return Ok(None);
         };
         let copy = CopyId::draw(&self.engine.inner.ids);
@@ -382,11 +401,7 @@ impl Attempts for PutAttempts {
         };
         let store = self.engine.inner.store.clone();
         let announce = async move { Ok(store.open_intent(intent, room).await?) }.boxed();
-        let target = Arc::new(PutTarget {
-            member: Arc::clone(&member),
-            key,
-            meta,
-        });
+        let target = Arc::new(PutTarget { backend, key, meta });
         Ok(Some(Attempt {
             member,
             announce,
@@ -402,7 +417,7 @@ impl Attempts for PutAttempts {
 
 /// A whole object on a backend.
 struct PutTarget {
-    member: Arc<Member>,
+    backend: Guarded,
     key: BackendKey,
     meta: PutMeta,
 }
@@ -410,14 +425,11 @@ struct PutTarget {
 #[async_trait]
 impl Target for PutTarget {
     async fn put(&self, payload: Payload) -> backend::Result<Stored> {
-        self.member
-            .backend()
-            .put(&self.key, &self.meta, payload)
-            .await
+        self.backend.put(&self.key, &self.meta, payload).await
     }
 
     async fn look(&self) -> backend::Result<(u64, Stored)> {
-        let head = self.member.backend().head(&self.key, None).await?;
+        let head = self.backend.head(&self.key, None).await?;
         let stored = Stored {
             etag: head.etag,
             version: head.version,
@@ -428,7 +440,7 @@ impl Target for PutTarget {
     }
 
     async fn read_back(&self) -> Option<backend::Result<Body>> {
-        let fetched = self.member.backend().get(&self.key, None, None).await;
+        let fetched = self.backend.get(&self.key, None, None).await;
         Some(fetched.map(|fetched| fetched.body))
     }
 }

@@ -162,7 +162,7 @@ impl Engine {
             let page = member.backend().list_uploads("", after.as_ref()).await;
             let page = page.map_err(|error| unseen(member, error))?;
             for upload in &page.uploads {
-                if self.inner.store.known_key(member.id, &upload.key)? == Known::No {
+                if self.inner.store.known_key(member.id, &upload.key).await? == Known::No {
                     found.leave(member.name(), &upload.key, "an unfinished multipart upload");
                 }
             }
@@ -181,7 +181,7 @@ impl Engine {
         legs: &mut Vec<FoundLeg>,
     ) -> Result<()> {
         let store = &self.inner.store;
-        if key == MARKER_KEY || store.known_key(member.id, key)? != Known::No {
+        if key == MARKER_KEY || store.known_key(member.id, key).await? != Known::No {
             return Ok(());
         }
         let (Some(parsed), Some(place)) = (parse_backend_key(key), BackendKey::new(key)) else {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base::{BackendName, BucketName, ByteSize};
+use base::{BackendName, BucketName, ByteSize, Secret};
+
+use crate::UsageLimits;
 
 /// How a backend is chosen for new bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,49 @@ pub struct Settings {
     pub claim_grace: Duration,
     /// Open uploads older than this are aborted.
     pub multipart_stale: Duration,
+    /// How often usage is written.
+    pub usage_flush: UsageFlush,
+    /// Where instances tell each other of usage that is not written yet.
+    pub redis: Option<RedisSettings>,
+}
+
+/// A Redis that instances share.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The password, where it wants one.
+    pub password: Option<Secret>,
+    /// Which of its databases.
+    pub db: u32,
+    /// Whether it is spoken to by TLS.
+    pub tls: bool,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// Failures in a row after which it is not asked for a while.
+    pub failure_threshold: u32,
+    /// How long.
+    pub open_timeout: Duration,
+}
+
+/// How often usage is written to the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UsageFlush {
+    /// The time between two flushes.
+    pub interval: Duration,
+    /// A shorter one near limits.
+    pub adaptive: Option<AdaptiveFlush>,
+}
+
+/// How often usage is written while a backend is near a limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdaptiveFlush {
+    /// The share of a limit from which a backend is near it, between 0 and 1.
+    pub threshold: f64,
+    /// The time between two flushes then.
+    pub fast_interval: Duration,
 }
 
 impl Settings {
@@ -59,6 +104,11 @@ impl Settings {
             cleanup_concurrency: 10,
             claim_grace: Duration::from_secs(300),
             multipart_stale: Duration::from_secs(24 * 3600),
+            usage_flush: UsageFlush {
+                interval: Duration::from_secs(30),
+                adaptive: None,
+            },
+            redis: None,
         }
     }
 }
@@ -78,6 +128,8 @@ pub struct BackendSettings {
     pub body_idle_timeout: Duration,
     /// Calls at a time.
     pub calls_max: u32,
+    /// What it may be asked for in a month.
+    pub usage_limits: UsageLimits,
 }
 
 /// The kinds of backends.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{BackendName, Clock, Ids, report};
+use base::{BackendName, Clock, Ids, Month, report};
 use futures_util::future::join_all;
 use metastore::{OpenOptions, Store};
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use crate::fleet::{self, BackendCheck, Fleet};
 use crate::get::Reads;
 use crate::multipart::Completing;
 use crate::observe::Observer;
+use crate::usage::{Book, Entry, Sharing};
 use crate::workers::{self, Bells, Workers};
 use crate::{Engine, Inner, Settings};
 
@@ -85,7 +86,7 @@ impl Engine {
         ids: Arc<Ids>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        let missing = missing_backends(&store, &settings)?;
+        let missing = missing_backends(&store, &settings).await?;
         if !missing.is_empty() {
             return Err(StartError::BackendsMissing { missing });
         }
@@ -95,22 +96,27 @@ impl Engine {
             .map(|(name, _)| name.clone())
             .collect();
         let mut buckets = store.ensure_buckets(&names).await?;
-        buckets.extend(store.client_buckets()?);
+        buckets.extend(store.client_buckets().await?);
         let names: Vec<_> = settings.backends.iter().map(|b| b.name.clone()).collect();
         let rows = store.ensure_backends(&names).await?;
         for (backend, row) in settings.backends.iter().zip(&rows) {
             store.set_limit(row.id, backend.quota.map(|quota| quota.0));
         }
-        let timeout = settings.backend_timeout;
-        let fleet = Fleet::new(
-            settings.routing,
-            &settings.backends,
-            &rows,
-            timeout,
-            &clock,
-            &observer,
-        )
-        .map_err(|(name, reason)| StartError::Backend { name, reason })?;
+        let usage = store.usage(Month::of(clock.now())).await?;
+        let fleet = Fleet::new(&settings, &rows, &usage, &clock, &observer)
+            .map_err(|(name, reason)| StartError::Backend { name, reason })?;
+        let workers = Workers::new(workers::all(&settings));
+        let entry = |member: &Arc<fleet::Member>| Entry {
+            id: member.id,
+            name: member.name().clone(),
+            usage: Arc::clone(member.usage()),
+        };
+        let entries = fleet.members().iter().map(entry).collect();
+        let sharing = settings.redis.as_ref().map(|redis| {
+            let instance = ids.uuid().to_string();
+            Sharing::new(instance, redis, Arc::clone(&observer))
+        });
+        let usage = Book::new(store.clone(), Arc::clone(&clock), entries, sharing);
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
@@ -123,7 +129,8 @@ impl Engine {
                 reads: Reads::default(),
                 bells: Bells::default(),
                 completing: Completing::default(),
-                workers: Workers::new(workers::all()),
+                usage,
+                workers,
             }),
         };
         engine.enlist_all().await?;
@@ -166,7 +173,7 @@ impl Engine {
         self.inner.workers.settle(self, rounds_max).await;
     }
 
-    /// Marks the backends a last time and closes the catalogue. No verb may run any more.
+    /// Marks the backends a last time, writes the last usage and closes the catalogue. No verb may run any more.
     pub async fn stop(&self) -> Result<(), StartError> {
         let inner = &self.inner;
         let calm = inner.store.catalogue().recovery.is_none();
@@ -183,6 +190,10 @@ impl Engine {
             if !matches!(marked, Ok(Ok(()))) {
                 tracing::warn!(backend = %member.name(), "last mark not written");
             }
+        }
+        // The last marks were requests too.
+        if let Err(error) = inner.usage.close().await {
+            tracing::warn!(error = %report(&error), "last usage not written");
         }
         inner.store.close().await?;
         Ok(())
@@ -240,11 +251,11 @@ impl Engine {
 }
 
 /// Backends with rows that the configuration does not name.
-fn missing_backends(
+async fn missing_backends(
     store: &Store,
     settings: &Settings,
 ) -> Result<Vec<(BackendName, u64)>, StartError> {
-    let known = store.backends()?;
+    let known = store.backends().await?;
     let configured = |name: &BackendName| settings.backends.iter().any(|b| b.name == *name);
     let missing = known
         .into_iter()

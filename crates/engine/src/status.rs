@@ -5,7 +5,7 @@ use metastore::model::{Catalogue, QueueDepth, Room};
 
 use crate::fleet::{Member, OutOfService};
 use crate::workers::WorkerStatus;
-use crate::{Engine, Result};
+use crate::{Engine, Result, UsageStatus};
 
 /// One backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct BackendStatus {
     pub room: Room,
     /// Why it is not used, where that is so.
     pub out_of_service: Option<OutOfService>,
+    /// What it was asked for this month.
+    pub usage: UsageStatus,
 }
 
 /// Everything at a glance.
@@ -33,14 +35,14 @@ pub struct Status {
 
 impl Engine {
     /// Everything at a glance, without calling a backend.
-    pub fn status(&self) -> Result<Status> {
+    pub async fn status(&self) -> Result<Status> {
         let inner = &self.inner;
         let members = inner.fleet.members().iter();
         let backends = members.map(|member| self.backend_status(member));
         Ok(Status {
             catalogue: inner.store.catalogue(),
             backends: backends.collect(),
-            depth: inner.store.depth()?,
+            depth: inner.store.depth().await?,
             workers: inner.workers.status(),
         })
     }
@@ -50,6 +52,7 @@ impl Engine {
             name: member.name().clone(),
             room: self.inner.store.room(member.id),
             out_of_service: member.out_of_service(),
+            usage: member.usage().status(),
         }
     }
 }

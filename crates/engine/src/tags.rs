@@ -7,8 +7,8 @@ use crate::{Engine, Error, Result};
 
 impl Engine {
     /// The tags of the current version.
-    pub fn tags(&self, bucket: BucketId, key: &ObjectKey) -> Result<Tags> {
-        let object = self.inner.store.object(bucket, key)?;
+    pub async fn tags(&self, bucket: BucketId, key: &ObjectKey) -> Result<Tags> {
+        let object = self.inner.store.object(bucket, key).await?;
         Ok(object.ok_or(Error::NoSuchKey)?.tags)
     }
 
@@ -28,7 +28,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`] where a condition does not hold.
-    pub fn attributes(
+    pub async fn attributes(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
@@ -38,7 +38,8 @@ impl Engine {
         let found = self
             .inner
             .store
-            .object_with_parts(bucket, key, after, max)?;
+            .object_with_parts(bucket, key, after, max)
+            .await?;
         let (object, parts) = found.ok_or(Error::NoSuchKey)?;
         let current = Validators {
             etag: &object.etag,

@@ -62,22 +62,19 @@ impl Engine {
         observer: Arc<dyn Observer>,
     ) -> Result<Verified, StartError> {
         let store = Store::open_reader(&settings.catalogue).await?;
-        let rows = store.backends()?;
+        let rows = store.backends().await?;
         let known = settings.backends.iter().filter_map(|backend| {
             let row = rows.iter().find(|row| row.name == backend.name)?;
             Some((backend.clone(), row.clone()))
         });
         let (backends, rows): (Vec<_>, Vec<_>) = known.unzip();
-        let timeout = settings.backend_timeout;
-        let fleet = Fleet::new(
-            settings.routing,
-            &backends,
-            &rows,
-            timeout,
-            &clock,
-            &observer,
-        )
-        .map_err(|(name, reason)| StartError::Backend { name, reason })?;
+        let known = Settings {
+            backends,
+            ..settings.clone()
+        };
+        // What is asked here is not counted: only the process that serves writes usage.
+        let fleet = Fleet::new(&known, &rows, &[], &clock, &observer)
+            .map_err(|(name, reason)| StartError::Backend { name, reason })?;
         let sums = store.verify().await?;
         let (locations, faults) = look_at_all(&store, &fleet).await?;
         Ok(Verified {
@@ -97,7 +94,7 @@ pub(crate) async fn look_at_all(
     let mut locations = 0;
     let mut faults = Vec::new();
     loop {
-        let page = store.locations(after, LOCATIONS_PER_PAGE)?;
+        let page = store.locations(after, LOCATIONS_PER_PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.copy.copy);
         locations += page.len() as u64;

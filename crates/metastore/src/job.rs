@@ -11,7 +11,8 @@ use crate::live::IntentRow;
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
     CleanupItem, CleanupReport, Completion, Content, CopyState, Freeze, NewCopy, NewLeg,
-    NewPartClaim, NewUpload, NewVersion, PartRow, Removal, Removed, Retag, UploadVerdict, Verdict,
+    NewPartClaim, NewUpload, NewVersion, PartRow, Removal, Removed, Retag, UploadVerdict, UsageRow,
+    Verdict,
 };
 
 /// Something to be done in a transaction.
@@ -35,6 +36,8 @@ pub(crate) enum Job {
         backend: BackendId,
         past: u64,
     },
+    /// Adds to what the rows of the months say.
+    AddUsage(Vec<UsageRow>),
     GiveUp(Vec<IntentRow>),
     Commit {
         version: NewVersion,
@@ -138,8 +141,17 @@ pub(crate) enum Answer {
     Drift(Vec<String>),
 }
 
+/// Memory that follows rows: whoever holds counts that a job writes.
+///
+/// It travels with the job, so that the outcome reaches it whether or not anybody still waits for
+/// the answer. Dropped without [`Landing::landed`], the job had no effect and never will.
+pub trait Landing: Send {
+    /// The rows are durable; called before anybody is answered.
+    fn landed(self: Box<Self>);
+}
+
 /// Guards that travel with a job, so that they are settled however it ends.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) enum Held {
     #[default]
     Nothing,
@@ -149,6 +161,8 @@ pub(crate) enum Held {
     Claim(PartClaim),
     /// A claim that the job makes, with its room.
     NewClaim(PartClaim, Reservation),
+    /// Counts that the job writes.
+    Counts(Box<dyn Landing>),
 }
 
 /// The bytes of which a key's commit consists count as one row each.
@@ -167,6 +181,7 @@ impl Job {
             Self::SaveCapabilities { .. } => "record capabilities",
             Self::SetBackendState { .. } => "record the state of a backend",
             Self::AdvanceMark { .. } => "advance the mark of a backend",
+            Self::AddUsage(_) => "record usage",
             Self::GiveUp(_) => "give intents up",
             Self::Commit { .. } => "commit an object",
             Self::Remove(_) => "remove an object",
@@ -216,6 +231,7 @@ impl Job {
             Self::EnsureBuckets(names) => names.len(),
             Self::EnsureBackends(names) => names.len(),
             Self::GiveUp(intents) => intents.len(),
+            Self::AddUsage(rows) => rows.len(),
             Self::ReportCleanup(reports) => reports.len(),
             Self::ClaimCleanup { limit, .. } => usize::try_from(*limit).unwrap_or(usize::MAX),
             Self::Freeze { parts, .. } => parts.len(),

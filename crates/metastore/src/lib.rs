@@ -22,6 +22,7 @@ mod writer;
 
 pub use error::{Error, Result};
 pub use guard::{Intent, PartClaim, Reservation};
+pub use job::Landing;
 #[cfg(feature = "testing")]
 pub use planted::PlantedBug;
 pub use store::{OpenOptions, Store, Tuning};

@@ -54,6 +54,8 @@ pub(crate) struct Effects {
     pub(crate) accepting: Vec<(BackendId, bool)>,
     /// The recovery state, where it changed.
     pub(crate) recovery: Option<Option<String>>,
+    /// Whether the counts that came with the job are in rows.
+    pub(crate) counted: bool,
 }
 
 impl Effects {

@@ -2,7 +2,8 @@
 
 use base::{
     BackendKey, BackendName, BlobId, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, CopyId,
-    Crc64, ETag, ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, UploadId, VersionId,
+    Crc64, ETag, Month, ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Traffic, UploadId,
+    VersionId,
 };
 use uuid::Uuid;
 
@@ -559,6 +560,17 @@ pub struct QueueDepth {
     pub dead: u64,
     /// Open intents.
     pub intents: u64,
+}
+
+/// What one backend was asked for in one month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsageRow {
+    /// Which backend.
+    pub backend: BackendId,
+    /// When, UTC.
+    pub month: Month,
+    /// How much.
+    pub traffic: Traffic,
 }
 
 /// A multipart upload that is about to exist.

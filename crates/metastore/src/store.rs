@@ -4,6 +4,7 @@ mod objects;
 mod open;
 mod overview;
 mod uploads;
+mod usage;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -204,7 +205,7 @@ impl Store {
     }
 
     /// The buckets that clients made, by name.
-    pub fn client_buckets(&self) -> Result<Vec<Bucket>> {
+    pub async fn client_buckets(&self) -> Result<Vec<Bucket>> {
         self.read("list the buckets", |tx| read::client_buckets(tx))
     }
 
@@ -217,7 +218,7 @@ impl Store {
     }
 
     /// All backends that the catalogue knows.
-    pub fn backends(&self) -> Result<Vec<BackendRow>> {
+    pub async fn backends(&self) -> Result<Vec<BackendRow>> {
         self.read("list the backends", |tx| {
             read::backends(tx, &self.inner.live)
         })
@@ -263,7 +264,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NoRoom`], also where the backend is not active
-    pub fn reserve(&self, backend: BackendId, bytes: u64) -> Result<Reservation> {
+    pub async fn reserve(&self, backend: BackendId, bytes: u64) -> Result<Reservation> {
         match self.inner.live.take(backend, bytes) {
             true => Ok(Reservation::new(
                 Arc::clone(&self.inner.live),

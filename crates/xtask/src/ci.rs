@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     cmd::{Workspace, succeed},
     docs::{self, Mode},
-    e2e,
+    e2e, fuzz,
     servers::{Servers, Timer},
     tidy,
     tools::{self, Missing},
@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     ("tidy", tidy::run),
     ("clippy", clippy),
     ("test", |workspace| test(workspace, &[])),
+    ("fuzz", |workspace| fuzz::run(workspace, &[])),
     ("e2e", |workspace| e2e::run(workspace, &[])),
     ("docs", |workspace| docs::run(workspace, Mode::Compare)),
 ];

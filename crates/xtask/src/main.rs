@@ -22,7 +22,7 @@ use crate::{cmd::Workspace, docs::Mode, tools::Missing};
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  ci [--install]         fmt, tidy, clippy, test, e2e, docs; stops at the first failure
+  ci [--install]         fmt, tidy, clippy, test, fuzz, e2e, docs; stops at the first failure
   fmt                    check the formatting
   tidy                   check the structure: crate edges, SQL, status codes, imports, bans
   clippy                 lints, as errors

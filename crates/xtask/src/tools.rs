@@ -27,6 +27,7 @@ const SYSTEM: &[(&str, &str)] = &[
     ("s3fs", "s3fs"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("redis-server", "redis-server"),
     ("radosgw", "radosgw"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::BackendName;
+use base::{BackendName, Traffic};
 use bytes::Bytes;
 use futures_util::stream::Stream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -73,7 +73,12 @@ impl Stream for GuardedBody {
         match body.as_mut().poll_next(cx) {
             Poll::Ready(Some(Ok(chunk))) => {
                 this.waiting = false;
-                this.bytes += chunk.len() as u64;
+                let bytes = chunk.len() as u64;
+                this.bytes += bytes;
+                this.meter.traffic(Traffic {
+                    egress: bytes,
+                    ..Traffic::NONE
+                });
                 Poll::Ready(Some(Ok(chunk)))
             }
             Poll::Ready(Some(Err(error))) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::BackendName;
+use base::{BackendName, Traffic};
 use tokio::time::Instant;
 
 use crate::{Error, Kind};
@@ -49,12 +49,20 @@ pub struct BodyEnd<'a> {
 
 /// Hears of every attempt: metrics, usage counters, latencies. Must not block.
 pub trait Meter: Send + Sync + 'static {
-    /// An attempt ended. Each is one API request at the provider, whatever its outcome (a probe and
-    /// a marker are a few more).
+    /// An attempt ended.
     fn call(&self, call: &Call<'_>);
 
     /// A body ended or was dropped.
     fn body(&self, end: &BodyEnd<'_>);
+
+    /// Something that the provider may bill happened just now: a request begins, or bytes of an
+    /// object passed. Told as it happens, so that a transfer that is cut has told what it moved.
+    ///
+    /// Exact are the requests of an S3 provider, however many a call needs, and the bytes of bodies.
+    /// A request counts from when it is begun, so also where no connection comes about; bytes to the
+    /// provider count from when the connection takes them. Documents (listings, part lists) and
+    /// headers do not count, nor do bytes that the provider moves by itself.
+    fn traffic(&self, traffic: Traffic);
 }
 
 /// Nobody listens.
@@ -65,6 +73,44 @@ impl Meter for NoMeter {
     fn call(&self, _call: &Call<'_>) {}
 
     fn body(&self, _end: &BodyEnd<'_>) {}
+
+    fn traffic(&self, _traffic: Traffic) {}
+}
+
+tokio::task_local! {
+    /// The attempt that this task is making: providers that need several requests for one call note
+    /// them here, beneath a trait that knows nothing of requests.
+    static ATTEMPT: Noted;
+}
+
+/// What is noted of one attempt.
+struct Noted {
+    meter: Arc<dyn Meter>,
+    requests: AtomicU64,
+}
+
+/// Runs an attempt so that what it notes reaches the meter.
+pub(super) async fn noting<T>(meter: Arc<dyn Meter>, attempt: impl Future<Output = T>) -> T {
+    let requests = AtomicU64::new(0);
+    ATTEMPT.scope(Noted { meter, requests }, attempt).await
+}
+
+/// A request goes out. The first of an attempt was counted when the attempt began.
+pub(crate) fn note_request() {
+    let note = |noted: &Noted| {
+        if noted.requests.fetch_add(1, Ordering::Relaxed) > 0 {
+            noted.meter.traffic(Traffic::requests(1));
+        }
+    };
+    // Nobody listens to a provider that is called without a guard.
+    ATTEMPT.try_with(note).unwrap_or_default();
+}
+
+/// Bytes go out or came in that no guarded body carries.
+pub(crate) fn note_bytes(traffic: Traffic) {
+    ATTEMPT
+        .try_with(|noted| noted.meter.traffic(traffic))
+        .unwrap_or_default();
 }
 
 /// An attempt under way: reports itself once, also when it is dropped.
@@ -91,6 +137,7 @@ impl Span {
         backend: BackendName,
         operation: &'static str,
     ) -> Self {
+        meter.traffic(Traffic::requests(1));
         Self {
             meter,
             backend,
@@ -104,6 +151,10 @@ impl Span {
     /// Counts the payload bytes of this attempt.
     pub(super) fn bytes(&self) -> &Arc<AtomicU64> {
         &self.bytes
+    }
+
+    pub(super) fn meter(&self) -> &Arc<dyn Meter> {
+        &self.meter
     }
 
     pub(super) fn taken(&self) -> u64 {

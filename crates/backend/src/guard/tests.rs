@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{BackendKey, BackendName};
+use base::{BackendKey, BackendName, Traffic};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use crate::{Body, Chunks, PayloadCut};
 struct Ledger {
     calls: Mutex<Vec<(&'static str, Outcome, u64)>>,
     bodies: Mutex<Vec<(Outcome, u64)>>,
+    traffic: Mutex<Traffic>,
 }
 
 impl Meter for Ledger {
@@ -30,6 +31,19 @@ impl Meter for Ledger {
 
     fn body(&self, end: &BodyEnd<'_>) {
         self.bodies.lock().push((end.outcome, end.bytes));
+    }
+
+    fn traffic(&self, traffic: Traffic) {
+        let mut sum = self.traffic.lock();
+        *sum = sum.plus(traffic);
+    }
+}
+
+impl Ledger {
+    /// Requests, egress and ingress since the last look.
+    fn moved(&self) -> (u64, u64, u64) {
+        let moved = std::mem::take(&mut *self.traffic.lock());
+        (moved.requests, moved.egress, moved.ingress)
     }
 }
 
@@ -325,4 +339,64 @@ async fn a_dropped_call_gives_its_place_back_and_is_metered() {
         .map(|(operation, outcome, _)| (*operation, *outcome))
         .collect();
     assert_eq!(outcomes, [("put", Outcome::Drop), ("list", Outcome::Drop)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_is_told_as_it_happens_and_by_cut_transfers_too() {
+    let bench = bench(GuardOptions::DEFAULT);
+    let (a, meta) = (key("a"), PutMeta::default());
+    bench.guarded.put(&a, &meta, payload()).await.expect("room");
+    assert_eq!(bench.ledger.moved(), (1, 0, 10));
+    // Every attempt is a request, also the failed ones.
+    bench.faults.script("head", Fault::Refuse);
+    bench.guarded.head(&a, None).await.expect("it is there");
+    assert_eq!(bench.ledger.moved(), (2, 0, 0));
+    // A body that is dropped half way has told what came.
+    let big = Bytes::from(vec![7; 600_000]);
+    bench.memory.plant("b", big, base::ObjectHeaders::default());
+    let fetched = bench.guarded.get(&key("b"), None, None).await;
+    let mut body = fetched.expect("it is there").body;
+    let first = body.next().await.expect("bytes").expect("bytes").len() as u64;
+    assert!(first < 600_000);
+    assert_eq!(bench.ledger.moved(), (1, first, 0));
+    drop(body);
+    assert_eq!(bench.ledger.moved(), (0, 0, 0));
+    // So has a payload that breaks off.
+    let chunks: Chunks = Box::pin(stream::iter([
+        Ok(Bytes::from_static(b"12345")),
+        Err(PayloadCut),
+    ]));
+    let cut = Payload::streamed(10, chunks);
+    let failed = bench.guarded.put(&key("c"), &meta, cut).await;
+    assert_eq!(failed.unwrap_err().kind, Kind::PayloadCut);
+    assert_eq!(bench.ledger.moved(), (1, 0, 5));
+    // What the provider moves by itself is a request and no bytes.
+    let copied = bench.guarded.copy(&a, None, &key("d"), &meta).await;
+    copied.expect("it can copy");
+    assert_eq!(bench.ledger.moved(), (1, 0, 0));
+    let mark = Bytes::from_static(b"mark");
+    bench.guarded.write_marker(mark).await.expect("room");
+    bench.guarded.read_marker().await.expect("it is there");
+    assert_eq!(bench.ledger.moved(), (2, 4, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_meter_hears_of_the_calls_that_are_made_for_it() {
+    let bench = bench(GuardOptions {
+        concurrency: 1,
+        ..GuardOptions::DEFAULT
+    });
+    let ledger = Arc::new(Ledger::default());
+    let metered = bench.guarded.metered(Arc::<Ledger>::clone(&ledger));
+    let (a, meta) = (key("a"), PutMeta::default());
+    metered.put(&a, &meta, payload()).await.expect("room");
+    let held = metered.get(&a, None, None).await.expect("it is there");
+    assert_eq!(
+        (ledger.moved(), bench.ledger.moved()),
+        ((2, 0, 10), (0, 0, 0))
+    );
+    // The places are the same ones.
+    assert_eq!(bench.guarded.reads.available_permits(), 0);
+    drop(held);
+    assert_eq!(bench.guarded.reads.available_permits(), 1);
 }

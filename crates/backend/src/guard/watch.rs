@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base::Traffic;
 use bytes::Bytes;
 use futures_util::stream::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::meter::Meter;
 use crate::{Chunks, PayloadCut};
 
 /// Whose turn it is.
@@ -24,20 +26,21 @@ enum Turn {
 }
 
 /// The turns of one write.
-#[derive(Debug)]
 pub(super) struct Progress {
     turn: Mutex<Turn>,
     changed: Notify,
     bytes: Arc<AtomicU64>,
+    meter: Arc<dyn Meter>,
 }
 
 impl Progress {
-    pub(super) fn new(bytes: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(bytes: Arc<AtomicU64>, meter: Arc<dyn Meter>) -> Self {
         let turn = Mutex::new(Turn::Provider(Instant::now()));
         Self {
             turn,
             changed: Notify::new(),
             bytes,
+            meter,
         }
     }
 
@@ -48,6 +51,14 @@ impl Progress {
         if before == Turn::Us && turn != Turn::Us {
             self.changed.notify_one();
         }
+    }
+
+    fn took(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.meter.traffic(Traffic {
+            ingress: bytes,
+            ..Traffic::NONE
+        });
     }
 
     /// Resolves when the provider has had its turn for `limit` without progress.
@@ -82,9 +93,7 @@ impl Stream for Watched {
             Poll::Pending => self.progress.set(Turn::Us),
             Poll::Ready(item) => {
                 if let Some(Ok(chunk)) = item {
-                    self.progress
-                        .bytes
-                        .fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                    self.progress.took(chunk.len() as u64);
                 }
                 self.progress.set(Turn::Provider(Instant::now()));
             }

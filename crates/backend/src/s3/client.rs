@@ -20,6 +20,7 @@ use super::download::read_all;
 use super::settings::{Address, S3Settings, SettingsError};
 use super::transport::Transport;
 use super::upload::{Delivery, RequestBody, Staged};
+use crate::guard::note_request;
 use crate::{BackendKey, Effect, Error, Kind, Result};
 
 /// The largest XML answer: a page of 1,000 versions with keys of 1,024 bytes, all encoded.
@@ -201,6 +202,7 @@ impl Client {
             operation, access, ..
         } = call;
         let (request, delivery) = self.request(call, content)?;
+        note_request();
         let answer = self.transport.send(request).await;
         let early = delivery
             .as_ref()

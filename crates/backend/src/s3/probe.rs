@@ -8,7 +8,7 @@
 //! trailer, put under an odd key, list, copy, list uploads, versioning, batch delete. Where the
 //! batch delete fails, what was written is removed one by one.
 
-use base::{Crc64, Md5};
+use base::{Crc64, Md5, Traffic};
 use bytes::Bytes;
 use http::Method;
 use hyper_util::client::legacy::Error as ClientError;
@@ -22,6 +22,7 @@ use super::classify::Access;
 use super::client::Content;
 use super::cover::{Cover, Trailer};
 use super::objects::stored;
+use crate::guard::note_bytes;
 use crate::{
     BackendKey, Capabilities, DeleteTarget, Effect, Error, Kind, ListRequest, Payload, Proof,
     PutMeta, Result, Stored,
@@ -118,6 +119,10 @@ impl<'a> Probe<'a> {
         let call = backend
             .client
             .object("probe", Access::Write, Method::PUT, &key);
+        note_bytes(Traffic {
+            ingress: BODY.len() as u64,
+            ..Traffic::NONE
+        });
         let sent = backend
             .client
             .send(call, Content::Object(staged, cover))

@@ -1,9 +1,16 @@
 //! The probe against providers that differ, and against one that fails in its middle.
 
-use backend::{Capabilities, Kind, ObjectBackend as _};
-use base::Md5;
+use std::sync::Arc;
 
-use crate::s3_script::{Action, Script, answer, refusal};
+use backend::{
+    BodyEnd, Call, Capabilities, DeleteTarget, GuardOptions, Guarded, Kind, Meter,
+    ObjectBackend as _,
+};
+use base::{BackendKey, Md5, Traffic};
+use http::Method;
+use parking_lot::Mutex;
+
+use crate::s3_script::{Action, Script, Seen, answer, refusal};
 
 const CALLS_MAX: usize = 10;
 const MD5_OF_BODY: &[u8] = b"s3-orchestrator asks what this provider does\n";
@@ -28,10 +35,25 @@ const EMPTY_LIST: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></Li
 const COPIED: &str = "<CopyObjectResult><ETag>e</ETag>\
     <LastModified>2026-01-01T00:00:00.000Z</LastModified></CopyObjectResult>";
 
-#[tokio::test]
-async fn a_provider_that_does_everything_is_asked_ten_times() {
+/// Sums what it hears of.
+#[derive(Default)]
+struct Sum(Mutex<Traffic>);
+
+impl Meter for Sum {
+    fn call(&self, _call: &Call<'_>) {}
+
+    fn body(&self, _end: &BodyEnd<'_>) {}
+
+    fn traffic(&self, traffic: Traffic) {
+        let mut sum = self.0.lock();
+        *sum = sum.plus(traffic);
+    }
+}
+
+/// The answers of a provider that does everything, to the questions of a probe.
+fn everything() -> Vec<Action> {
     let etag = Md5::of(MD5_OF_BODY).to_hex();
-    let script = Script::play(vec![
+    vec![
         ok(&[("ETag", &etag)]),
         refused("BadDigest"),
         ok(&[]),
@@ -42,8 +64,42 @@ async fn a_provider_that_does_everything_is_asked_ten_times() {
         document("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"),
         document("<ListMultipartUploadsResult/>"),
         document("<DeleteResult/>"),
-    ])
-    .await;
+    ]
+}
+
+#[tokio::test]
+async fn every_request_of_a_call_that_needs_several_is_told() {
+    let gone = || Action::Answer(answer("204 No Content", &[], ""));
+    let mut actions = vec![gone(), gone()];
+    actions.extend(everything());
+    let script = Script::play(actions).await;
+    let sum = Arc::new(Sum::default());
+    let backend = Arc::new(script.backend());
+    let guarded = Guarded::new(backend, GuardOptions::DEFAULT, Arc::<Sum>::clone(&sum));
+    let told = || std::mem::take(&mut *sum.0.lock());
+    // As long as nothing is known of batch deletes, each object is a request of its own.
+    let target = |name| DeleteTarget {
+        key: BackendKey::new(name).unwrap(),
+        version: None,
+    };
+    guarded.delete(&[target("a"), target("b")]).await;
+    assert_eq!((told(), script.seen().len()), (Traffic::requests(2), 2));
+    guarded.probe().await.unwrap();
+    let seen = script.seen();
+    let with_body =
+        |seen: &&Seen| seen.method == Method::PUT && seen.header("x-amz-copy-source").is_none();
+    let bodies = seen.iter().filter(with_body).count();
+    assert_eq!(bodies, 5);
+    let expected = Traffic {
+        ingress: (bodies * MD5_OF_BODY.len()) as u64,
+        ..Traffic::requests(CALLS_MAX as u64)
+    };
+    assert_eq!((told(), seen.len()), (expected, CALLS_MAX + 2));
+}
+
+#[tokio::test]
+async fn a_provider_that_does_everything_is_asked_ten_times() {
+    let script = Script::play(everything()).await;
     let backend = script.backend();
     let found = backend.probe().await.unwrap();
     assert_eq!(found, backend.capabilities());

@@ -93,9 +93,13 @@ impl Engine {
             .ok_or(Error::Conflict)?;
         let record = inner
             .store
-            .upload(request.bucket, &request.key, request.upload)?;
+            .upload(request.bucket, &request.key, request.upload)
+            .await?;
         let record = record.ok_or(Error::NoSuchUpload)?;
-        let stored = inner.store.parts(request.upload, 0, PART_NUMBER_MAX)?;
+        let stored = inner
+            .store
+            .parts(request.upload, 0, PART_NUMBER_MAX)
+            .await?;
         match &record.state {
             UploadState::Completed {
                 version,
@@ -108,7 +112,9 @@ impl Engine {
                         number: request.parts.first().map_or(1, |part| part.number),
                     });
                 }
-                return self.completed_before(&record, *version, etag, *checksum);
+                return self
+                    .completed_before(&record, *version, etag, *checksum)
+                    .await;
             }
             UploadState::Completing { parts: frozen, .. } => {
                 let same = |listed: &CompletedPart, (number, attempt): &(u32, CopyId)| {
@@ -132,7 +138,7 @@ impl Engine {
         let part_size_min = inner.settings.part_size_min;
         let assembly = check_list(&record, stored, &request, part_size_min)?;
         if request.precondition != Precondition::None {
-            let current = inner.store.object(request.bucket, &request.key)?;
+            let current = inner.store.object(request.bucket, &request.key).await?;
             if !request
                 .precondition
                 .holds(current.as_ref().map(|object| &object.etag))
@@ -143,18 +149,19 @@ impl Engine {
         self.freeze(&request, &assembly).await?;
         let record = inner
             .store
-            .upload(request.bucket, &request.key, request.upload)?;
+            .upload(request.bucket, &request.key, request.upload)
+            .await?;
         self.assemble(&record.ok_or(Error::NoSuchUpload)?).await
     }
 
-    fn completed_before(
+    async fn completed_before(
         &self,
         record: &UploadRecord,
         version: VersionId,
         etag: &ETag,
         checksum: Option<StoredChecksum>,
     ) -> Result<Written> {
-        let current = self.inner.store.object(record.bucket, &record.key)?;
+        let current = self.inner.store.object(record.bucket, &record.key).await?;
         let same = current.filter(|object| object.version == version);
         let (size, last_modified) = same.map_or((0, self.inner.clock.now()), |object| {
             (object.size, object.last_modified)
@@ -198,7 +205,7 @@ impl Engine {
     /// Takes up the Completes that were interrupted; called by the multipart worker.
     pub(crate) async fn resume_completes(&self, max: u32) -> Result<u64> {
         let mut done = 0;
-        for record in self.inner.store.completing_uploads(max)? {
+        for record in self.inner.store.completing_uploads(max).await? {
             let Some(_running) = self.inner.completing.begin(record.upload) else {
                 continue;
             };
@@ -222,7 +229,11 @@ impl Engine {
         else {
             return Err(Error::Conflict);
         };
-        let stored = self.inner.store.parts(record.upload, 0, PART_NUMBER_MAX)?;
+        let stored = self
+            .inner
+            .store
+            .parts(record.upload, 0, PART_NUMBER_MAX)
+            .await?;
         let parts = frozen
             .iter()
             .map(|(number, attempt)| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backend::{Effect, ObjectBackend as _, PartSource};
-use base::{ByteRange, CopyId, ETag, ObjectKey, RangeSpec, UploadId};
+use base::{ByteRange, CopyId, ETag, ObjectKey, RangeSpec, Traffic, UploadId};
 use metastore::model::{BucketId, CopyRow, NewPartClaim, PartRow, ReadPlan, UploadRecord};
 
 use super::part::{PartRequest, UploadedPart};
@@ -49,8 +49,8 @@ impl Engine {
             upload: request.upload,
             number: request.number,
         };
-        let record = self.part_upload(&part)?;
-        let plan = self.source_plan(&request.source)?;
+        let record = self.part_upload(&part).await?;
+        let plan = self.source_plan(&request.source).await?;
         let size = plan.object.size;
         let range = match request.range {
             None => ByteRange::whole(size),
@@ -63,8 +63,9 @@ impl Engine {
         {
             return Ok(copied);
         }
-        let body = self.stream_of(&plan, range).await?;
-        self.upload_part(part, body).await
+        let body = self.stream_of(&plan, range).await;
+        self.report_limits("UploadPartCopy", &body);
+        self.upload_part(part, body?).await
     }
 
     /// A leg on the backend that holds all of the range in one blob. A checksum that the upload
@@ -133,7 +134,11 @@ impl Engine {
         let Some(member) = self.inner.fleet.member(backend).map(Arc::clone) else {
             return Ok(None);
         };
-        let room = match store.reserve(backend, native.range.length) {
+        // The provider moves the bytes by itself.
+        let Some(guarded) = member.admit(Traffic::requests(1)) else {
+            return Ok(None);
+        };
+        let room = match store.reserve(backend, native.range.length).await {
             Ok(room) => room,
             Err(metastore::Error::NoRoom { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -157,8 +162,7 @@ impl Engine {
             version: native.source.version,
             range: (!native.whole).then_some(native.range),
         };
-        let made = member
-            .backend()
+        let made = guarded
             .upload_part_copy(&native.key, &native.upload, part.number, &source)
             .await;
         let made = match made {

@@ -11,10 +11,10 @@ mod part;
 
 use std::sync::Arc;
 
-use backend::ObjectBackend as _;
+use backend::{Guarded, ObjectBackend as _};
 use base::{
-    BlobId, ChecksumAlgorithm, ChecksumKind, CopyId, ObjectHeaders, ObjectKey, Precondition, Tags,
-    UploadId, VersionId,
+    BlobId, ByteSize, ChecksumAlgorithm, ChecksumKind, CopyId, ObjectHeaders, ObjectKey,
+    Precondition, Tags, Traffic, UploadId, VersionId,
 };
 use metastore::model::{
     BucketId, LegState, NewLeg, NewUpload, PartRow, UploadListing, UploadQuery, UploadRecord,
@@ -30,6 +30,12 @@ use crate::fleet::Member;
 use crate::keys::Role;
 use crate::put::{PutRequest, WritePlan};
 use crate::{Engine, Error, Result, Tried};
+
+/// What a backend must still be able to take for an upload to begin there: a part has to follow.
+const WORTH_BEGINNING: Traffic = Traffic {
+    ingress: 1,
+    ..Traffic::requests(2)
+};
 
 /// A page of open uploads.
 pub type Uploads = UploadListing;
@@ -52,6 +58,12 @@ pub struct CreateUpload {
 impl Engine {
     /// Begins an upload.
     pub async fn create_upload(&self, request: CreateUpload) -> Result<UploadId> {
+        let created = self.create_unobserved(request).await;
+        self.report_limits("CreateMultipartUpload", &created);
+        created
+    }
+
+    async fn create_unobserved(&self, request: CreateUpload) -> Result<UploadId> {
         let inner = &self.inner;
         let upload = UploadId::draw(&inner.ids);
         let plan = self.leg_plan(upload, request.bucket, &request.key, &request.headers)?;
@@ -61,7 +73,12 @@ impl Engine {
             .find_map(|(_, max)| *max);
         let mut tried = Tried::default();
         let mut begun = false;
-        for member in inner.fleet.choose(&inner.store, 0)? {
+        let mut limited = false;
+        for member in inner.fleet.choose(&inner.store, 0, WORTH_BEGINNING)? {
+            let Some(backend) = member.admit(Traffic::requests(1)) else {
+                limited = true;
+                continue;
+            };
             let leg = draw_leg(self, &plan, &member);
             let verdict = match begun {
                 false => {
@@ -82,10 +99,14 @@ impl Engine {
             };
             accept(verdict)?;
             begun = true;
-            match self.begin_leg(upload, &plan, &member, &leg).await? {
+            match self.begin_leg(upload, &plan, &backend, &leg).await? {
                 Ok(_) => return Ok(upload),
                 Err(error) => tried.0.push((member.name().clone(), error)),
             }
+        }
+        if !begun && limited {
+            let wanted = ByteSize(0);
+            return Err(Error::WriteLimited { wanted });
         }
         // Nothing was handed out, so nobody else will end it.
         inner
@@ -109,7 +130,7 @@ impl Engine {
     }
 
     /// A page of the parts of an open upload, and whether more follow.
-    pub fn list_parts(
+    pub async fn list_parts(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
@@ -117,11 +138,12 @@ impl Engine {
         after: u32,
         max: u32,
     ) -> Result<(UploadRecord, Vec<PartRow>, bool)> {
-        let record = self.open_upload(bucket, key, upload)?;
+        let record = self.open_upload(bucket, key, upload).await?;
         let mut parts = self
             .inner
             .store
-            .parts(upload, after, max.saturating_add(1))?;
+            .parts(upload, after, max.saturating_add(1))
+            .await?;
         let truncated = parts.len() > usize::try_from(max).unwrap_or(usize::MAX);
         if truncated {
             parts.pop();
@@ -130,12 +152,12 @@ impl Engine {
     }
 
     /// A page of the open uploads of a bucket.
-    pub fn list_uploads(&self, query: &UploadQuery) -> Result<Uploads> {
-        Ok(self.inner.store.uploads(query)?)
+    pub async fn list_uploads(&self, query: &UploadQuery) -> Result<Uploads> {
+        Ok(self.inner.store.uploads(query).await?)
     }
 
     /// An upload that still takes parts, or is just being completed.
-    pub(crate) fn open_upload(
+    pub(crate) async fn open_upload(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
@@ -145,7 +167,8 @@ impl Engine {
         let record = self
             .inner
             .store
-            .upload(bucket, key, upload)?
+            .upload(bucket, key, upload)
+            .await?
             .ok_or(Error::NoSuchUpload)?;
         match record.state {
             UploadState::Open | UploadState::Completing { .. } => Ok(record),
@@ -184,11 +207,11 @@ impl Engine {
         &self,
         upload: UploadId,
         plan: &WritePlan,
-        member: &Member,
+        backend: &Guarded,
         leg: &NewLeg,
     ) -> Result<backend::Result<String>> {
         let (_, meta) = plan.place(leg.copy, leg.blob, None);
-        match member.backend().create_upload(&leg.key, &meta).await {
+        match backend.create_upload(&leg.key, &meta).await {
             Ok(id) => {
                 let verdict = self
                     .inner

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backend::{Body, Effect, Kind, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
-use base::{BackendKey, BackendName, Checksum, CopyId, ETag, ObjectKey, Timestamp, UploadId};
+use backend::{Body, Effect, Guarded, Kind, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
+use base::{
+    BackendKey, BackendName, ByteSize, Checksum, CopyId, ETag, ObjectKey, Timestamp, Traffic,
+    UploadId,
+};
 use futures_util::FutureExt;
 use metastore::PartClaim;
 use metastore::model::{BucketId, Leg, NewPartClaim, PartRow, UploadRecord, UploadState};
@@ -55,7 +58,7 @@ impl Engine {
         if body.length > limit.0 {
             return Err(Error::TooLarge { limit });
         }
-        let record = self.part_upload(&request)?;
+        let record = self.part_upload(&request).await?;
         let declared = body
             .declared
             .trailer
@@ -88,12 +91,14 @@ impl Engine {
     }
 
     /// The upload of a part request that still takes parts.
-    pub(crate) fn part_upload(&self, request: &PartRequest) -> Result<UploadRecord> {
+    pub(crate) async fn part_upload(&self, request: &PartRequest) -> Result<UploadRecord> {
         debug_assert!(
             (1..=PART_NUMBER_MAX).contains(&request.number),
             "checked by the front"
         );
-        let record = self.open_upload(request.bucket, &request.key, request.upload)?;
+        let record = self
+            .open_upload(request.bucket, &request.key, request.upload)
+            .await?;
         match record.state {
             UploadState::Open => Ok(record),
             UploadState::Completing { .. } | UploadState::Completed { .. } => Err(Error::Conflict),
@@ -147,12 +152,26 @@ pub(super) struct PartAttempts {
     used: Vec<CopyId>,
 }
 
+/// A leg that may take the part.
+struct OpenLeg {
+    member: Arc<Member>,
+    backend: Guarded,
+    leg: Leg,
+    id: String,
+    room: metastore::Reservation,
+}
+
 impl PartAttempts {
+    /// What a part moves.
+    fn traffic(&self) -> Traffic {
+        Traffic {
+            ingress: self.size,
+            ..Traffic::requests(1)
+        }
+    }
+
     /// A leg with room for the part.
-    async fn leg(
-        &mut self,
-        tried: &Tried,
-    ) -> Result<Option<(Arc<Member>, Leg, String, metastore::Reservation)>> {
+    async fn leg(&mut self, tried: &Tried) -> Result<Option<OpenLeg>> {
         let inner = &self.engine.inner;
         let mut full = false;
         for leg in self.record.legs.iter().rev() {
@@ -165,13 +184,22 @@ impl PartAttempts {
             if self.used.contains(&leg.copy) || !member.takes_bytes() {
                 continue;
             }
-            if !self.fits(member, leg)? {
+            if !self.fits(member, leg).await? {
                 continue;
             }
-            match inner.store.reserve(leg.backend, self.size) {
+            let Some(backend) = member.admit(self.traffic()) else {
+                continue;
+            };
+            match inner.store.reserve(leg.backend, self.size).await {
                 Ok(room) => {
                     self.used.push(leg.copy);
-                    return Ok(Some((Arc::clone(member), leg.clone(), id.to_owned(), room)));
+                    return Ok(Some(OpenLeg {
+                        member: Arc::clone(member),
+                        backend,
+                        leg: leg.clone(),
+                        id: id.to_owned(),
+                        room,
+                    }));
                 }
                 Err(metastore::Error::NoRoom { .. }) => full = true,
                 Err(error) => return Err(error.into()),
@@ -182,12 +210,14 @@ impl PartAttempts {
                 self.engine.make_room(&error);
                 Err(error)
             }
+            // A backend has failed already: what the others lack is not the client's answer.
+            Err(Error::WriteLimited { .. }) if !tried.0.is_empty() => Ok(None),
             other => other,
         }
     }
 
     /// Whether the leg stays within the largest object that its backend takes.
-    fn fits(&self, member: &Member, leg: &Leg) -> Result<bool> {
+    async fn fits(&self, member: &Member, leg: &Leg) -> Result<bool> {
         let Some(max) = member.object_bytes_max() else {
             return Ok(true);
         };
@@ -195,7 +225,8 @@ impl PartAttempts {
             .engine
             .inner
             .store
-            .parts(self.record.upload, 0, PART_NUMBER_MAX)?;
+            .parts(self.record.upload, 0, PART_NUMBER_MAX)
+            .await?;
         let held = parts
             .iter()
             .filter(|part| part.leg == leg.copy)
@@ -204,10 +235,7 @@ impl PartAttempts {
     }
 
     /// Begins a leg on a backend that has none of this upload's that works.
-    async fn new_leg(
-        &mut self,
-        tried: &Tried,
-    ) -> Result<Option<(Arc<Member>, Leg, String, metastore::Reservation)>> {
+    async fn new_leg(&mut self, tried: &Tried) -> Result<Option<OpenLeg>> {
         let inner = Arc::clone(&self.engine.inner);
         let plan = self.engine.leg_plan(
             self.record.upload,
@@ -215,7 +243,10 @@ impl PartAttempts {
             &self.record.key,
             &self.record.headers,
         )?;
-        for member in inner.fleet.choose(&inner.store, self.size)? {
+        // The leg is begun, and then takes the part.
+        let traffic = self.traffic().plus(Traffic::requests(1));
+        let mut limited = false;
+        for member in inner.fleet.choose(&inner.store, self.size, traffic)? {
             // A backend that has merely forgotten an older leg can take a new one.
             let failed = |(name, error): &(BackendName, backend::Error)| {
                 name == member.name() && error.kind != Kind::NoSuchUpload
@@ -223,7 +254,11 @@ impl PartAttempts {
             if tried.0.iter().any(failed) {
                 continue;
             }
-            let room = match inner.store.reserve(member.id, self.size) {
+            let Some(backend) = member.admit(traffic) else {
+                limited = true;
+                continue;
+            };
+            let room = match inner.store.reserve(member.id, self.size).await {
                 Ok(room) => room,
                 Err(metastore::Error::NoRoom { .. }) => continue,
                 Err(error) => return Err(error.into()),
@@ -232,7 +267,7 @@ impl PartAttempts {
             accept(inner.store.add_leg(self.record.upload, leg.clone()).await?)?;
             let begun = self
                 .engine
-                .begin_leg(self.record.upload, &plan, &member, &leg)
+                .begin_leg(self.record.upload, &plan, &backend, &leg)
                 .await?;
             let Ok(id) = begun else { continue };
             let leg = Leg {
@@ -243,9 +278,20 @@ impl PartAttempts {
                 state: metastore::model::LegState::Open { upload: id.clone() },
             };
             self.used.push(leg.copy);
-            return Ok(Some((member, leg, id, room)));
+            return Ok(Some(OpenLeg {
+                member,
+                backend,
+                leg,
+                id,
+                room,
+            }));
         }
-        Ok(None)
+        match limited && self.used.is_empty() {
+            true => Err(Error::WriteLimited {
+                wanted: ByteSize(self.size),
+            }),
+            false => Ok(None),
+        }
     }
 }
 
@@ -254,9 +300,16 @@ impl Attempts for PartAttempts {
     type Token = (PartClaim, CopyId);
 
     async fn next(&mut self, tried: &Tried) -> Result<Option<Attempt<Self::Token>>> {
-        let Some((member, leg, id, room)) = self.leg(tried).await? else {
+        let Some(open) = self.leg(tried).await? else {
             return Ok(None);
         };
+        let OpenLeg {
+            member,
+            backend,
+            leg,
+            id,
+            room,
+        } = open;
         let claim = NewPartClaim {
             upload: self.record.upload,
             number: self.request.number,
@@ -273,7 +326,7 @@ impl Attempts for PartAttempts {
         }
         .boxed();
         let target = Arc::new(PartTarget {
-            member: Arc::clone(&member),
+            backend,
             key: leg.key,
             upload: id,
             number: self.request.number,
@@ -301,7 +354,7 @@ impl Attempts for PartAttempts {
 
 /// A part of a backend's upload.
 struct PartTarget {
-    member: Arc<Member>,
+    backend: Guarded,
     key: BackendKey,
     upload: String,
     number: u32,
@@ -311,15 +364,14 @@ struct PartTarget {
 impl Target for PartTarget {
     async fn put(&self, payload: Payload) -> backend::Result<Stored> {
         let meta = PutMeta::default();
-        let backend = self.member.backend();
-        backend
+        self.backend
             .upload_part(&self.key, &self.upload, self.number, &meta, payload)
             .await
     }
 
     async fn look(&self) -> backend::Result<(u64, Stored)> {
-        let backend = self.member.backend();
-        let page = backend
+        let page = self
+            .backend
             .list_parts(&self.key, &self.upload, self.number - 1)
             .await?;
         let part = page
@@ -328,7 +380,7 @@ impl Target for PartTarget {
             .find(|part| part.number == self.number);
         let part = part.ok_or_else(|| {
             let kind = Kind::NotFound;
-            backend::Error::new(kind, Effect::Unknown, self.member.name(), "list_parts")
+            backend::Error::new(kind, Effect::Unknown, self.backend.name(), "list_parts")
         })?;
         let stored = Stored {
             etag: Some(part.etag),

@@ -70,7 +70,8 @@ impl Worker for Cleaner {
         // A look costs a read; a claim costs a commit.
         if inner
             .store
-            .next_cleanup()?
+            .next_cleanup()
+            .await?
             .is_none_or(|due| due > inner.clock.now())
         {
             return Ok(Step::default());

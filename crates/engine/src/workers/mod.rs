@@ -10,6 +10,7 @@ mod driver;
 mod intents;
 mod markers;
 mod uploads;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio::sync::Notify;
 
 pub use driver::{WorkerStatus, Workers};
 
-use crate::{Engine, Result};
+use crate::{Engine, Result, Settings};
 
 /// When a worker's step runs.
 #[derive(Debug, Clone, Copy)]
@@ -56,13 +57,18 @@ pub trait Worker: Send + Sync + 'static {
 }
 
 /// Every worker there is.
-pub fn all() -> Vec<Box<dyn Worker>> {
-    vec![
+pub fn all(settings: &Settings) -> Vec<Box<dyn Worker>> {
+    let mut all: Vec<Box<dyn Worker>> = vec![
         Box::new(intents::Reaper),
         Box::new(cleanup::Cleaner),
         Box::new(uploads::StaleUploads),
         Box::<markers::Marker>::default(),
-    ]
+        Box::new(usage::Flusher::new(settings.usage_flush)),
+    ];
+    if settings.redis.is_some() {
+        all.push(Box::new(usage::Sharer));
+    }
+    all
 }
 
 /// What wakes workers before their time.

@@ -44,7 +44,10 @@ impl Worker for StaleUploads {
         let mut done = engine.resume_completes(UPLOADS_PER_STEP_MAX).await?;
         let now = inner.clock.now();
         let before = now.before(inner.settings.multipart_stale);
-        let stale = inner.store.stale_uploads(before, UPLOADS_PER_STEP_MAX)?;
+        let stale = inner
+            .store
+            .stale_uploads(before, UPLOADS_PER_STEP_MAX)
+            .await?;
         let mut more = stale.len() == usize::try_from(UPLOADS_PER_STEP_MAX).unwrap_or(usize::MAX);
         for record in stale {
             let aborted = inner

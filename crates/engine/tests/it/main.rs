@@ -8,5 +8,6 @@
 mod model;
 mod multipart;
 mod recovery;
+mod usage;
 mod verbs;
 mod world;

@@ -141,7 +141,7 @@ impl Run {
             50..58 => self.delete().await,
             58..62 => self.delete_many().await,
             62..68 => self.copy().await,
-            68..72 => self.list(),
+            68..72 => self.list().await,
             72..75 => self.create_upload().await,
             75..84 => self.upload_part().await,
             84..87 => self.complete().await,
@@ -381,7 +381,7 @@ impl Run {
         self.learn(to, &outcome, held.clone());
     }
 
-    fn list(&mut self) {
+    async fn list(&mut self) {
         let delimiter = self.rng.random_range(0..2) == 0;
         let query = ListQuery {
             bucket: photos(&self.engine),
@@ -390,7 +390,7 @@ impl Run {
             start: ListStart::Beginning,
             max_entries: 1000,
         };
-        let listing = self.engine.list(&query).unwrap();
+        let listing = self.engine.list(&query).await.unwrap();
         let mut sure: Vec<String> = Vec::new();
         let mut maybe: Vec<String> = Vec::new();
         for (name, possible) in &self.map {
@@ -628,7 +628,7 @@ impl Run {
         }
         self.completes_may_happen();
         self.uploads.clear();
-        let status = self.engine.status().unwrap();
+        let status = self.engine.status().await.unwrap();
         assert_eq!(status.depth.intents, 0, "seed {}: open intents", self.seed);
         for (place, status) in self.world.places.iter().zip(status.backends) {
             let room = status.room;

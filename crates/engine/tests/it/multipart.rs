@@ -126,7 +126,10 @@ async fn parts_out_of_order_become_one_object_without_moving_a_byte() {
         .for_each(|content| md5.update(&Md5::of(content).0));
     assert_eq!(written.etag, ETag::of_parts(md5.finish(), 4));
     assert_eq!(get(&engine, "a").await.unwrap(), contents.concat());
-    let looked = engine.look(&read_request(photos(&engine), "a")).unwrap();
+    let looked = engine
+        .look(&read_request(photos(&engine), "a"))
+        .await
+        .unwrap();
     assert_eq!(
         looked.object.headers.content_type.as_deref(),
         Some("video/mp4")
@@ -197,6 +200,7 @@ async fn an_object_larger_than_any_backend_is_stored_as_extents() {
     assert!(
         engine
             .status()
+            .await
             .unwrap()
             .backends
             .iter()
@@ -274,7 +278,11 @@ async fn an_aborted_or_stale_upload_gives_everything_back() {
         world.check(&engine).await.unwrap();
         let gone = part(&engine, "a", upload, 1, &bytes(1, 10)).await;
         assert!(matches!(gone, Err(Error::NoSuchUpload)), "{gone:?}");
-        for (place, status) in world.places.iter().zip(engine.status().unwrap().backends) {
+        for (place, status) in world
+            .places
+            .iter()
+            .zip(engine.status().await.unwrap().backends)
+        {
             assert!(place.memory.uploads().is_empty());
             let room = status.room;
             assert_eq!((room.used, room.orphan, room.reserved), (0, 0, 0));
@@ -529,7 +537,7 @@ async fn a_bucket_has_no_more_open_uploads_than_it_may() {
         after: None,
         max_entries: 10,
     };
-    assert_eq!(engine.list_uploads(&query).unwrap().entries.len(), 2);
+    assert_eq!(engine.list_uploads(&query).await.unwrap().entries.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -551,7 +559,11 @@ async fn a_leg_that_was_assembled_of_other_parts_is_not_taken_for_these() {
         size: None,
         precondition: Precondition::Absent,
     };
-    // The other writer commits between the early look at the condition and the commit.
+    // The other writer commits between the early look at the condition and the commit: the
+    // backend is silent meanwhile, so that this is certain.
+    world.places[0]
+        .faults
+        .script("complete_upload", Fault::LoseReply);
     let winner = bytes(9, 10);
     let (lost, won) = tokio::join!(engine.complete_upload(refused), put(&engine, "a", &winner));
     assert!(matches!(lost, Err(Error::PreconditionFailed)), "{lost:?}");

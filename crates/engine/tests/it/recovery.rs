@@ -53,7 +53,7 @@ async fn an_older_catalogue_deletes_nothing_until_it_has_adopted_what_it_forgot(
     restore(&world, &backup);
 
     let engine = world.engine().await;
-    assert!(engine.status().unwrap().catalogue.recovery.is_some());
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_some());
     assert_eq!(get(&engine, "a").await.unwrap(), old, "reads go on");
     put(&engine, "written in recovery", &kept).await.unwrap();
     engine
@@ -82,19 +82,20 @@ async fn an_older_catalogue_deletes_nothing_until_it_has_adopted_what_it_forgot(
     assert_eq!(get(&engine, "odd//key").await.unwrap(), newer);
     let found = engine
         .look(&crate::world::read_request(photos(&engine), "meta"))
+        .await
         .unwrap();
     assert_eq!(
         found.object.headers.user,
         [("k".to_owned(), "v".to_owned())]
     );
-    assert!(engine.status().unwrap().catalogue.recovery.is_none());
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_none());
     world.quiesce(&engine).await;
     world.check(&engine).await.unwrap();
     engine.stop().await.unwrap();
     drop(engine);
     let engine = world.engine().await;
     assert!(
-        engine.status().unwrap().catalogue.recovery.is_none(),
+        engine.status().await.unwrap().catalogue.recovery.is_none(),
         "the recovery is over for good"
     );
     world.check(&engine).await.unwrap();
@@ -142,11 +143,11 @@ async fn a_recovery_without_all_backends_is_not_complete() {
     let engine = world.engine().await;
     let recovered = engine.recover().await.unwrap();
     assert_eq!(recovered.unseen.len(), 1);
-    assert!(engine.status().unwrap().catalogue.recovery.is_some());
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_some());
     world.places[1].faults.heal();
     engine.settle(1).await;
     assert!(engine.recover().await.unwrap().unseen.is_empty());
-    assert!(engine.status().unwrap().catalogue.recovery.is_none());
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +166,7 @@ async fn a_re_pointed_name_and_a_foreign_marker_take_the_backend_out_of_service(
         ObjectHeaders::default(),
     );
     let engine = world.engine().await;
-    for status in engine.status().unwrap().backends {
+    for status in engine.status().await.unwrap().backends {
         let foreign = matches!(
             status.out_of_service,
             Some(OutOfService::MarkerForeign { .. })
@@ -290,5 +291,5 @@ async fn an_upload_that_was_open_at_the_backup_and_completed_since_is_adopted() 
         sound.contradictions.is_empty() && sound.backends[0].exact(),
         "{sound:?}"
     );
-    assert_eq!(engine.status().unwrap().backends[0].room.reserved, 0);
+    assert_eq!(engine.status().await.unwrap().backends[0].room.reserved, 0);
 }

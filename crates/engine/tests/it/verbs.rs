@@ -77,6 +77,7 @@ async fn odd_keys_are_keys_like_any_other() {
     };
     let listed: Vec<_> = engine
         .list(&query)
+        .await
         .unwrap()
         .entries
         .into_iter()
@@ -238,7 +239,7 @@ async fn a_client_that_hangs_up_leaves_nothing_behind() {
         world.check(&engine).await.unwrap();
         world.quiesce(&engine).await;
         world.check(&engine).await.unwrap();
-        let room = &engine.status().unwrap().backends[0].room;
+        let room = &engine.status().await.unwrap().backends[0].room;
         assert_eq!((room.orphan, room.reserved), (0, 0), "after {polls} polls");
         assert!(room.used == 0 || room.used == 300_000);
     }
@@ -278,6 +279,7 @@ async fn ranges_and_conditions_are_decided_before_any_backend_is_asked() {
     ));
     let looked = engine
         .look(&with(Selection::Range(RangeSpec::Suffix { length: 10 })))
+        .await
         .unwrap();
     assert_eq!(
         looked.range,
@@ -381,10 +383,10 @@ async fn deletes_are_seen_at_once_and_the_bytes_go_later() {
     use DeleteOutcome::{Absent, Deleted};
     assert_eq!(many, [Deleted, Absent, Deleted]);
     world.check(&engine).await.unwrap();
-    assert_eq!(engine.status().unwrap().backends[0].room.orphan, 300);
+    assert_eq!(engine.status().await.unwrap().backends[0].room.orphan, 300);
     world.quiesce(&engine).await;
     assert_eq!(world.places[0].memory.keys(), [MARKER_KEY]);
-    assert_eq!(engine.status().unwrap().backends[0].room.orphan, 0);
+    assert_eq!(engine.status().await.unwrap().backends[0].room.orphan, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -425,6 +427,7 @@ async fn copies_are_native_on_one_backend_and_streamed_between_two() {
         assert_eq!(
             engine
                 .look(&read_request(logs, "b"))
+                .await
                 .unwrap()
                 .object
                 .headers,
@@ -476,6 +479,7 @@ async fn a_copy_onto_itself_moves_no_byte() {
     assert_eq!(
         engine
             .look(&read_request(photos, "a"))
+            .await
             .unwrap()
             .object
             .headers,
@@ -513,7 +517,7 @@ async fn a_backend_that_lost_its_marker_is_left_alone() {
     drop(engine);
     world.places[0].memory.lose(MARKER_KEY);
     let engine = world.engine().await;
-    let status = engine.status().unwrap();
+    let status = engine.status().await.unwrap();
     assert_eq!(
         status.backends[0].out_of_service,
         Some(OutOfService::MarkerMissing)

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use engine::catalogue::{BucketId, Known};
 use engine::{
     BackendKind, BackendSettings, CustomBackend, Engine, Incoming, PutRequest, Quiet, ReadRequest,
-    Selection, Settings, StartError, Written,
+    Selection, Settings, StartError, UsageLimits, Written,
 };
 use futures_util::StreamExt;
 use tempfile::TempDir;
@@ -129,7 +129,12 @@ impl World {
                 return Err(format!("sums are not exact: {sums:?}"));
             }
         }
-        for status in engine.status().map_err(|error| error.to_string())?.backends {
+        for status in engine
+            .status()
+            .await
+            .map_err(|error| error.to_string())?
+            .backends
+        {
             let room = status.room;
             if room
                 .limit
@@ -140,6 +145,7 @@ impl World {
         }
         for (row, place) in store
             .backends()
+            .await
             .map_err(|e| e.to_string())?
             .iter()
             .zip(&self.places)
@@ -149,6 +155,7 @@ impl World {
                 let ours = key == MARKER_KEY || key.starts_with(".s3o/probe/");
                 let known = store
                     .known_key(row.id, &key)
+                    .await
                     .map_err(|error| error.to_string())?;
                 if !ours && known == Known::No {
                     return Err(format!("{key} on {} is not accounted for", place.name));
@@ -160,6 +167,7 @@ impl World {
                 }
                 let known = store
                     .known_key(row.id, &upload.key)
+                    .await
                     .map_err(|e| e.to_string())?;
                 if known == Known::No {
                     return Err(format!("upload {} is not accounted for", upload.key));
@@ -168,9 +176,10 @@ impl World {
         }
         for row in store
             .locations(None, 100_000)
+            .await
             .map_err(|error| error.to_string())?
         {
-            let backends = store.backends().map_err(|error| error.to_string())?;
+            let backends = store.backends().await.map_err(|error| error.to_string())?;
             let name = &backends
                 .iter()
                 .find(|b| b.id == row.copy.backend)
@@ -204,6 +213,7 @@ impl Place {
             max_object_size: None,
             body_idle_timeout: Duration::from_secs(30),
             calls_max: 64,
+            usage_limits: UsageLimits::default(),
         }
     }
 }

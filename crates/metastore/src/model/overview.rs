@@ -13,12 +13,6 @@ pub struct BackendTotals {
     pub state: BackendState,
     /// Copies on it.
     pub locations: u64,
-    /// Calls in the month that was asked for; 0 where nothing was counted.
-    pub api_requests: u64,
-    /// Bytes read from it in that month.
-    pub egress_bytes: u64,
-    /// Bytes written to it in that month.
-    pub ingress_bytes: u64,
 }
 
 /// The cleanup queue at a glance.

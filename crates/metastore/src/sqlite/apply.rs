@@ -17,7 +17,7 @@ use crate::sqlite::batch::{self, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::values::{INSTANCE, uint};
-use crate::sqlite::{Fault, cleanup, database, legs, names, objects, parts, uploads};
+use crate::sqlite::{Fault, cleanup, database, legs, names, objects, parts, uploads, usage};
 use crate::writer::{Applier, Health};
 use crate::{Error, Result};
 
@@ -195,6 +195,10 @@ impl MainApplier {
                 room.disarm();
                 Held::Claim(claim)
             }
+            Held::Counts(counts) if effects.counted => {
+                counts.landed();
+                Held::Nothing
+            }
             other => other,
         }
     }
@@ -255,6 +259,7 @@ impl Work<'_> {
             Job::AdvanceMark { backend, past } => {
                 Answer::Mark(names::advance_mark(self, *backend, *past)?)
             }
+            Job::AddUsage(rows) => usage::add(self, rows)?,
             Job::GiveUp(intents) => cleanup::give_up(self, intents)?,
             Job::Commit { version, intents } => {
                 Answer::Verdict(objects::commit(self, version, intents)?)

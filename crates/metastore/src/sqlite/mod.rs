@@ -19,6 +19,7 @@ pub(crate) mod overview;
 pub(crate) mod parts;
 pub(crate) mod read;
 pub(crate) mod uploads;
+pub(crate) mod usage;
 mod values;
 pub(crate) mod verify;
 

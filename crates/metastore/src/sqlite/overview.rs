@@ -9,17 +9,14 @@ use crate::sqlite::values::{INSTANCE, backend_key, time, uint};
 use crate::sqlite::{cleanup, names, read};
 
 /// All backends that the catalogue knows, by id.
-pub(crate) fn backend_totals(conn: &Connection, month: &str) -> Result<Vec<BackendTotals>, Fault> {
+pub(crate) fn backend_totals(conn: &Connection) -> Result<Vec<BackendTotals>, Fault> {
     let mut statement = conn.prepare_cached(
         "SELECT b.backend_id, b.state,
              (SELECT coalesce(sum(locations), 0) FROM backend_slots s
-              WHERE s.backend_id = b.backend_id),
-             coalesce(u.api_requests, 0), coalesce(u.egress_bytes, 0), coalesce(u.ingress_bytes, 0)
-         FROM backends b
-         LEFT JOIN backend_usage u ON u.backend_id = b.backend_id AND u.month = ?1
-         ORDER BY b.backend_id",
+              WHERE s.backend_id = b.backend_id)
+         FROM backends b ORDER BY b.backend_id",
     )?;
-    let mut rows = statement.query([month])?;
+    let mut rows = statement.query([])?;
     let mut totals = Vec::new();
     while let Some(row) = rows.next()? {
         let state: String = row.get(1)?;
@@ -27,9 +24,6 @@ pub(crate) fn backend_totals(conn: &Connection, month: &str) -> Result<Vec<Backe
             id: BackendId(row.get(0)?),
             state: names::parse_state(&state)?,
             locations: uint(row, 2)?,
-            api_requests: uint(row, 3)?,
-            egress_bytes: uint(row, 4)?,
-            ingress_bytes: uint(row, 5)?,
         });
     }
     Ok(totals)

@@ -134,7 +134,7 @@ impl Store {
         let verdict = (|| answer!(answer, Verdict))();
         let mut left = match held {
             Held::Intents(intents) => intents,
-            Held::Nothing | Held::Claim(_) | Held::NewClaim(..) => Vec::new(),
+            Held::Nothing | Held::Claim(_) | Held::NewClaim(..) | Held::Counts(_) => Vec::new(),
         };
         left.extend(spare);
         (verdict, left)
@@ -162,12 +162,12 @@ impl Store {
     }
 
     /// The current version of a key.
-    pub fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
+    pub async fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
         self.read("look an object up", |tx| read::object(tx, bucket, key))
     }
 
     /// The current version of a key, and its parts behind a part number, in one snapshot.
-    pub fn object_with_parts(
+    pub async fn object_with_parts(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
@@ -180,19 +180,24 @@ impl Store {
     }
 
     /// The current version of a key and where its bytes are, in one snapshot.
-    pub fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
+    pub async fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
         self.read("look an object up", |tx| read::plan(tx, bucket, key))
     }
 
     /// The parts of a version, behind a part number, by number.
-    pub fn parts_of(&self, version: VersionId, after: u32, max: u32) -> Result<Vec<ObjectPart>> {
+    pub async fn parts_of(
+        &self,
+        version: VersionId,
+        after: u32,
+        max: u32,
+    ) -> Result<Vec<ObjectPart>> {
         self.read("list the parts of an object", |tx| {
             read::parts_of(tx, version, after, max)
         })
     }
 
     /// A page of keys.
-    pub fn list(&self, query: &ListQuery) -> Result<Listing> {
+    pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
         self.read("list objects", |tx| listing::objects(tx, query))
     }
 
@@ -221,26 +226,26 @@ impl Store {
     }
 
     /// When the next row of the cleanup queue is due, or its claim runs out.
-    pub fn next_cleanup(&self) -> Result<Option<Timestamp>> {
+    pub async fn next_cleanup(&self) -> Result<Option<Timestamp>> {
         self.read("look at the cleanup queue", |tx| read::next_cleanup(tx))
     }
 
     /// Rows that wait.
-    pub fn depth(&self) -> Result<QueueDepth> {
+    pub async fn depth(&self) -> Result<QueueDepth> {
         self.read("count what waits", |tx| read::depth(tx, &self.inner.live))
     }
 
     // === recovery ===
 
     /// What is known of a copy id.
-    pub fn known_copy(&self, copy: CopyId) -> Result<Known> {
+    pub async fn known_copy(&self, copy: CopyId) -> Result<Known> {
         self.read("look a copy up", |tx| {
             read::known_copy(tx, &self.inner.live, copy)
         })
     }
 
     /// What is known of a key on a backend.
-    pub fn known_key(&self, backend: BackendId, key: &str) -> Result<Known> {
+    pub async fn known_key(&self, backend: BackendId, key: &str) -> Result<Known> {
         self.read("look a key up", |tx| {
             read::known_key(tx, &self.inner.live, backend, key)
         })
@@ -257,7 +262,7 @@ impl Store {
     }
 
     /// All locations behind a copy id, by copy id.
-    pub fn locations(&self, after: Option<CopyId>, max: u32) -> Result<Vec<LocationRow>> {
+    pub async fn locations(&self, after: Option<CopyId>, max: u32) -> Result<Vec<LocationRow>> {
         self.read("list locations", |tx| read::locations(tx, after, max))
     }
 }

@@ -6,11 +6,9 @@ use crate::model::{BackendTotals, CleanupPage, InstanceRow};
 use crate::sqlite::overview;
 
 impl Store {
-    /// What the rows say of each backend, with its usage in a month (`YYYY-MM`, UTC); by id.
-    pub async fn backend_totals(&self, month: &str) -> Result<Vec<BackendTotals>> {
-        self.read("add the backends up", |tx| {
-            overview::backend_totals(tx, month)
-        })
+    /// What the rows say of each backend; by id.
+    pub async fn backend_totals(&self) -> Result<Vec<BackendTotals>> {
+        self.read("add the backends up", |tx| overview::backend_totals(tx))
     }
 
     /// The depth of the cleanup queue and the rows that are due soonest, in one snapshot. Nothing

@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// An upload of a bucket and key; another bucket's or key's upload id finds nothing.
-    pub fn upload(
+    pub async fn upload(
         &self,
         bucket: BucketId,
         key: &ObjectKey,
@@ -113,12 +113,12 @@ impl Store {
     }
 
     /// The parts of an upload that has not ended, behind a number, by number.
-    pub fn parts(&self, upload: UploadId, after: u32, max: u32) -> Result<Vec<PartRow>> {
+    pub async fn parts(&self, upload: UploadId, after: u32, max: u32) -> Result<Vec<PartRow>> {
         self.read("list parts", |tx| parts::list(tx, upload, after, max))
     }
 
     /// Uploads of a bucket that have not ended.
-    pub fn uploads(&self, query: &UploadQuery) -> Result<UploadListing> {
+    pub async fn uploads(&self, query: &UploadQuery) -> Result<UploadListing> {
         self.read("list uploads", |tx| listing::uploads(tx, query))
     }
 
@@ -197,14 +197,14 @@ impl Store {
     }
 
     /// Open uploads created before a moment, oldest first.
-    pub fn stale_uploads(&self, before: Timestamp, max: u32) -> Result<Vec<UploadRecord>> {
+    pub async fn stale_uploads(&self, before: Timestamp, max: u32) -> Result<Vec<UploadRecord>> {
         self.read("look for stale uploads", |tx| {
             uploads::stale(tx, before, max)
         })
     }
 
     /// Uploads whose part list is frozen: a Complete that may have been interrupted.
-    pub fn completing_uploads(&self, max: u32) -> Result<Vec<UploadRecord>> {
+    pub async fn completing_uploads(&self, max: u32) -> Result<Vec<UploadRecord>> {
         self.read("look for interrupted completions", |tx| {
             uploads::completing(tx, max)
         })

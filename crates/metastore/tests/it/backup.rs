@@ -36,10 +36,14 @@ async fn a_backup_is_another_incarnation_in_recovery_state(db: Db) {
     assert_ne!(identity.incarnation, original.incarnation);
     assert!(identity.recovery.is_some() && original.recovery.is_none());
     assert_eq!(
-        copy.object(open.bucket, &key("k")).unwrap().unwrap().size,
+        copy.object(open.bucket, &key("k"))
+            .await
+            .unwrap()
+            .unwrap()
+            .size,
         20
     );
-    assert_eq!(copy.object(open.bucket, &key("later")).unwrap(), None);
+    assert_eq!(copy.object(open.bucket, &key("later")).await.unwrap(), None);
     let room = copy.room(open.one());
     assert_eq!((room.used, room.orphan, room.reserved), (20, 10, 0));
     let verification = copy.verify().await.unwrap();
@@ -99,10 +103,13 @@ async fn found_bytes_are_adopted_unless_something_newer_is_there(db: Db) {
             .unwrap()
     );
     assert_eq!(
-        open.plan("lost").unwrap().extents[0].copies[0].key,
+        open.plan("lost").await.unwrap().extents[0].copies[0].key,
         places[0].2
     );
-    assert_eq!(open.store.known_copy(places[0].0).unwrap(), Known::Location);
+    assert_eq!(
+        open.store.known_copy(places[0].0).await.unwrap(),
+        Known::Location
+    );
     assert!(!open.store.adopt(lost, places).await.unwrap());
     // The order is that in which versions were drawn: a backend's dates are coarse, and not ours.
     let (drawn_later, places) = found("k", 8);
@@ -118,7 +125,7 @@ async fn found_bytes_are_adopted_unless_something_newer_is_there(db: Db) {
         ..drawn_later
     };
     assert!(open.store.adopt(newer, places).await.unwrap());
-    assert_eq!(open.plan("k").unwrap().object.size, 8);
+    assert_eq!(open.plan("k").await.unwrap().object.size, 8);
     let (one, two) = (open.room(open.one()), open.room(open.two()));
     assert_eq!((one.used, one.orphan, two.used), (0, 10, 15));
     open.check().await;
@@ -132,7 +139,7 @@ async fn locations_are_walked_in_order(db: Db) {
     }
     let (mut after, mut seen): (Option<CopyId>, Vec<String>) = (None, Vec::new());
     loop {
-        let page = open.store.locations(after, 2).unwrap();
+        let page = open.store.locations(after, 2).await.unwrap();
         let Some(last) = page.last() else { break };
         after = Some(last.copy.copy);
         seen.extend(page.iter().map(|row| row.object.as_str().to_owned()));

@@ -42,13 +42,13 @@ async fn a_bucket_is_made_once_and_removed_when_it_is_empty(db: Db) {
         precondition: Precondition::None,
     };
     open.store.remove(removal).await.unwrap();
-    assert_eq!(open.store.client_buckets().unwrap().len(), 1);
+    assert_eq!(open.store.client_buckets().await.unwrap().len(), 1);
     let first = open.bucket;
     let gone = open.store.remove_bucket(first).await.unwrap();
     assert_eq!(gone, BucketRemoval::Gone);
     let absent = open.store.remove_bucket(first).await.unwrap();
     assert_eq!(absent, BucketRemoval::Absent);
-    assert!(open.store.client_buckets().unwrap().is_empty());
+    assert!(open.store.client_buckets().await.unwrap().is_empty());
     client_bucket(&mut open, "made").await;
     assert_ne!(open.bucket, first, "ids are never used again");
     open.check().await;
@@ -82,7 +82,7 @@ async fn the_configuration_takes_a_bucket_over_and_keeps_it(db: Db) {
     assert_eq!(taken[0].owner, BucketOwner::Config);
     let kept = open.store.remove_bucket(open.bucket).await.unwrap();
     assert_eq!(kept, BucketRemoval::NotOurs);
-    assert!(open.store.client_buckets().unwrap().is_empty());
+    assert!(open.store.client_buckets().await.unwrap().is_empty());
 }
 
 async fn tags_change_and_the_version_stays(db: Db) {
@@ -96,7 +96,12 @@ async fn tags_change_and_the_version_stays(db: Db) {
     };
     let (verdict, _) = open.store.commit(version.clone(), intents).await;
     assert!(matches!(verdict, Ok(Verdict::Committed { .. })));
-    let before = open.store.object(open.bucket, &key("k")).unwrap().unwrap();
+    let before = open
+        .store
+        .object(open.bucket, &key("k"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(before.tags, tags("first"));
     let retag = |name: &str, tags: Tags| Retag {
         bucket: open.bucket,
@@ -106,7 +111,12 @@ async fn tags_change_and_the_version_stays(db: Db) {
     for wanted in [tags("second"), Tags::default(), tags("third")] {
         let done = open.store.retag(retag("k", wanted.clone())).await.unwrap();
         assert!(done);
-        let after = open.store.object(open.bucket, &key("k")).unwrap().unwrap();
+        let after = open
+            .store
+            .object(open.bucket, &key("k"))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(after.tags, wanted);
         assert_eq!((after.version, after.seq), (before.version, before.seq));
         assert_eq!(after.headers, before.headers);
@@ -115,10 +125,10 @@ async fn tags_change_and_the_version_stays(db: Db) {
     // A key that had nothing beside its bytes can be tagged too.
     open.put(open.one(), "plain", 1).await;
     assert!(open.store.retag(retag("plain", tags("x"))).await.unwrap());
-    let plain = open.store.object(open.bucket, &key("plain")).unwrap();
+    let plain = open.store.object(open.bucket, &key("plain")).await.unwrap();
     assert_eq!(plain.unwrap().tags, tags("x"));
     open.put(open.one(), "plain", 1).await;
-    let plain = open.store.object(open.bucket, &key("plain")).unwrap();
+    let plain = open.store.object(open.bucket, &key("plain")).await.unwrap();
     assert!(plain.unwrap().tags.is_empty(), "an overwrite drops them");
     open.check().await;
 }

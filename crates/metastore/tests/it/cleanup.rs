@@ -32,11 +32,11 @@ async fn report(open: &Open<'_>, id: i64, outcome: CleanupOutcome) {
 async fn displaced_bytes_wait_for_readers_and_then_go(db: Db) {
     let open = db.open().await;
     let old = open.put(open.one(), "k", 10).await;
-    let blob = open.plan("k").unwrap().extents[0].extent.blob;
+    let blob = open.plan("k").await.unwrap().extents[0].extent.blob;
     open.put(open.one(), "k", 3).await;
     assert_eq!(open.store.claim_cleanup(10, VISIBLE).await.unwrap(), []);
     assert_eq!(
-        open.store.next_cleanup().unwrap(),
+        open.store.next_cleanup().await.unwrap(),
         Some(db.clock.now().after(READ_GRACE))
     );
     db.clock.advance_ms(60_000);
@@ -57,13 +57,16 @@ async fn displaced_bytes_wait_for_readers_and_then_go(db: Db) {
     );
     assert!(!item.unsettled && item.attempts == 0);
     assert_eq!(
-        open.store.known_key(open.one(), item.key.as_str()).unwrap(),
+        open.store
+            .known_key(open.one(), item.key.as_str())
+            .await
+            .unwrap(),
         Known::Cleanup
     );
     report(&open, item.id, CleanupOutcome::Done).await;
     assert_eq!(open.room(open.one()).orphan, 0);
-    assert_eq!(open.store.known_copy(item.copy).unwrap(), Known::No);
-    assert_eq!(open.store.next_cleanup().unwrap(), None);
+    assert_eq!(open.store.known_copy(item.copy).await.unwrap(), Known::No);
+    assert_eq!(open.store.next_cleanup().await.unwrap(), None);
     drop(old);
 }
 
@@ -108,11 +111,11 @@ async fn a_dead_letter_keeps_its_bytes(db: Db) {
         CleanupOutcome::Dead { error: "no".into() },
     )
     .await;
-    let depth = open.store.depth().unwrap();
+    let depth = open.store.depth().await.unwrap();
     assert_eq!((depth.queued, depth.dead), (0, 1));
     assert_eq!(open.room(open.one()).orphan, 10);
     assert_eq!(
-        open.store.known_copy(items[0].copy).unwrap(),
+        open.store.known_copy(items[0].copy).await.unwrap(),
         Known::Cleanup
     );
     drop(open);
@@ -201,7 +204,7 @@ async fn a_late_report_changes_nothing(db: Db) {
     ] {
         report(&open, items[0].id, outcome).await;
     }
-    let depth = open.store.depth().unwrap();
+    let depth = open.store.depth().await.unwrap();
     assert_eq!((depth.queued, depth.dead), (0, 0));
     assert_eq!(open.room(open.one()).orphan, 0);
 }

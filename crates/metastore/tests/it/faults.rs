@@ -70,7 +70,7 @@ async fn a_full_disk_fails_writes_and_loses_nothing(db: Db) {
     // Room comes back with what is removed, as far as the disk allows it.
     drop(open);
     let open = db.open().await;
-    assert!(open.plan(&format!("{:0900}", written - 1)).is_some());
+    assert!(open.plan(&format!("{:0900}", written - 1)).await.is_some());
     assert_eq!(open.store.reap_intents(10).await.unwrap(), 1);
     open.check().await;
 }
@@ -104,7 +104,10 @@ async fn an_unknown_commit_ends_the_process(db: Db) {
     assert!(matches!(late, Err(Error::Closed)), "{late:?}");
     drop(open);
     let open = db.open().await;
-    assert_eq!(open.plan("k").unwrap().object.version, version.version);
+    assert_eq!(
+        open.plan("k").await.unwrap().object.version,
+        version.version
+    );
     open.check().await;
 
     // A full disk at the commit is no such end: it is known that nothing happened.
@@ -188,7 +191,7 @@ async fn writes_of_one_key_happen_in_queue_order(db: Db) {
         assert!(next > seq);
         seq = next;
     }
-    assert_eq!(Some(open.plan("k").unwrap().object.version), last);
+    assert_eq!(Some(open.plan("k").await.unwrap().object.version), last);
     assert_eq!(open.room(open.one()).used, 49);
     open.check().await;
 }

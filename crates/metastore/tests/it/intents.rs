@@ -33,7 +33,7 @@ async fn a_dropped_intent_is_reaped_into_an_unsettled_row(db: Db) {
     assert_eq!(open.store.reap_intents(10).await.unwrap(), 1);
     let room = open.room(open.one());
     assert_eq!((room.reserved, room.orphan), (0, 10));
-    assert_eq!(open.store.known_copy(copy).unwrap(), Known::Cleanup);
+    assert_eq!(open.store.known_copy(copy).await.unwrap(), Known::Cleanup);
     let items = open
         .store
         .claim_cleanup(10, super::support::READ_GRACE)
@@ -52,13 +52,13 @@ async fn a_withdrawn_intent_leaves_nothing(db: Db) {
     let copy = intent.copy();
     open.store.withdraw_intent(intent).await.unwrap();
     assert_eq!(open.room(open.one()).reserved, 0);
-    assert_eq!(open.store.known_copy(copy).unwrap(), Known::No);
-    let depth = open.store.depth().unwrap();
+    assert_eq!(open.store.known_copy(copy).await.unwrap(), Known::No);
+    let depth = open.store.depth().await.unwrap();
     assert_eq!((depth.queued, depth.intents), (0, 0));
     open.check().await;
     open.store.close().await.unwrap();
     let open = db.open().await;
-    assert_eq!(open.store.depth().unwrap().intents, 0);
+    assert_eq!(open.store.depth().await.unwrap().intents, 0);
 }
 
 async fn an_abandoned_intent_cannot_be_committed(db: Db) {
@@ -68,7 +68,7 @@ async fn an_abandoned_intent_cannot_be_committed(db: Db) {
     open.store.abandon_intent(intent).await.unwrap();
     let (verdict, _) = open.store.commit(version, Vec::new()).await;
     assert_eq!(verdict.unwrap(), Verdict::IntentGone);
-    assert_eq!(open.plan("k"), None);
+    assert_eq!(open.plan("k").await, None);
     open.check().await;
 }
 
@@ -87,7 +87,7 @@ async fn a_reaped_intent_cannot_be_committed(db: Db) {
     };
     let (_, reaped) = tokio::join!(race, open.store.reap_intents(10));
     assert_eq!(reaped.unwrap(), 1);
-    assert_eq!(open.plan("k"), None);
+    assert_eq!(open.plan("k").await, None);
     open.check().await;
 }
 
@@ -107,7 +107,7 @@ async fn an_intent_survives_a_restart_as_an_abandoned_one(db: Db) {
     );
     open.check().await;
     for copy in copies {
-        assert_eq!(open.store.known_copy(copy).unwrap(), Known::Pending);
+        assert_eq!(open.store.known_copy(copy).await.unwrap(), Known::Pending);
     }
     assert_eq!(open.store.reap_intents(1).await.unwrap(), 1);
     open.check().await;
@@ -134,7 +134,7 @@ async fn a_committed_intent_is_not_given_up_after_a_restart(db: Db) {
     open.put(open.one(), "k", 10).await;
     drop(open);
     let open = db.open().await;
-    assert_eq!(open.store.depth().unwrap().intents, 0);
+    assert_eq!(open.store.depth().await.unwrap().intents, 0);
     assert_eq!(open.store.reap_intents(10).await.unwrap(), 0);
     let room = open.room(open.one());
     assert_eq!((room.used, room.orphan, room.reserved), (10, 0, 0));
@@ -188,7 +188,7 @@ async fn the_quota_is_never_exceeded_by_concurrent_reservations(db: Db) {
     let room = open.room(open.one());
     assert_eq!(room.used + room.orphan, written);
     assert!(room.free() < 20 && room.reserved == 0, "{room:?}");
-    let refused = open.store.reserve(open.one(), room.free() + 1);
+    let refused = open.store.reserve(open.one(), room.free() + 1).await;
     assert!(matches!(refused, Err(Error::NoRoom { .. })));
     open.check().await;
 }
@@ -245,7 +245,7 @@ async fn a_clean_stop_and_a_crash_end_alike(db: Db) {
         if clean {
             open.store.close().await.unwrap();
             assert!(matches!(
-                open.store.object(open.bucket, &"k".parse().unwrap()),
+                open.store.object(open.bucket, &"k".parse().unwrap()).await,
                 Err(Error::Closed)
             ));
             let late = open.store.remove(open.removal("k")).await;
@@ -300,10 +300,10 @@ async fn after_a_kill_every_copy_is_in_one_state_only(db: Db) {
 
     let killed = db.killed();
     let after = killed.open().await;
-    let known: Vec<_> = copies
-        .iter()
-        .map(|copy| after.store.known_copy(*copy).unwrap())
-        .collect();
+    let mut known = Vec::new();
+    for copy in &copies {
+        known.push(after.store.known_copy(*copy).await.unwrap());
+    }
     // The withdrawn one comes back: it is cleaned for nothing, which harms nobody.
     let pending = [Known::Pending; 3];
     assert_eq!(

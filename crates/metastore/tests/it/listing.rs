@@ -81,8 +81,8 @@ fn naive(keys: &BTreeSet<String>, query: &ListQuery) -> (Vec<String>, bool) {
     (entries, truncated)
 }
 
-fn listed(store: &Store, query: &ListQuery) -> (Vec<String>, bool) {
-    let listing = store.list(query).unwrap();
+async fn listed(store: &Store, query: &ListQuery) -> (Vec<String>, bool) {
+    let listing = store.list(query).await.unwrap();
     let text = |entry: ListEntry| match entry {
         ListEntry::Object(object) => object.key,
         ListEntry::Prefix(prefix) => format!("prefix {prefix}"),
@@ -121,7 +121,7 @@ async fn listings_agree_with_a_naive_model(db: Db) {
             max_entries: *[0, 1, 2, 7, 1000].choose(&mut rng).unwrap(),
         };
         assert_eq!(
-            listed(&open.store, &query),
+            listed(&open.store, &query).await,
             naive(&keys, &query),
             "{query:?}"
         );
@@ -133,7 +133,7 @@ async fn listings_agree_with_a_naive_model(db: Db) {
         start: ListStart::Beginning,
         max_entries: 10,
     };
-    assert_eq!(listed(&open.store, &other), (Vec::new(), false));
+    assert_eq!(listed(&open.store, &other).await, (Vec::new(), false));
 }
 
 async fn pages_of_every_size_add_up_to_the_whole(db: Db) {
@@ -150,7 +150,7 @@ async fn pages_of_every_size_add_up_to_the_whole(db: Db) {
         };
         let mut all = Vec::new();
         loop {
-            let page = open.store.list(&query).unwrap();
+            let page = open.store.list(&query).await.unwrap();
             query.start = match page.entries.last() {
                 None => break,
                 Some(ListEntry::Object(object)) => ListStart::AfterKey(object.key.clone()),
@@ -189,12 +189,12 @@ async fn a_marker_inside_a_common_prefix_shows_the_prefix_again(db: Db) {
         start: ListStart::AfterKey("a/1".into()),
         max_entries: 10,
     };
-    assert_eq!(listed(&open.store, &query).0, ["prefix a/", "b"]);
+    assert_eq!(listed(&open.store, &query).await.0, ["prefix a/", "b"]);
     let query = ListQuery {
         start: ListStart::AfterPrefix("a/".into()),
         ..query
     };
-    assert_eq!(listed(&open.store, &query).0, ["b"]);
+    assert_eq!(listed(&open.store, &query).await.0, ["b"]);
 }
 
 async fn create(open: &Open<'_>, name: &str) -> UploadId {
@@ -237,8 +237,8 @@ async fn uploads_are_listed_by_key_and_then_by_id(db: Db) {
         after: None,
         max_entries: 1000,
     };
-    let names = |query: &UploadQuery| {
-        let page = open.store.uploads(query).unwrap();
+    let names = async |query: &UploadQuery| {
+        let page = open.store.uploads(query).await.unwrap();
         let entry = |entry: UploadEntry| match entry {
             UploadEntry::Upload { key, upload, .. } => (key, Some(upload)),
             UploadEntry::Prefix(prefix) => (prefix, None),
@@ -252,29 +252,29 @@ async fn uploads_are_listed_by_key_and_then_by_id(db: Db) {
         .iter()
         .map(|(name, id)| (name.clone(), Some(*id)))
         .collect();
-    assert_eq!(names(&all), (whole.clone(), false));
+    assert_eq!(names(&all).await, (whole.clone(), false));
     let first = UploadQuery {
         max_entries: 3,
         ..all.clone()
     };
-    assert_eq!(names(&first), (whole[..3].to_vec(), true));
+    assert_eq!(names(&first).await, (whole[..3].to_vec(), true));
     let next = UploadQuery {
         after: Some(("b".into(), Some(made[2].1))),
         ..all.clone()
     };
-    assert_eq!(names(&next).0, whole[3..]);
+    assert_eq!(names(&next).await.0, whole[3..]);
     let next = UploadQuery {
         after: Some(("b".into(), None)),
         ..all.clone()
     };
-    assert_eq!(names(&next).0, whole[5..]);
+    assert_eq!(names(&next).await.0, whole[5..]);
     let grouped = UploadQuery {
         delimiter: Some("/".into()),
         max_entries: 2,
         ..all.clone()
     };
     assert_eq!(
-        names(&grouped),
+        names(&grouped).await,
         (vec![("a/".into(), None), whole[2].clone()], true)
     );
     let below = UploadQuery {
@@ -282,10 +282,10 @@ async fn uploads_are_listed_by_key_and_then_by_id(db: Db) {
         delimiter: Some("/".into()),
         ..all.clone()
     };
-    assert_eq!(names(&below).0, whole[..2]);
+    assert_eq!(names(&below).await.0, whole[..2]);
     open.store
         .abort_upload(open.bucket, &key("c"), made[5].1)
         .await
         .unwrap();
-    assert_eq!(names(&all).0.len(), 6);
+    assert_eq!(names(&all).await.0.len(), 6);
 }

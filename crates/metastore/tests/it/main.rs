@@ -28,3 +28,4 @@ mod objects;
 mod opening;
 mod overview;
 mod support;
+mod usage;

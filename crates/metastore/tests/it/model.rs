@@ -54,7 +54,7 @@ impl Model {
         held.map(|(_, size, _)| size).sum::<u64>() + abandoned.map(|(_, size)| size).sum::<u64>()
     }
 
-    fn compare(&self, open: &Open<'_>) {
+    async fn compare(&self, open: &Open<'_>) {
         for backend in &open.backends {
             let room = open.room(*backend);
             let of = |map: &BTreeMap<BackendId, u64>| map.get(backend).copied().unwrap_or(0);
@@ -65,7 +65,7 @@ impl Model {
         }
         for n in 0..KEYS {
             let name = format!("k{n}");
-            let plan = open.plan(&name);
+            let plan = open.plan(&name).await;
             match self.objects.get(&name) {
                 None => assert_eq!(plan, None),
                 Some((version, backend)) => {
@@ -101,7 +101,7 @@ async fn sqlite_agrees_with_a_plain_model() {
             } else {
                 operate(&open, &mut model, &mut rng).await;
             }
-            model.compare(&open);
+            model.compare(&open).await;
             open.check().await;
         }
     }

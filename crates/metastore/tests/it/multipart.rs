@@ -115,7 +115,7 @@ impl Upload<'_> {
         number: u32,
         bytes: u64,
     ) -> Result<PartClaim, UploadVerdict> {
-        let room = self.open.store.reserve(leg.backend, bytes).unwrap();
+        let room = self.open.store.reserve(leg.backend, bytes).await.unwrap();
         let attempt = self.open.copy();
         let new = NewPartClaim {
             upload: self.id,
@@ -232,10 +232,11 @@ impl Upload<'_> {
         verdict
     }
 
-    fn state(&self) -> Option<UploadState> {
+    async fn state(&self) -> Option<UploadState> {
         let store = &self.open.store;
         store
             .upload(self.open.bucket, &key("k"), self.id)
+            .await
             .unwrap()
             .map(|upload| upload.state)
     }
@@ -255,6 +256,7 @@ async fn an_upload_becomes_an_object(db: Db) {
     let record = open
         .store
         .upload(open.bucket, &key("k"), upload.id)
+        .await
         .unwrap()
         .unwrap();
     assert_eq!(record.headers.user, [("x".to_owned(), "y".to_owned())]);
@@ -268,7 +270,7 @@ async fn an_upload_becomes_an_object(db: Db) {
     );
     let first = upload.part(&upload.leg, 1, 60).await;
     let second = upload.part(&upload.leg, 2, 40).await;
-    let parts = open.store.parts(upload.id, 0, 10).unwrap();
+    let parts = open.store.parts(upload.id, 0, 10).await.unwrap();
     assert_eq!(
         parts,
         [
@@ -276,7 +278,10 @@ async fn an_upload_becomes_an_object(db: Db) {
             upload.row(&upload.leg, 2, 40, second)
         ]
     );
-    assert_eq!(open.store.parts(upload.id, 1, 10).unwrap(), parts[1..]);
+    assert_eq!(
+        open.store.parts(upload.id, 1, 10).await.unwrap(),
+        parts[1..]
+    );
     assert_eq!(upload.reserved(), (100, 0));
     let list = [(1, first), (2, second)];
     assert_eq!(upload.freeze(&list).await, Freeze::Frozen);
@@ -284,7 +289,7 @@ async fn an_upload_becomes_an_object(db: Db) {
         parts: list.to_vec(),
         precondition: Precondition::None,
     };
-    assert_eq!(upload.state(), Some(frozen));
+    assert_eq!(upload.state().await, Some(frozen));
     let early = upload.completion(&[(&upload.leg, 100)], &[(1, 60), (2, 40)]);
     assert_eq!(
         open.store.complete_upload(early).await.unwrap(),
@@ -301,7 +306,7 @@ async fn an_upload_becomes_an_object(db: Db) {
     assert!(matches!(verdict, Verdict::Committed { .. }), "{verdict:?}");
     let room = open.room(open.one());
     assert_eq!((room.used, room.orphan, room.reserved), (100, 77, 0));
-    let plan = open.plan("k").unwrap();
+    let plan = open.plan("k").await.unwrap();
     assert_eq!((plan.object.size, plan.object.parts), (100, Some(2)));
     assert_eq!(plan.extents[0].copies[0].copy, upload.leg.copy);
     assert_eq!(plan.extents[0].copies[0].key, upload.leg.key);
@@ -310,8 +315,8 @@ async fn an_upload_becomes_an_object(db: Db) {
         etag: ETag::new("whole-2"),
         checksum: None,
     };
-    assert_eq!(upload.state(), Some(state));
-    assert_eq!(open.store.parts(upload.id, 0, 10).unwrap(), []);
+    assert_eq!(upload.state().await, Some(state));
+    assert_eq!(open.store.parts(upload.id, 0, 10).await.unwrap(), []);
     assert_eq!(
         open.store.complete_upload(completion).await.unwrap(),
         Verdict::IntentGone
@@ -337,7 +342,7 @@ async fn an_upload_over_two_backends_becomes_extents(db: Db) {
     let completion = upload.completion(&[(&upload.leg, 60), (&other, 40)], &[(1, 60), (2, 40)]);
     let verdict = open.store.complete_upload(completion).await.unwrap();
     assert!(matches!(verdict, Verdict::Committed { .. }), "{verdict:?}");
-    let plan = open.plan("k").unwrap();
+    let plan = open.plan("k").await.unwrap();
     assert_eq!(plan.extents.len(), 2);
     assert_eq!(
         (open.room(open.one()).used, open.room(open.two()).used),
@@ -359,7 +364,7 @@ async fn a_replaced_part_gives_its_room_back(db: Db) {
         UploadVerdict::Done
     );
     assert_eq!(upload.reserved(), (45, 0));
-    let parts = open.store.parts(upload.id, 0, 10).unwrap();
+    let parts = open.store.parts(upload.id, 0, 10).await.unwrap();
     assert_eq!(
         (parts.len(), parts[0].attempt, parts[0].size),
         (1, attempt, 45)
@@ -401,7 +406,7 @@ async fn a_part_on_another_leg_keeps_both_reserved(db: Db) {
     upload.part(&upload.leg, 1, 10).await;
     let attempt = upload.part(&other, 1, 10).await;
     assert_eq!(upload.reserved(), (10, 10));
-    let parts = open.store.parts(upload.id, 0, 10).unwrap();
+    let parts = open.store.parts(upload.id, 0, 10).await.unwrap();
     assert_eq!(
         (parts.len(), parts[0].attempt, parts[0].leg),
         (1, attempt, other.copy)
@@ -444,12 +449,15 @@ async fn a_withdrawn_claim_leaves_nothing(db: Db) {
     let kept = upload.part(&upload.leg, 1, 7).await;
     let claim = upload.claim(&upload.leg, 1, 10).await.unwrap();
     assert_eq!(
-        open.store.known_copy(claim.attempt()).unwrap(),
+        open.store.known_copy(claim.attempt()).await.unwrap(),
         Known::Pending
     );
     open.store.withdraw_part(claim).await.unwrap();
     assert_eq!(upload.reserved(), (7, 0));
-    assert_eq!(open.store.parts(upload.id, 0, 10).unwrap()[0].attempt, kept);
+    assert_eq!(
+        open.store.parts(upload.id, 0, 10).await.unwrap()[0].attempt,
+        kept
+    );
     let late = upload.claim(&upload.leg, 2, 10).await.unwrap();
     assert_eq!(upload.abort().await, UploadVerdict::Done);
     open.store.withdraw_part(late).await.unwrap();
@@ -497,8 +505,8 @@ async fn a_frozen_upload_accepts_neither_parts_nor_an_abort(db: Db) {
         open.store.thaw(upload.id, None).await.unwrap(),
         UploadVerdict::Done
     );
-    assert_eq!(upload.state(), Some(UploadState::Open));
-    assert_eq!(open.store.parts(upload.id, 0, 10).unwrap().len(), 1);
+    assert_eq!(upload.state().await, Some(UploadState::Open));
+    assert_eq!(open.store.parts(upload.id, 0, 10).await.unwrap().len(), 1);
     assert_eq!(upload.abort().await, UploadVerdict::Done);
     assert_eq!(upload.abort().await, UploadVerdict::NoSuchUpload);
     assert_eq!(upload.freeze(&[]).await, Freeze::NoSuchUpload);
@@ -523,7 +531,7 @@ async fn a_changed_part_is_named(db: Db) {
         upload.freeze(&[(1, first), (9, old)]).await,
         Freeze::PartChanged { number: 9 }
     );
-    assert_eq!(upload.state(), Some(UploadState::Open));
+    assert_eq!(upload.state().await, Some(UploadState::Open));
 }
 
 async fn an_abort_queues_every_leg_with_its_bytes(db: Db) {
@@ -534,7 +542,7 @@ async fn an_abort_queues_every_leg_with_its_bytes(db: Db) {
     upload.part(&other, 2, 20).await;
     let under_way = upload.claim(&other, 3, 7).await.unwrap();
     assert_eq!(upload.abort().await, UploadVerdict::Done);
-    assert_eq!(upload.state(), None);
+    assert_eq!(upload.state().await, None);
     let late = upload.commit(under_way, &other, 3, 7).await;
     assert_eq!(late, UploadVerdict::NoSuchUpload);
     assert_eq!(upload.reserved(), (0, 0));
@@ -558,6 +566,7 @@ async fn an_abort_queues_every_leg_with_its_bytes(db: Db) {
     assert_eq!(
         open.store
             .known_key(open.two(), other.key.as_str())
+            .await
             .unwrap(),
         Known::Cleanup
     );
@@ -581,7 +590,7 @@ async fn claims_of_an_earlier_process_are_unsettled(db: Db) {
     };
     assert_eq!(upload.reserved(), (30, 0));
     open.check().await;
-    let parts = open.store.parts(id, 0, 10).unwrap();
+    let parts = open.store.parts(id, 0, 10).await.unwrap();
     // Not in flight here, so nothing to wait for.
     assert_eq!(
         upload.freeze(&[(1, parts[0].attempt)]).await,
@@ -607,12 +616,13 @@ async fn a_leg_that_was_never_answered_is_cleaned_as_unsettled(db: Db) {
         leg,
     };
     assert_eq!(
-        open.store.known_copy(upload.leg.copy).unwrap(),
+        open.store.known_copy(upload.leg.copy).await.unwrap(),
         Known::Pending
     );
     assert_eq!(
         open.store
             .known_key(open.one(), upload.leg.key.as_str())
+            .await
             .unwrap(),
         Known::Pending
     );
@@ -658,13 +668,14 @@ async fn a_refused_leg_makes_its_parts_missing(db: Db) {
     let record = open
         .store
         .upload(open.bucket, &key("k"), upload.id)
+        .await
         .unwrap()
         .unwrap();
     assert!(matches!(
         record.legs[0].state,
         LegState::Completed { size: 60, .. }
     ));
-    let parts = open.store.parts(upload.id, 0, 10).unwrap();
+    let parts = open.store.parts(upload.id, 0, 10).await.unwrap();
     assert!(parts.len() == 1 && parts[0].number == 1);
     assert_eq!(upload.reserved(), (60, 40));
     let gone = upload.freeze(&[(1, first), (2, second)]).await;
@@ -695,7 +706,7 @@ async fn a_failed_precondition_leaves_the_upload_completing(db: Db) {
     assert_eq!(frozen, Freeze::Frozen);
     open.put(open.two(), "k", 1).await;
     upload.complete_leg(&upload.leg, 10).await;
-    let Some(UploadState::Completing { precondition, .. }) = upload.state() else {
+    let Some(UploadState::Completing { precondition, .. }) = upload.state().await else {
         panic!()
     };
     let mut completion = upload.completion(&[(&upload.leg, 10)], &[(1, 10)]);
@@ -719,13 +730,13 @@ async fn a_completed_upload_answers_until_it_is_forgotten(db: Db) {
     let now = db.clock.now();
     assert_eq!(open.store.forget_uploads(now, 10).await.unwrap(), 0);
     assert!(matches!(
-        upload.state(),
+        upload.state().await,
         Some(UploadState::Completed { .. })
     ));
     let later = now.after(Duration::from_millis(1));
     assert_eq!(open.store.forget_uploads(later, 10).await.unwrap(), 1);
-    assert_eq!(upload.state(), None);
-    assert_eq!(open.plan("k").unwrap().object.size, 10);
+    assert_eq!(upload.state().await, None);
+    assert_eq!(open.plan("k").await.unwrap().object.size, 10);
     open.check().await;
 }
 
@@ -738,7 +749,7 @@ async fn an_unused_leg_can_be_dropped(db: Db) {
     assert_eq!(drop_leg(upload.leg.copy).await, UploadVerdict::Superseded);
     assert_eq!(drop_leg(other.copy).await, UploadVerdict::Done);
     assert_eq!(drop_leg(other.copy).await, UploadVerdict::Superseded);
-    assert_eq!(open.store.depth().unwrap().queued, 1);
+    assert_eq!(open.store.depth().await.unwrap().queued, 1);
     open.check().await;
 }
 
@@ -772,6 +783,7 @@ async fn another_key_does_not_find_the_upload(db: Db) {
     assert_eq!(
         open.store
             .upload(open.bucket, &key("other"), upload.id)
+            .await
             .unwrap(),
         None
     );
@@ -782,7 +794,10 @@ async fn another_key_does_not_find_the_upload(db: Db) {
         .unwrap()[0]
         .id;
     assert_eq!(
-        open.store.upload(other, &key("k"), upload.id).unwrap(),
+        open.store
+            .upload(other, &key("k"), upload.id)
+            .await
+            .unwrap(),
         None
     );
     let aborted = open
@@ -791,7 +806,7 @@ async fn another_key_does_not_find_the_upload(db: Db) {
         .await
         .unwrap();
     assert_eq!(aborted, UploadVerdict::NoSuchUpload);
-    assert_eq!(upload.state(), Some(UploadState::Open));
+    assert_eq!(upload.state().await, Some(UploadState::Open));
 }
 
 async fn stale_and_interrupted_uploads_are_found(db: Db) {
@@ -808,24 +823,33 @@ async fn stale_and_interrupted_uploads_are_found(db: Db) {
     };
     let later = db.clock.now().after(Duration::from_millis(1));
     assert_eq!(
-        ids(open.store.stale_uploads(later, 10).unwrap()),
+        ids(open.store.stale_uploads(later, 10).await.unwrap()),
         [first.id, second.id]
     );
-    assert_eq!(ids(open.store.stale_uploads(later, 1).unwrap()), [first.id]);
     assert_eq!(
-        ids(open.store.stale_uploads(db.clock.now(), 10).unwrap()),
+        ids(open.store.stale_uploads(later, 1).await.unwrap()),
+        [first.id]
+    );
+    assert_eq!(
+        ids(open.store.stale_uploads(db.clock.now(), 10).await.unwrap()),
         [first.id]
     );
     second.freeze(&[(1, part)]).await;
     assert_eq!(
-        ids(open.store.stale_uploads(later, 10).unwrap()),
+        ids(open.store.stale_uploads(later, 10).await.unwrap()),
         [first.id]
     );
-    assert_eq!(ids(open.store.completing_uploads(10).unwrap()), [second.id]);
+    assert_eq!(
+        ids(open.store.completing_uploads(10).await.unwrap()),
+        [second.id]
+    );
     let second = second.id;
     drop(open);
     let open = db.open().await;
-    assert_eq!(ids(open.store.completing_uploads(10).unwrap()), [second]);
+    assert_eq!(
+        ids(open.store.completing_uploads(10).await.unwrap()),
+        [second]
+    );
     open.check().await;
 }
 

@@ -31,7 +31,7 @@ on_each_database! {
 async fn an_object_comes_back_as_it_was_written(db: Db) {
     let open = db.open().await;
     let (blob, first) = open.intent(open.one(), 10).await.unwrap();
-    let room = open.store.reserve(open.two(), 10).unwrap();
+    let room = open.store.reserve(open.two(), 10).await.unwrap();
     let copy = open.copy();
     let backend_key = base::BackendKey::new("bucket/key~second").unwrap();
     let new = metastore::model::NewIntent {
@@ -58,10 +58,10 @@ async fn an_object_comes_back_as_it_was_written(db: Db) {
     let (verdict, left) = open.store.commit(version.clone(), intents).await;
     assert!(matches!(verdict, Ok(Verdict::Committed { .. })) && left.is_empty());
 
-    let plan = open.plan("k").unwrap();
+    let plan = open.plan("k").await.unwrap();
     assert_eq!(
         Some(plan.object.clone()),
-        open.store.object(open.bucket, &key("k")).unwrap()
+        open.store.object(open.bucket, &key("k")).await.unwrap()
     );
     assert_eq!(plan.object.version, version.version);
     assert_eq!(plan.object.etag, version.etag);
@@ -100,7 +100,7 @@ async fn an_overwrite_moves_the_old_bytes_to_the_queue_in_one_step(db: Db) {
     let (one, two) = (open.room(open.one()), open.room(open.two()));
     assert_eq!((one.used, one.orphan, one.reserved), (5, 100, 0));
     assert_eq!((two.used, two.orphan, two.reserved), (0, 30, 0));
-    assert_eq!(open.store.depth().unwrap().queued, 2);
+    assert_eq!(open.store.depth().await.unwrap().queued, 2);
     open.check().await;
 }
 
@@ -116,7 +116,7 @@ async fn of_two_conditional_writers_exactly_one_wins(db: Db) {
             .collect();
         assert_eq!(winners.len(), 1);
         assert_eq!(
-            open.plan(&name).unwrap().object.version,
+            open.plan(&name).await.unwrap().object.version,
             winners[0].1.version
         );
         let tags = ETagCondition::Tags(vec![winners[0].1.etag.clone()]);
@@ -147,7 +147,7 @@ async fn preconditions_decide_over_the_current_version(db: Db) {
     let other = Precondition::Match(ETagCondition::Tags(vec![base::ETag::new("other")]));
     let refused = open.put_if(open.one(), "k", 1, other.clone()).await.0;
     assert_eq!(refused, Verdict::PreconditionFailed);
-    assert_eq!(open.plan("k").unwrap().object.version, first.version);
+    assert_eq!(open.plan("k").await.unwrap().object.version, first.version);
     let removal = Removal {
         precondition: other,
         ..open.removal("k")
@@ -166,7 +166,7 @@ async fn preconditions_decide_over_the_current_version(db: Db) {
 async fn new_metadata_keeps_the_bytes_where_they_are(db: Db) {
     let open = db.open().await;
     let first = open.put(open.one(), "k", 100).await;
-    let before = open.plan("k").unwrap();
+    let before = open.plan("k").await.unwrap();
     let retitled = NewVersion {
         version: VersionId::draw(&db.ids),
         headers: ObjectHeaders {
@@ -180,10 +180,10 @@ async fn new_metadata_keeps_the_bytes_where_they_are(db: Db) {
     };
     let (verdict, _) = open.store.commit(retitled.clone(), Vec::new()).await;
     assert!(matches!(verdict, Ok(Verdict::Committed { .. })));
-    let after = open.plan("k").unwrap();
+    let after = open.plan("k").await.unwrap();
     assert_eq!(after.extents, before.extents);
     assert_eq!(after.object.headers, retitled.headers);
-    assert_eq!(open.store.depth().unwrap().queued, 0);
+    assert_eq!(open.store.depth().await.unwrap().queued, 0);
     let late = NewVersion {
         version: VersionId::draw(&db.ids),
         ..retitled
@@ -240,7 +240,7 @@ async fn an_object_of_several_blobs_is_replaced_whole(db: Db) {
         .commit(version.clone(), vec![first, second])
         .await;
     assert!(matches!(verdict, Ok(Verdict::Committed { .. })));
-    let plan = open.plan("k").unwrap();
+    let plan = open.plan("k").await.unwrap();
     assert_eq!(plan.object.parts, Some(2));
     assert_eq!(
         plan.extents
@@ -249,9 +249,12 @@ async fn an_object_of_several_blobs_is_replaced_whole(db: Db) {
             .sum::<u64>(),
         100
     );
-    assert_eq!(open.store.parts_of(version.version, 0, 10).unwrap(), parts);
     assert_eq!(
-        open.store.parts_of(version.version, 3, 10).unwrap(),
+        open.store.parts_of(version.version, 0, 10).await.unwrap(),
+        parts
+    );
+    assert_eq!(
+        open.store.parts_of(version.version, 3, 10).await.unwrap(),
         parts[1..]
     );
     open.check().await;
@@ -264,7 +267,7 @@ async fn an_object_of_several_blobs_is_replaced_whole(db: Db) {
         ..version
     };
     assert!(open.store.commit(retitled, Vec::new()).await.0.is_ok());
-    assert_eq!(open.plan("k").unwrap().extents, plan.extents);
+    assert_eq!(open.plan("k").await.unwrap().extents, plan.extents);
     open.check().await;
     open.put(open.one(), "k", 1).await;
     assert_eq!(
@@ -286,7 +289,7 @@ async fn a_removal_says_what_it_removed(db: Db) {
         open.store.remove(open.removal("k")).await.unwrap(),
         Removed::Absent
     );
-    assert_eq!(open.plan("k"), None);
+    assert_eq!(open.plan("k").await, None);
     open.check().await;
 }
 
@@ -350,13 +353,13 @@ async fn a_commit_that_stores_more_than_it_reserved_is_refused(db: Db) {
 
 async fn a_draining_backend_gives_no_room(db: Db) {
     let open = db.open().await;
-    let held = open.store.reserve(open.one(), 5).unwrap();
+    let held = open.store.reserve(open.one(), 5).await.unwrap();
     open.store
         .set_backend_state(open.one(), BackendState::Draining)
         .await
         .unwrap();
     assert!(matches!(
-        open.store.reserve(open.one(), 1),
+        open.store.reserve(open.one(), 1).await,
         Err(Error::NoRoom { .. })
     ));
     let new = metastore::model::NewIntent {
@@ -369,28 +372,28 @@ async fn a_draining_backend_gives_no_room(db: Db) {
     assert_eq!(open.room(open.one()).reserved, 0);
     drop(open);
     let open = db.open().await;
-    assert!(open.store.reserve(open.one(), 1).is_err());
+    assert!(open.store.reserve(open.one(), 1).await.is_err());
     assert_eq!(
-        open.store.backends().unwrap()[0].state,
+        open.store.backends().await.unwrap()[0].state,
         BackendState::Draining
     );
     open.store
         .set_backend_state(open.one(), BackendState::Active)
         .await
         .unwrap();
-    assert!(open.store.reserve(open.one(), 1).is_ok());
+    assert!(open.store.reserve(open.one(), 1).await.is_ok());
 }
 
 async fn a_marked_copy_is_read_last(db: Db) {
     let open = db.open().await;
     open.put(open.one(), "k", 9).await;
-    let copy = open.plan("k").unwrap().extents[0].copies[0].copy;
+    let copy = open.plan("k").await.unwrap().extents[0].copies[0].copy;
     open.store
         .mark_copy(copy, CopyState::Suspect)
         .await
         .unwrap();
     assert_eq!(
-        open.plan("k").unwrap().extents[0].copies[0].state,
+        open.plan("k").await.unwrap().extents[0].copies[0].state,
         CopyState::Suspect
     );
     let verification = open.store.verify().await.unwrap();
@@ -401,7 +404,7 @@ async fn a_marked_copy_is_read_last(db: Db) {
 
 async fn what_is_unknown_is_absent(db: Db) {
     let open = db.open().await;
-    assert_eq!(open.plan("nothing"), None);
+    assert_eq!(open.plan("nothing").await, None);
     let gone = open
         .store
         .set_backend_state(metastore::model::BackendId(99), BackendState::Active);
@@ -409,6 +412,7 @@ async fn what_is_unknown_is_absent(db: Db) {
     assert!(
         open.store
             .reserve(metastore::model::BackendId(99), 1)
+            .await
             .is_err()
     );
     open.check().await;

@@ -39,12 +39,13 @@ async fn names_keep_their_ids(db: Db) {
     let names = ["new".parse().unwrap(), "two".parse().unwrap()];
     let rows = open.store.ensure_backends(&names).await.unwrap();
     assert_eq!((rows[0].name.as_str(), rows[1].id), ("new", open.two()));
-    assert_eq!(open.store.backends().unwrap().len(), 3);
+    assert_eq!(open.store.backends().await.unwrap().len(), 3);
     open.put(open.two(), "k", 5).await;
     let (_, intent) = open.intent(open.two(), 5).await.unwrap();
     let counted: Vec<u64> = open
         .store
         .backends()
+        .await
         .unwrap()
         .iter()
         .map(|row| row.rows)
@@ -57,20 +58,20 @@ async fn names_keep_their_ids(db: Db) {
         .save_capabilities(open.one(), "probed".into())
         .await
         .unwrap();
-    let row = &open.store.backends().unwrap()[0];
+    let row = &open.store.backends().await.unwrap()[0];
     assert_eq!(row.capabilities.as_deref(), Some("probed"));
 }
 
 async fn marks_advance_and_stay(db: Db) {
     let open = db.open().await;
-    let before = open.store.backends().unwrap()[0].clone();
+    let before = open.store.backends().await.unwrap()[0].clone();
     assert!(!before.marked && before.mark == 0);
     for mark in 1..=3 {
         assert_eq!(open.store.advance_mark(open.one()).await.unwrap(), mark);
     }
     drop(open);
     let open = db.open().await;
-    let after = open.store.backends().unwrap()[0].clone();
+    let after = open.store.backends().await.unwrap()[0].clone();
     assert!(after.marked && after.mark == 3);
 }
 
@@ -88,6 +89,7 @@ async fn a_second_opener_learns_who_has_it(db: Db) {
     assert!(
         reader
             .plan(open.bucket, &"k".parse().unwrap())
+            .await
             .unwrap()
             .is_some()
     );
@@ -199,7 +201,7 @@ async fn intents_of_another_incarnation_are_moved_aside(db: Db) {
     fs::rename(copy, db.path()).unwrap();
     let open = db.open().await;
     assert_ne!(open.store.catalogue().incarnation, incarnation);
-    assert_eq!(open.store.depth().unwrap().intents, 0);
+    assert_eq!(open.store.depth().await.unwrap().intents, 0);
     assert_eq!(open.room(open.one()).reserved, 0);
     assert!(
         db.beside(&format!("catalogue.db-intents.{incarnation}"))

@@ -11,12 +11,12 @@ use metastore::model::{
 use crate::support::{Db, READ_GRACE, START_MS};
 
 on_each_database! {
-    totals_are_those_of_the_rows_and_of_one_month,
+    totals_are_those_of_the_rows,
     the_head_of_the_cleanup_queue_is_seen_without_claiming_it,
     an_instance_counts_its_starts,
 }
 
-async fn totals_are_those_of_the_rows_and_of_one_month(db: Db) {
+async fn totals_are_those_of_the_rows(db: Db) {
     let open = db.open().await;
     open.put(open.one(), "a", 10).await;
     open.put(open.one(), "b", 20).await;
@@ -26,33 +26,13 @@ async fn totals_are_those_of_the_rows_and_of_one_month(db: Db) {
         .set_backend_state(open.two(), BackendState::Draining)
         .await
         .unwrap();
-    // As whoever counts usage leaves them.
-    let conn = rusqlite::Connection::open(db.path()).unwrap();
-    for (month, requests) in [("2023-10", 1), ("2023-11", 5)] {
-        conn.execute(
-            "INSERT INTO backend_usage (backend_id, month, api_requests, egress_bytes, ingress_bytes)
-             VALUES (?1, ?2, ?3, 600, 7000)",
-            rusqlite::params![open.one().0, month, requests],
-        )
-        .unwrap();
-    }
-    let totals = open.store.backend_totals("2023-11").await.unwrap();
+    let totals = open.store.backend_totals().await.unwrap();
     let [one, two] = totals.as_slice() else {
         panic!("{totals:?}")
     };
     assert_eq!((one.id, two.id), (open.one(), open.two()));
     assert_eq!((one.state, one.locations), (BackendState::Active, 2));
-    assert_eq!(
-        (one.api_requests, one.egress_bytes, one.ingress_bytes),
-        (5, 600, 7000)
-    );
     assert_eq!((two.state, two.locations), (BackendState::Draining, 0));
-    assert_eq!(
-        (two.api_requests, two.egress_bytes, two.ingress_bytes),
-        (0, 0, 0)
-    );
-    let next = open.store.backend_totals("2023-12").await.unwrap();
-    assert_eq!((next[0].locations, next[0].api_requests), (2, 0));
 }
 
 async fn the_head_of_the_cleanup_queue_is_seen_without_claiming_it(db: Db) {
@@ -60,7 +40,7 @@ async fn the_head_of_the_cleanup_queue_is_seen_without_claiming_it(db: Db) {
     let empty = open.store.cleanup_page(50).await.unwrap();
     assert_eq!((empty.depth, empty.items), (QueueDepth::default(), vec![]));
     open.put(open.two(), "later", 10).await;
-    let later = open.plan("later").unwrap().extents[0].copies[0].clone();
+    let later = open.plan("later").await.unwrap().extents[0].copies[0].clone();
     open.store.remove(open.removal("later")).await.unwrap();
     drop(open.intent(open.one(), 3).await.unwrap());
     open.store.reap_intents(1).await.unwrap();

@@ -127,7 +127,7 @@ impl Open<'_> {
     /// An intent for a fresh blob.
     pub(crate) async fn intent(&self, backend: BackendId, bytes: u64) -> Result<(BlobId, Intent)> {
         let (copy, blob) = (self.copy(), BlobId::draw(&self.db.ids));
-        let room = self.store.reserve(backend, bytes)?;
+        let room = self.store.reserve(backend, bytes).await?;
         let backend_key = BackendKey::new(&format!("bucket/key~{copy}")).unwrap();
         let new = NewIntent {
             copy,
@@ -203,8 +203,8 @@ impl Open<'_> {
         (verdict, version)
     }
 
-    pub(crate) fn plan(&self, name: &str) -> Option<ReadPlan> {
-        self.store.plan(self.bucket, &key(name)).unwrap()
+    pub(crate) async fn plan(&self, name: &str) -> Option<ReadPlan> {
+        self.store.plan(self.bucket, &key(name)).await.unwrap()
     }
 
     pub(crate) fn removal(&self, name: &str) -> Removal {

@@ -29,9 +29,9 @@ pub struct Backend {
     pub orphan_bytes: u64,
     pub reserved_bytes: u64,
     pub object_count: Option<u64>,
-    pub api_requests: Option<u64>,
-    pub egress_bytes: Option<u64>,
-    pub ingress_bytes: Option<u64>,
+    pub api_requests: u64,
+    pub egress_bytes: u64,
+    pub ingress_bytes: u64,
 }
 
 /// `GET object-locations`.

@@ -102,6 +102,11 @@ fn restart_only(old: &Config, new: &Config) -> Vec<&'static str> {
             "cleanup_queue",
             format!("{:?}", old.cleanup_queue) != format!("{:?}", new.cleanup_queue),
         ),
+        ("usage_flush", old.usage_flush != new.usage_flush),
+        (
+            "redis",
+            format!("{:?}", old.redis) != format!("{:?}", new.redis),
+        ),
         (
             "write_path",
             old.write_path.replay_window != new.write_path.replay_window,

@@ -3,10 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::{BackendKind as EngineKind, BackendSettings, Routing, S3Settings, Settings};
+use engine::{
+    AdaptiveFlush, BackendKind as EngineKind, BackendSettings, RedisSettings, Routing, S3Settings,
+    Settings, UsageFlush, UsageLimits,
+};
 
 use crate::config::{
-    BackendConfig, BackendKind, Config, HttpConfig, RoutingStrategy, S3BackendConfig,
+    BackendConfig, BackendKind, Config, HttpConfig, RedisConfig, RoutingStrategy, S3BackendConfig,
+    UsageFlushConfig,
 };
 
 /// Why a backend cannot be set up.
@@ -46,7 +50,32 @@ pub fn engine_settings(config: &Config) -> Result<Settings, SettingsError> {
     settings.cleanup_concurrency = config.cleanup_queue.concurrency;
     settings.claim_grace = config.cleanup_queue.claim_grace_period;
     settings.multipart_stale = config.cleanup_queue.multipart_stale_timeout;
+    settings.usage_flush = usage_flush(&config.usage_flush);
+    settings.redis = config.redis.as_ref().map(redis);
     Ok(settings)
+}
+
+fn usage_flush(config: &UsageFlushConfig) -> UsageFlush {
+    UsageFlush {
+        interval: config.interval,
+        adaptive: config.adaptive.map(|adaptive| AdaptiveFlush {
+            threshold: adaptive.threshold,
+            fast_interval: adaptive.fast_interval,
+        }),
+    }
+}
+
+fn redis(config: &RedisConfig) -> RedisSettings {
+    RedisSettings {
+        host: config.host.clone(),
+        port: config.port,
+        password: config.password.clone(),
+        db: config.db,
+        tls: config.tls,
+        key_prefix: config.key_prefix.clone(),
+        failure_threshold: config.failure_threshold,
+        open_timeout: config.open_timeout,
+    }
 }
 
 fn backend(config: &BackendConfig) -> Result<BackendSettings, SettingsError> {
@@ -61,6 +90,11 @@ fn backend(config: &BackendConfig) -> Result<BackendSettings, SettingsError> {
         max_object_size: config.max_object_size,
         body_idle_timeout: config.http.body_idle_timeout,
         calls_max: config.http.max_conns_per_host,
+        usage_limits: UsageLimits {
+            requests: config.usage_limits.requests,
+            egress: config.usage_limits.egress.map(|size| size.0),
+            ingress: config.usage_limits.ingress.map(|size| size.0),
+        },
     })
 }
 

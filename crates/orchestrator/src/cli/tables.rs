@@ -80,9 +80,9 @@ fn status(status: &answers::Status) -> String {
             size(backend.orphan_bytes),
             size(backend.reserved_bytes),
             told(backend.object_count, |count| count.to_string()),
-            told(backend.api_requests, |count| count.to_string()),
-            told(backend.egress_bytes, size),
-            told(backend.ingress_bytes, size),
+            backend.api_requests.to_string(),
+            size(backend.egress_bytes),
+            size(backend.ingress_bytes),
         ]);
     }
     let _ = write!(text, "\n{table}");

@@ -4,6 +4,7 @@ mod access;
 mod backends;
 mod buckets;
 mod cors;
+mod usage;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::types::{
 use backends::backends;
 use buckets::buckets;
 pub use buckets::is_route;
+use usage::{redis, usage_flush};
 
 /// The largest `write_path.replay_window`: memory per request has a bound.
 const REPLAY_WINDOW_MAX: ByteSize = ByteSize(64 << 20);
@@ -46,6 +48,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         Some("spread") => RoutingStrategy::Spread,
         _ => RoutingStrategy::Pack,
     };
+    let redis = redis(&root.map("redis"), report);
     let database = root.map("database");
     check_database(&database, report);
     warn_of_inert(&root, report);
@@ -59,6 +62,8 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         backends,
         routing_strategy,
         cleanup_queue: cleanup_queue(&root.map("cleanup_queue")),
+        usage_flush: usage_flush(&root.map("usage_flush"), report),
+        redis,
         write_path: write_path(&root.map("write_path"), report),
         metrics,
         circuit_breaker: circuit_breaker(&root.map("circuit_breaker")),

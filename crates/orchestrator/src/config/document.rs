@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::{Budget, BudgetBreach};
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Location, Options, Spanned};
 
@@ -15,6 +16,9 @@ use super::problem::Problem;
 
 /// The largest file in bytes.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Maps and lists within each other; the deepest key that is known lies six of them deep. The parser
+/// takes stack for each.
+const NESTING_MAX: usize = 16;
 
 /// A value and the line that it begins in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +71,9 @@ impl Node {
 pub(super) fn read(text: &str) -> Result<Node, Problem> {
     let mut options = Options::default();
     options.with_snippet = false;
+    let mut budget = Budget::default();
+    budget.max_depth = NESTING_MAX;
+    options.budget = Some(budget);
     options.duplicate_keys = DuplicateKeyPolicy::Error;
     options.non_finite_float_policy = NonFiniteFloatPolicy::AsString;
     let root: Option<Spanned<Raw>> = serde_saphyr::from_str_with_options(text, options)
@@ -88,6 +95,10 @@ fn syntax_problem(error: &serde_saphyr::Error) -> Problem {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
             format!("the key '{key}' stands here twice")
         }
+        serde_saphyr::Error::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        } => format!("more than {NESTING_MAX} maps and lists within each other"),
         serde_saphyr::Error::MultipleDocuments { .. } => "a second document begins".to_owned(),
         other => {
             let mut text = other.to_string();

@@ -27,8 +27,9 @@ pub use reference::render as render_reference;
 pub use scalar::{ListenAddr, ListenAddrError};
 pub use scope::{Grant, Verb, Verbs, is_in_networks};
 pub use types::{
-    Admission, BackendConfig, BackendKind, BucketConfig, BucketCredential, CircuitBreakerConfig,
-    CleanupQueueConfig, Config, CorsRule, Credential, CredentialGrant, HttpConfig, LogFormat,
-    LogLevel, MetricsConfig, RootCredential, RoutingStrategy, S3BackendConfig, ServerConfig,
-    TlsConfig, TlsVersion, WritePathConfig,
+    AdaptiveFlushConfig, Admission, BackendConfig, BackendKind, BucketConfig, BucketCredential,
+    CircuitBreakerConfig, CleanupQueueConfig, Config, CorsRule, Credential, CredentialGrant,
+    HttpConfig, LogFormat, LogLevel, MetricsConfig, RedisConfig, RootCredential, RoutingStrategy,
+    S3BackendConfig, ServerConfig, TlsConfig, TlsVersion, UsageFlushConfig, UsageLimitsConfig,
+    WritePathConfig,
 };

@@ -187,6 +187,10 @@ impl<'a> Section<'a> {
         self.value(name, |text| parse_duration(text).ok())
     }
 
+    pub(super) fn fraction(&self, name: &str) -> Option<f64> {
+        self.value(name, |text| text.parse().ok())
+    }
+
     /// A list of texts; empty where there is none.
     pub(super) fn words(&self, name: &str) -> Vec<String> {
         let Some(Value::List(items)) = self.value_of(name) else {

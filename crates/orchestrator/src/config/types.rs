@@ -31,6 +31,10 @@ pub struct Config {
     pub routing_strategy: RoutingStrategy,
     /// The worker that deletes on backends.
     pub cleanup_queue: CleanupQueueConfig,
+    /// How often the counters behind monthly limits are written.
+    pub usage_flush: UsageFlushConfig,
+    /// Where instances tell each other of usage; absent (the default) without `redis.address`.
+    pub redis: Option<RedisConfig>,
     /// The path of a write.
     pub write_path: WritePathConfig,
     /// The Prometheus endpoint; absent where `telemetry.metrics.enabled` is false (the default).
@@ -245,6 +249,19 @@ pub struct BackendConfig {
     pub max_object_size: Option<ByteSize>,
     /// Connections; the defaults where the kind is not `s3`.
     pub http: HttpConfig,
+    /// What it may be asked for in a month; absent (the default) means any amount.
+    pub usage_limits: UsageLimitsConfig,
+}
+
+/// The monthly limits of one of `backends`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UsageLimitsConfig {
+    /// `api_request_limit`.
+    pub requests: Option<u64>,
+    /// `egress_byte_limit`.
+    pub egress: Option<ByteSize>,
+    /// `ingress_byte_limit`.
+    pub ingress: Option<ByteSize>,
 }
 
 /// What a backend is.
@@ -318,6 +335,45 @@ pub struct CleanupQueueConfig {
     pub claim_grace_period: Duration,
     /// How long displaced bytes stay readable; default 60 s.
     pub read_grace: Duration,
+}
+
+/// `usage_flush`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UsageFlushConfig {
+    /// The time between two writes; default 30 s.
+    pub interval: Duration,
+    /// `adaptive_enabled`; absent (the default) means that the interval never changes.
+    pub adaptive: Option<AdaptiveFlushConfig>,
+}
+
+/// `usage_flush` while a backend is near a limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdaptiveFlushConfig {
+    /// The share of a limit from which a backend is near it; default 0.8.
+    pub threshold: f64,
+    /// The time between two writes then; default 5 s.
+    pub fast_interval: Duration,
+}
+
+/// `redis`, switched on.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// Its host; required, with a port.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The password, where it wants one; default none.
+    pub password: Option<Secret>,
+    /// Which of its databases; default 0.
+    pub db: u32,
+    /// Whether it is spoken to by TLS; default false.
+    pub tls: bool,
+    /// What every key begins with; default `s3orch`.
+    pub key_prefix: String,
+    /// Failures in a row after which it is not asked for a while; default 3.
+    pub failure_threshold: u32,
+    /// How long; default 15 s.
+    pub open_timeout: Duration,
 }
 
 /// `write_path`.

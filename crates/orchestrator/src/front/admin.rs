@@ -7,8 +7,8 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use base::{BucketName, ObjectKey, Timestamp};
-use engine::catalogue::{BackendState, BackendTotals, CopyState};
+use base::{BucketName, Month, ObjectKey, Timestamp};
+use engine::catalogue::{BackendState, CopyState};
 use engine::{BackendOverview, LocatedCopy};
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::Response;
@@ -30,9 +30,6 @@ use crate::admin::{self, BODY_BYTES_MAX, Endpoint, Entry, NoCall, QUEUE_ITEMS_MA
 use crate::config::LogLevel;
 use crate::telemetry::audit::RequestEvent;
 use crate::telemetry::log::LogControl;
-
-/// The part of a moment that names its month.
-const MONTH_CHARS: usize = "YYYY-MM".len();
 
 /// A call that was not carried out.
 #[derive(Debug)]
@@ -156,9 +153,8 @@ impl Front {
     }
 
     async fn admin_status(&self) -> answers::Status {
-        let mut period = s3wire::iso8601(self.engine.clock().now());
-        period.truncate(MONTH_CHARS);
-        let seen = self.engine.overview(&period).await;
+        let period = Month::of(self.engine.clock().now()).to_string();
+        let seen = self.engine.overview().await;
         answers::Status {
             db_healthy: seen.unread.is_none(),
             db_error: seen.unread.map(|error| base::report(&error).to_string()),
@@ -252,7 +248,6 @@ fn moment(at: Option<Timestamp>) -> Option<String> {
 fn backend(seen: &BackendOverview) -> answers::Backend {
     let (status, totals) = (&seen.status, seen.totals.as_ref());
     let room = status.room;
-    let total = |of: fn(&BackendTotals) -> u64| totals.map(of);
     answers::Backend {
         name: status.name.to_string(),
         healthy: status.out_of_service.is_none(),
@@ -262,10 +257,10 @@ fn backend(seen: &BackendOverview) -> answers::Backend {
         bytes_limit: room.limit.unwrap_or(0),
         orphan_bytes: room.orphan,
         reserved_bytes: room.reserved,
-        object_count: total(|totals| totals.locations),
-        api_requests: total(|totals| totals.api_requests),
-        egress_bytes: total(|totals| totals.egress_bytes),
-        ingress_bytes: total(|totals| totals.ingress_bytes),
+        object_count: totals.map(|totals| totals.locations),
+        api_requests: status.usage.spent.requests,
+        egress_bytes: status.usage.spent.egress,
+        ingress_bytes: status.usage.spent.ingress,
     }
 }
 

@@ -145,7 +145,7 @@ impl Front {
         let (parts, body) = request.into_parts();
         let named = self.named_bucket(door, &parts);
         if named.is_none()
-            && let Some(page) = self.page(door, parts.uri.path(), &parts.method)
+            && let Some(page) = self.page(door, parts.uri.path(), &parts.method).await
         {
             if !body.is_end_stream() {
                 connection.leave_unread();
@@ -212,11 +212,9 @@ impl Front {
         if door != Door::S3 || self.domains.is_empty() {
             return None;
         }
-        let host = match parts.uri.host() {
-            Some(host) => host,
-            None => parts.headers.get(HOST)?.to_str().ok()?,
-        };
-        s3wire::uri::host_bucket(host, &self.domains).map(str::to_owned)
+        // The signature covers this header: the authority of an absolute target names nothing.
+        let host = parts.headers.get(HOST)?.to_str().ok()?.to_ascii_lowercase();
+        s3wire::uri::host_bucket(&host, &self.domains).map(str::to_owned)
     }
 
     /// What a browser is told besides, where the bucket has rules for web pages and one asks. A

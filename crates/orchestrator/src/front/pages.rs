@@ -10,7 +10,7 @@ use crate::telemetry::metrics::Metrics;
 
 impl Front {
     /// The page that a request at this door asks for; at the S3 door everything else is S3.
-    pub(super) fn page(&self, door: Door, path: &str, method: &Method) -> Option<Page> {
+    pub(super) async fn page(&self, door: Door, path: &str, method: &Method) -> Option<Page> {
         let has_metrics = self
             .metrics
             .as_ref()
@@ -26,11 +26,11 @@ impl Front {
         }
         Some(match path {
             "/health" => Page::Alive {
-                status: self.health(),
+                status: self.health().await,
             },
             "/health/ready" if self.is_ready() => Page::Ready,
             "/health/ready" => Page::NotReady,
-            _ => Page::Metrics(self.metrics_page()),
+            _ => Page::Metrics(self.metrics_page().await),
         })
     }
 
@@ -42,8 +42,8 @@ impl Front {
     }
 
     /// Alive in any case; degraded where something needs an operator.
-    fn health(&self) -> &'static str {
-        let sound = self.engine.status().is_ok_and(|status| {
+    async fn health(&self) -> &'static str {
+        let sound = self.engine.status().await.is_ok_and(|status| {
             status.catalogue.recovery.is_none()
                 && status
                     .backends
@@ -54,9 +54,9 @@ impl Front {
     }
 
     /// The metrics, with those that are only looked up when somebody asks.
-    fn metrics_page(&self) -> String {
+    async fn metrics_page(&self) -> String {
         let metrics = &self.telemetry.metrics;
-        match self.engine.status() {
+        match self.engine.status().await {
             Ok(status) => observe(metrics, &status),
             Err(error) => {
                 let error = base::report(&error).to_string();
@@ -78,6 +78,10 @@ fn observe(metrics: &Metrics, status: &engine::Status) {
             metrics.quota_bytes_limit.set(name(), limit);
             metrics.quota_bytes_available.set(name(), room.free());
         }
+        let spent = backend.usage.spent;
+        metrics.usage_api_requests.set(name(), spent.requests);
+        metrics.usage_egress_bytes.set(name(), spent.egress);
+        metrics.usage_ingress_bytes.set(name(), spent.ingress);
         let in_service = u64::from(backend.out_of_service.is_none());
         metrics.backend_in_service.set(name(), in_service);
     }

@@ -27,6 +27,10 @@ pub(super) use admin::admin;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
+/// What a read is told that every copy's monthly usage limit refuses: clients tell it from the 503 of
+/// a server that is busy, because it lasts.
+const LIMIT_SPENT: u16 = 429;
+
 /// When a client that was told to slow down may come back, in seconds.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
@@ -121,6 +125,8 @@ impl From<engine::Error> for Failure {
 #[derive(Debug)]
 struct Shown {
     code: ErrorCode,
+    /// The code's own, but for one answer.
+    status: u16,
     message: Cow<'static, str>,
     /// Of the object that a range does not fit.
     size: Option<u64>,
@@ -132,6 +138,7 @@ impl From<Error> for Shown {
     fn from(error: Error) -> Self {
         Self {
             code: error.code,
+            status: error.code.status(),
             message: error.message,
             size: None,
             validators: None,
@@ -207,6 +214,17 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
             "The checksum does not fit the one that the upload was created with.".into(),
         ),
         engine::Error::NoRoom { .. } => ErrorCode::InsufficientStorage.into(),
+        engine::Error::WriteLimited { .. } => with(
+            ErrorCode::InsufficientStorage,
+            "The monthly usage limits leave no backend for the object.".into(),
+        ),
+        engine::Error::ReadLimited => Shown {
+            status: LIMIT_SPENT,
+            ..with(
+                ErrorCode::SlowDown,
+                "The monthly usage limits of every copy's backend are spent.".into(),
+            )
+        },
         engine::Error::TooManyUploads => with(
             ErrorCode::SlowDown,
             "The bucket has too many open multipart uploads.".into(),
@@ -249,14 +267,14 @@ fn account(failure: &Failure, shown: &Shown) -> String {
     let code = shown.code.as_str();
     match failure {
         Failure::Wire(_) | Failure::Busy | Failure::Defect => format!("{code}: {}", shown.message),
-        Failure::Engine(error) => format!("{code}: {}", account_engine(error, shown.code)),
+        Failure::Engine(error) => format!("{code}: {}", account_engine(error, shown.status)),
     }
 }
 
 /// The causes of a failure of the engine; ours are logged.
-fn account_engine(error: &engine::Error, code: ErrorCode) -> String {
+fn account_engine(error: &engine::Error, status: u16) -> String {
     let report = base::report(error).to_string();
-    match code.status() {
+    match status {
         500 => error!(error = report, "request failed"),
         501.. => warn!(error = report, "request failed"),
         _ => {}
@@ -326,7 +344,7 @@ pub(super) fn failure(
 ) -> Response<Reply> {
     let shown = show(failure, &ticket.body);
     ticket.error = Some(account(failure, &shown).into());
-    let status = StatusCode::from_u16(shown.code.status()).expect("every code has a valid status");
+    let status = StatusCode::from_u16(shown.status).expect("every code has a valid status");
     let mut headers = HeaderMap::new();
     if let Some(size) = shown.size {
         let value = HeaderValue::try_from(format!("bytes */{size}"));
@@ -342,7 +360,7 @@ pub(super) fn failure(
                 HeaderValue::from_static("GET, HEAD, PUT, POST, DELETE"),
             );
         }
-        code if matches!(code.status(), 429 | 503) => {
+        _ if matches!(shown.status, 429 | 503) => {
             headers.insert(RETRY_AFTER, RETRY_AFTER_S);
         }
         _ => {}

@@ -305,6 +305,19 @@ metrics! {
         "Bytes on a backend that wait for their deletion.";
     quota_reserved_bytes: Gauges<1> = Gauge "quota_reserved_bytes" ["backend"]
         "Bytes that are reserved for writes and uploads under way.";
+    usage_api_requests: Gauges<1> = Gauge "usage_api_requests" ["backend"]
+        "Requests to a backend in this calendar month, UTC.";
+    usage_egress_bytes: Gauges<1> = Gauge "usage_egress_bytes" ["backend"]
+        "Bytes of objects read from a backend in this calendar month, UTC.";
+    usage_ingress_bytes: Gauges<1> = Gauge "usage_ingress_bytes" ["backend"]
+        "Bytes of objects written to a backend in this calendar month, UTC.";
+    usage_limit_rejections: Counters<2> = Counter "usage_limit_rejections_total"
+        ["operation", "limit_type"]
+        "Operations that monthly usage limits refused; limit_type is read or write.";
+    redis_operations: Counters<2> = Counter "redis_operations_total" ["operation", "status"]
+        "Exchanges with Redis; operation is pipeline_add or pipeline_load, status success or error.";
+    redis_fallback_active: Gauges<0> = Gauge "redis_fallback_active" []
+        "1 while Redis is down, so that usage of other instances is known by the catalogue only.";
     backend_in_service: Gauges<1> = Gauge "backend_in_service" ["backend"]
         "1 where a backend is used, 0 where it is not, for example because its marker is foreign.";
     recovery_active: Gauges<0> = Gauge "recovery_active" []

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::{BackendName, Clock};
 use engine::catalogue::CleanupReason;
-use engine::{Event, Observer, Outcome};
+use engine::{Access, Event, Observer, Outcome};
 
 use super::audit::{Audit, StorageEvent};
 use super::metrics::{Label, Metrics};
@@ -105,6 +105,21 @@ impl Observer for Recorder {
                 done: _,
             } => {
                 self.worker_step(worker, outcome, failures);
+            }
+            Event::UsageRefused { operation, access } => {
+                let limit_type = match access {
+                    Access::Read => "read",
+                    Access::Write => "write",
+                };
+                let labels = [Cow::Borrowed(operation), Cow::Borrowed(limit_type)];
+                metrics.usage_limit_rejections.inc(labels);
+            }
+            Event::RedisCall { operation, outcome } => {
+                let labels = [Cow::Borrowed(operation), status(outcome)];
+                metrics.redis_operations.inc(labels);
+            }
+            Event::RedisFallback { active } => {
+                metrics.redis_fallback_active.set([], u64::from(active));
             }
             Event::UploadReaped => self.audit.storage(StorageEvent::MultipartCleanup),
         }

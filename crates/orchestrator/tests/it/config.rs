@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use base::ByteSize;
 use orchestrator::config::{
-    Admission, BackendKind, Config, ConfigError, Credential, LogFormat, NoEnvironment, Verb, parse,
-    render_reference,
+    AdaptiveFlushConfig, Admission, BackendKind, Config, ConfigError, Credential, LogFormat,
+    NoEnvironment, UsageFlushConfig, UsageLimitsConfig, Verb, parse, render_reference,
 };
 use proptest::prelude::{any, proptest};
 
@@ -197,7 +197,6 @@ fn what_this_release_lacks_is_refused_by_name_when_it_is_on() {
         ),
         ("integrity:\n  enabled: true\n", "scrubbing"),
         ("cache:\n  enabled: true\n", "the object cache"),
-        ("redis:\n  address: localhost:6379\n", "Redis"),
         (
             "notifications:\n  endpoints:\n    - url: http://x\n",
             "notifications",
@@ -212,10 +211,6 @@ fn what_this_release_lacks_is_refused_by_name_when_it_is_on() {
         ),
         ("telemetry:\n  tracing:\n    enabled: true\n", "tracing"),
         ("write_path:\n  spill: true\n", "spilling bodies to disk"),
-        (
-            "usage_flush:\n  adaptive_enabled: true\n",
-            "adaptive flushing",
-        ),
         ("database:\n  driver: postgres\n", "PostgreSQL"),
         ("database:\n  host: db\n", "PostgreSQL"),
     ] {
@@ -233,16 +228,107 @@ fn what_this_release_lacks_is_refused_by_name_when_it_is_on() {
             "{problems:?}"
         );
     }
-    for key in [
-        "api_request_limit: 1",
-        "egress_byte_limit: 1GiB",
-        "ingress_byte_limit: 5",
-    ] {
-        let problems = refuse(&minimal().replace("memory\n", &format!("memory\n    {key}\n")));
+}
+
+#[test]
+fn monthly_limits_and_their_flush_are_read_and_checked() {
+    let plain = accept(&minimal());
+    assert_eq!(plain.backends[0].usage_limits, UsageLimitsConfig::default());
+    let default = UsageFlushConfig {
+        interval: Duration::from_secs(30),
+        adaptive: None,
+    };
+    assert_eq!(plain.usage_flush, default);
+    let keys = "memory
+    api_request_limit: 20000
+    egress_byte_limit: 1GiB
+    ingress_byte_limit: 5
+";
+    let text = minimal().replace("memory\n", keys)
+        + "usage_flush: {interval: 1m, adaptive_enabled: true, adaptive_threshold: 0.5}\n";
+    let config = accept(&text);
+    let limits = UsageLimitsConfig {
+        requests: Some(20_000),
+        egress: Some(ByteSize(1 << 30)),
+        ingress: Some(ByteSize(5)),
+    };
+    assert_eq!(config.backends[0].usage_limits, limits);
+    let adaptive = AdaptiveFlushConfig {
+        threshold: 0.5,
+        fast_interval: Duration::from_secs(5),
+    };
+    assert_eq!(config.usage_flush.interval, Duration::from_secs(60));
+    assert_eq!(config.usage_flush.adaptive, Some(adaptive));
+    // While it is off, a short interval needs no shorter one.
+    let short = accept(&(minimal() + "usage_flush: {interval: 5s}\n"));
+    assert_eq!(short.usage_flush.interval, Duration::from_secs(5));
+
+    let flush = |keys: &str| refuse(&(minimal() + "usage_flush: {" + keys + "}\n"));
+    for share in ["0", "1"] {
+        let problems = flush(&format!("adaptive_threshold: {share}"));
+        let expected = format!(
+            "usage_flush.adaptive_threshold: {share} is no share between 0 and 1; write a number \
+             above 0 and below 1, such as 0.8"
+        );
         assert!(
-            problems[0].contains("a monthly limit on") && problems.len() == 1,
+            problems.len() == 1 && problems[0].ends_with(&expected),
             "{problems:?}"
         );
+    }
+    let problems = flush("adaptive_enabled: true, interval: 5s");
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].ends_with(
+            "usage_flush.fast_interval: 5s is not below interval (5s); lower it, raise interval, or \
+             set adaptive_enabled to false"
+        ),
+        "{problems:?}"
+    );
+    let problems = refuse(&minimal().replace("memory\n", "memory\n    api_request_limit: -1\n"));
+    assert!(problems[0].contains("api_request_limit"), "{problems:?}");
+}
+
+#[test]
+fn redis_is_on_with_an_address_and_checked() {
+    assert!(accept(&minimal()).redis.is_none());
+    assert!(accept(&(minimal() + "redis:\n")).redis.is_none());
+    let plain = accept(&(minimal() + "redis: {address: 'cache:6379'}\n"));
+    let plain = plain.redis.unwrap();
+    assert_eq!(
+        (plain.host.as_str(), plain.port, plain.db),
+        ("cache", 6379, 0)
+    );
+    assert_eq!(plain.key_prefix, "s3orch");
+    assert_eq!((plain.failure_threshold, plain.tls), (3, false));
+    assert_eq!(plain.open_timeout, Duration::from_secs(15));
+    assert!(plain.password.is_none());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    fs::write(&file, "hush\n").unwrap();
+    let full = format!(
+        "redis:\n  address: '[::1]:6380'\n  password_file: {}\n  db: 2\n  tls: true\n  \
+         key_prefix: mine\n  failure_threshold: 0\n  open_timeout: 1s\n",
+        file.display()
+    );
+    let full = accept(&(minimal() + &full)).redis.unwrap();
+    assert_eq!((full.host.as_str(), full.port, full.db), ("::1", 6380, 2));
+    assert_eq!(full.password.as_ref().unwrap().reveal(), "hush");
+    assert!(!format!("{full:?}").contains("hush"));
+    assert!(full.tls && full.key_prefix == "mine");
+    assert_eq!(full.failure_threshold, 3, "zero means the default");
+    for (keys, words) in [
+        ("db: 1", "redis.address: the key is missing"),
+        ("password: x", "redis.address: the key is missing"),
+        ("address: cache", "'cache' is no host with a port"),
+        ("address: ':6379'", "':6379' is no host with a port"),
+        ("address: 'redis://c:1'", "is no host with a port"),
+        (
+            "address: 'c:1', key_prefix: ''",
+            "redis.key_prefix: it is empty",
+        ),
+    ] {
+        let problem = refused(&format!("redis: {{{keys}}}\n"));
+        assert!(problem.contains(words), "{problem}");
     }
 }
 
@@ -312,6 +398,18 @@ fn an_empty_file_says_what_is_needed() {
             .filter(|line| line.contains("f:1: a single"))
             .count(),
         1
+    );
+}
+
+#[test]
+fn maps_and_lists_end_before_the_stack_does() {
+    let deep = format!("server: {}{}\n", "[".repeat(40), "]".repeat(40));
+    let problems = refuse(&deep);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("f:1: "), "{problems:?}");
+    assert!(
+        problems[0].contains("more than 16 maps and lists"),
+        "{problems:?}"
     );
 }
 

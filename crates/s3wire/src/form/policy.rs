@@ -65,7 +65,7 @@ impl Policy {
     ///
     /// # Errors
     /// AccessDenied where the policy has expired, a condition does not hold, or a field is not named by
-    /// any; EntityTooSmall and EntityTooLarge where the file is outside `content-length-range`.
+    /// any, or none names the bucket; EntityTooSmall and EntityTooLarge where the file is outside `content-length-range`.
     pub fn check(&self, form: &Form<'_>, length: u64, now: Timestamp) -> Result<(), Error> {
         if now > self.expiration {
             return Err(denied("Policy expired."));
@@ -96,6 +96,10 @@ impl Policy {
                 Condition::Length { .. } => false,
             })
         };
+        // Nothing else that is signed says which bucket is meant.
+        if !named("bucket") {
+            return Err(denied("Extra input fields: bucket"));
+        }
         match form.to_be_conditioned().find(|name| !named(name)) {
             None => Ok(()),
             Some(extra) => Err(denied(&format!("Extra input fields: {extra}"))),
@@ -220,11 +224,12 @@ mod tests {
         let extra = [&good[..], &[("x-amz-meta-a", "b")]].concat();
         assert_eq!(check(conditions, &extra, 1), denied);
         assert_eq!(check("{\"bucket\":\"c\"}", &[], 1), denied);
+        assert_eq!(check("", &[], 1), denied, "a policy for any bucket");
     }
 
     #[test]
     fn a_policy_ends_when_it_says() {
-        let policy = policy("").unwrap();
+        let policy = policy("{\"bucket\":\"b\"}").unwrap();
         let bucket = "b".parse().unwrap();
         let form = Form::new(&[], "", &bucket).unwrap();
         let end = parse_iso8601(NOON).unwrap();

@@ -7,7 +7,9 @@ use http::Uri;
 
 use super::super::check::{Place, Report};
 use super::super::reader::Section;
-use super::super::types::{BackendConfig, BackendKind, HttpConfig, S3BackendConfig};
+use super::super::types::{
+    BackendConfig, BackendKind, HttpConfig, S3BackendConfig, UsageLimitsConfig,
+};
 use super::{PRESET, count_u32};
 
 /// Keys that only the kind `s3` has.
@@ -63,12 +65,20 @@ pub(super) fn backends(root: &Section<'_>, report: &mut Report) -> Vec<BackendCo
             let limit = |key| section.size(key).filter(|size| size.0 > 0);
             let (quota, max_object_size) = (limit("quota_bytes"), limit("max_object_size"));
             let http = http(&section.map("http"));
+            let usage_limits = UsageLimitsConfig {
+                requests: section
+                    .count("api_request_limit")
+                    .filter(|count| *count > 0),
+                egress: limit("egress_byte_limit"),
+                ingress: limit("ingress_byte_limit"),
+            };
             backends.push(BackendConfig {
                 name,
                 kind,
                 quota,
                 max_object_size,
                 http,
+                usage_limits,
             });
         }
     }

@@ -122,22 +122,6 @@ pub(super) static GROUPS: &[Group] = &[
         ],
     },
     Group {
-        path: "usage_flush",
-        doc: "How often counters of usage are written.",
-        keys: &[
-            duration("interval", "30s"),
-            Key::new(
-                "adaptive_enabled",
-                Kind::Bool,
-                "Whether the interval adapts.",
-            )
-            .or("false")
-            .off(Off::False, "adaptive flushing"),
-            fraction("adaptive_threshold", "0.8"),
-            duration("fast_interval", "5s"),
-        ],
-    },
-    Group {
         path: "lifecycle",
         doc: "Expiry of objects. Any rule switches it on.",
         keys: &[count("batch_size", "100")],
@@ -174,21 +158,6 @@ pub(super) static GROUPS: &[Group] = &[
             size("max_size", "256MB"),
             size("max_object_size", "10MB"),
             duration("ttl", "5m"),
-        ],
-    },
-    Group {
-        path: "redis",
-        doc: "Counters shared between instances.",
-        keys: &[
-            Key::new("address", Kind::Text, "Where Redis is.").off(Off::Empty, "Redis"),
-            secret("password"),
-            count("db", "0"),
-            flag("tls"),
-            Key::new("key_prefix", Kind::Text, PARAMETER)
-                .or("s3orch")
-                .inert(),
-            count("failure_threshold", "3"),
-            duration("open_timeout", "15s"),
         ],
     },
     Group {

@@ -142,17 +142,27 @@ pub(super) static GROUPS: &[Group] = &[
             .zero(Zero::Unlimited),
             Key::new(
                 "api_request_limit",
-                Kind::Count { max: u64::MAX },
-                "Calls per month.",
+                Kind::Count {
+                    max: i64::MAX as u64,
+                },
+                "Requests to it in a calendar month, UTC.",
             )
             .or("0")
-            .off(Off::Zero, "a monthly limit on calls"),
-            Key::new("egress_byte_limit", Kind::Size, "Bytes read per month.")
-                .or("0")
-                .off(Off::Zero, "a monthly limit on egress"),
-            Key::new("ingress_byte_limit", Kind::Size, "Bytes written per month.")
-                .or("0")
-                .off(Off::Zero, "a monthly limit on ingress"),
+            .zero(Zero::Unlimited),
+            Key::new(
+                "egress_byte_limit",
+                Kind::Size,
+                "Bytes of objects read from it in a calendar month, UTC.",
+            )
+            .or("0")
+            .zero(Zero::Unlimited),
+            Key::new(
+                "ingress_byte_limit",
+                Kind::Size,
+                "Bytes of objects written to it in a calendar month, UTC.",
+            )
+            .or("0")
+            .zero(Zero::Unlimited),
         ],
     },
     Group {
@@ -241,6 +251,65 @@ pub(super) static GROUPS: &[Group] = &[
                 "How long displaced bytes stay readable for requests that have begun.",
             )
             .or("60s"),
+        ],
+    },
+    Group {
+        path: "usage_flush",
+        doc: "How often the counters behind the monthly limits are written to the catalogue.",
+        keys: &[
+            Key::new("interval", Kind::Duration, "The time between two writes.")
+                .or("30s")
+                .zero(Zero::Default),
+            Key::new(
+                "adaptive_enabled",
+                Kind::Bool,
+                "Whether they are written more often while a backend is near a limit.",
+            )
+            .or("false"),
+            Key::new(
+                "adaptive_threshold",
+                Kind::Fraction,
+                "The share of a limit from which a backend is near it; neither 0 nor 1.",
+            )
+            .or("0.8"),
+            Key::new(
+                "fast_interval",
+                Kind::Duration,
+                "The time between two writes then; below interval.",
+            )
+            .or("5s")
+            .zero(Zero::Default),
+        ],
+    },
+    Group {
+        path: "redis",
+        doc: "Where instances tell each other of usage that is not in the catalogue yet. An `address` \
+              switches it on.",
+        keys: &[
+            Key::new("address", Kind::Text, "`host:port`."),
+            Key::new(
+                "password",
+                Kind::Secret,
+                "The password, where it wants one.",
+            ),
+            Key::new(
+                "db",
+                Kind::Count { max: COUNT_MAX },
+                "Which of its databases.",
+            )
+            .or("0"),
+            Key::new("tls", Kind::Bool, "Whether it is spoken to by TLS.").or("false"),
+            Key::new("key_prefix", Kind::Text, "What every key begins with.").or("s3orch"),
+            Key::new(
+                "failure_threshold",
+                Kind::Count { max: COUNT_MAX },
+                "Failures in a row after which it is not asked for a while.",
+            )
+            .or("3")
+            .zero(Zero::Default),
+            Key::new("open_timeout", Kind::Duration, "How long.")
+                .or("15s")
+                .zero(Zero::Default),
         ],
     },
     Group {

@@ -71,9 +71,8 @@ fn show_refusal(refusal: &Refusal, ticket: &Ticket) -> (StatusCode, String) {
             "the log belongs to another part of this process: its level is set there".into(),
         ),
         Refusal::Engine(error) => {
-            let failure = show_engine(error, &ticket.body).code;
-            let status = StatusCode::from_u16(failure.status());
-            let status = status.expect("every code has a valid status");
+            let failure = show_engine(error, &ticket.body).status;
+            let status = StatusCode::from_u16(failure).expect("every code has a valid status");
             (status, account_engine(error, failure))
         }
         Refusal::Defect => (

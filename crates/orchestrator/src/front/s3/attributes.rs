@@ -15,8 +15,8 @@ use super::super::render::{Answer, Failure};
 use super::{Call, object_checksum};
 
 impl Call<'_> {
-    pub(super) fn get_tags(self, key: &ObjectKey) -> Result<Answer, Failure> {
-        let tags = self.front.engine.tags(self.bucket.id, key)?;
+    pub(super) async fn get_tags(self, key: &ObjectKey) -> Result<Answer, Failure> {
+        let tags = self.front.engine.tags(self.bucket.id, key).await?;
         Ok(Answer::xml(print_tagging(&tags)))
     }
 
@@ -42,13 +42,15 @@ impl Call<'_> {
         Ok(Answer::silent())
     }
 
-    pub(super) fn attributes(self, key: &ObjectKey) -> Result<Answer, Failure> {
+    pub(super) async fn attributes(self, key: &ObjectKey) -> Result<Answer, Failure> {
         let wanted = headers::attributes_request(&self.headers)?;
         let conditions = headers::conditions(&self.headers)?;
         // One more tells whether there are more.
         let page = (wanted.marker, wanted.max_parts + 1);
         let engine = &self.front.engine;
-        let (object, parts) = engine.attributes(self.bucket.id, key, &conditions, page)?;
+        let (object, parts) = engine
+            .attributes(self.bucket.id, key, &conditions, page)
+            .await?;
         let document = show(&object, parts, wanted).to_xml();
         let mut answer = Answer::xml(document);
         let modified = HeaderValue::try_from(s3wire::http_date(object.last_modified));
@@ -57,13 +59,13 @@ impl Call<'_> {
         Ok(answer)
     }
 
-    pub(super) fn get_object_acl(self, key: &ObjectKey) -> Result<Answer, Failure> {
-        self.front.engine.tags(self.bucket.id, key)?;
+    pub(super) async fn get_object_acl(self, key: &ObjectKey) -> Result<Answer, Failure> {
+        self.front.engine.tags(self.bucket.id, key).await?;
         Ok(Self::get_acl())
     }
 
     pub(super) async fn put_object_acl(self, key: &ObjectKey) -> Result<Answer, Failure> {
-        self.front.engine.tags(self.bucket.id, key)?;
+        self.front.engine.tags(self.bucket.id, key).await?;
         self.put_acl().await
     }
 

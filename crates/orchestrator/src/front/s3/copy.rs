@@ -62,12 +62,16 @@ impl Call<'_> {
         let range = match params.range {
             None => None,
             Some(range) => {
-                let looked = self.front.engine.look(&ReadRequest {
-                    bucket: source.bucket,
-                    key: source.key.clone(),
-                    selection: Selection::All,
-                    conditions: base::Conditions::default(),
-                })?;
+                let looked = self
+                    .front
+                    .engine
+                    .look(&ReadRequest {
+                        bucket: source.bucket,
+                        key: source.key.clone(),
+                        selection: Selection::All,
+                        conditions: base::Conditions::default(),
+                    })
+                    .await?;
                 let size = looked.object.size;
                 // A part must not become shorter than asked.
                 let bytes = range

@@ -29,7 +29,7 @@ struct Entries {
 }
 
 impl Call<'_> {
-    pub(super) fn list_v1(self, params: ListObjectsV1) -> Result<Answer, Failure> {
+    pub(super) async fn list_v1(self, params: ListObjectsV1) -> Result<Answer, Failure> {
         let marker = params.marker.clone();
         let start = if marker.is_empty() {
             ListStart::Beginning
@@ -38,12 +38,14 @@ impl Call<'_> {
         } else {
             ListStart::AfterKey(marker)
         };
-        let found = self.page(
-            &params.prefix,
-            params.delimiter.as_deref(),
-            start,
-            params.max_keys,
-        )?;
+        let found = self
+            .page(
+                &params.prefix,
+                params.delimiter.as_deref(),
+                start,
+                params.max_keys,
+            )
+            .await?;
         let is_truncated = found.next.is_some();
         let next_marker = match (&params.delimiter, found.next) {
             (Some(_), Some(ListStart::AfterKey(at) | ListStart::AfterPrefix(at))) => Some(at),
@@ -64,18 +66,20 @@ impl Call<'_> {
         Ok(Answer::xml(page.to_xml()))
     }
 
-    pub(super) fn list_v2(self, params: ListObjectsV2) -> Result<Answer, Failure> {
+    pub(super) async fn list_v2(self, params: ListObjectsV2) -> Result<Answer, Failure> {
         let start = match (&params.continuation_token, &params.start_after) {
             (Some(token), _) => parse_token(token)?,
             (None, Some(key)) => ListStart::AfterKey(key.clone()),
             (None, None) => ListStart::Beginning,
         };
-        let found = self.page(
-            &params.prefix,
-            params.delimiter.as_deref(),
-            start,
-            params.max_keys,
-        )?;
+        let found = self
+            .page(
+                &params.prefix,
+                params.delimiter.as_deref(),
+                start,
+                params.max_keys,
+            )
+            .await?;
         let page = ObjectsPageV2 {
             bucket: self.bucket.name.as_str().to_owned(),
             prefix: params.prefix,
@@ -93,7 +97,7 @@ impl Call<'_> {
         Ok(Answer::xml(page.to_xml()))
     }
 
-    fn page(
+    async fn page(
         &self,
         prefix: &str,
         delimiter: Option<&str>,
@@ -104,13 +108,17 @@ impl Call<'_> {
         if max_entries == 0 {
             return Ok(Entries::default());
         }
-        let Listing { entries, truncated } = self.front.engine.list(&ListQuery {
-            bucket: self.bucket.id,
-            prefix: prefix.to_owned(),
-            delimiter: delimiter.map(str::to_owned),
-            start,
-            max_entries,
-        })?;
+        let Listing { entries, truncated } = self
+            .front
+            .engine
+            .list(&ListQuery {
+                bucket: self.bucket.id,
+                prefix: prefix.to_owned(),
+                delimiter: delimiter.map(str::to_owned),
+                start,
+                max_entries,
+            })
+            .await?;
         let mut found = Entries::default();
         if truncated {
             found.next = entries.last().map(|last| match last {
@@ -127,17 +135,22 @@ impl Call<'_> {
         Ok(found)
     }
 
-    pub(super) fn list_uploads(self, params: ListUploads) -> Result<Answer, Failure> {
+    pub(super) async fn list_uploads(self, params: ListUploads) -> Result<Answer, Failure> {
         let after = after_upload(&params)?;
         let found = match params.max_uploads {
             0 => engine::Uploads::default(),
-            max_entries => self.front.engine.list_uploads(&UploadQuery {
-                bucket: self.bucket.id,
-                prefix: params.prefix.clone(),
-                delimiter: params.delimiter.clone(),
-                after,
-                max_entries,
-            })?,
+            max_entries => {
+                self.front
+                    .engine
+                    .list_uploads(&UploadQuery {
+                        bucket: self.bucket.id,
+                        prefix: params.prefix.clone(),
+                        delimiter: params.delimiter.clone(),
+                        after,
+                        max_entries,
+                    })
+                    .await?
+            }
         };
         let mut page = UploadsPage {
             bucket: self.bucket.name.as_str().to_owned(),

@@ -251,9 +251,9 @@ impl Call<'_> {
             BucketOp::GetBucketCors => self.get_cors(),
             BucketOp::CreateBucket => Err(ErrorCode::BucketAlreadyOwnedByYou.into()),
             BucketOp::DeleteBucket => self.delete_bucket().await,
-            BucketOp::ListObjectsV1(params) => self.list_v1(params),
-            BucketOp::ListObjectsV2(params) => self.list_v2(params),
-            BucketOp::ListMultipartUploads(params) => self.list_uploads(params),
+            BucketOp::ListObjectsV1(params) => self.list_v1(params).await,
+            BucketOp::ListObjectsV2(params) => self.list_v2(params).await,
+            BucketOp::ListMultipartUploads(params) => self.list_uploads(params).await,
             BucketOp::DeleteObjects => self.delete_objects(ticket).await,
             // A form carries its own signature and goes its own way.
             BucketOp::PostObject => Err(ErrorCode::InvalidRequest.into()),
@@ -268,7 +268,7 @@ impl Call<'_> {
     ) -> Result<Answer, Failure> {
         match op {
             ObjectOp::GetObject(params) => self.get(key, &params).await,
-            ObjectOp::HeadObject(params) => self.head(key, &params),
+            ObjectOp::HeadObject(params) => self.head(key, &params).await,
             ObjectOp::PutObject => self.put(key).await,
             ObjectOp::CopyObject(source) => self.copy(key, source).await,
             ObjectOp::DeleteObject => self.delete(key).await,
@@ -283,12 +283,12 @@ impl Call<'_> {
             ObjectOp::AbortMultipartUpload { upload_id } => {
                 self.abort_upload(&key, upload_id).await
             }
-            ObjectOp::ListParts(params) => self.list_parts(&key, params),
-            ObjectOp::GetObjectAttributes => self.attributes(&key),
-            ObjectOp::GetObjectTagging => self.get_tags(&key),
+            ObjectOp::ListParts(params) => self.list_parts(&key, params).await,
+            ObjectOp::GetObjectAttributes => self.attributes(&key).await,
+            ObjectOp::GetObjectTagging => self.get_tags(&key).await,
             ObjectOp::PutObjectTagging => self.put_tags(key).await,
             ObjectOp::DeleteObjectTagging => self.delete_tags(key).await,
-            ObjectOp::GetObjectAcl => self.get_object_acl(&key),
+            ObjectOp::GetObjectAcl => self.get_object_acl(&key).await,
             ObjectOp::PutObjectAcl => self.put_object_acl(&key).await,
         }
     }

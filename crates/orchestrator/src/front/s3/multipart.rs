@@ -100,11 +100,12 @@ impl Call<'_> {
             .await?;
         let parts = parse_complete(&body)?;
         let engine = self.front.engine.clone();
-        if let (Some(kind), Ok((record, _, _))) =
-            (kind, engine.list_parts(self.bucket.id, &key, upload, 0, 0))
-            && record
-                .checksum
-                .is_some_and(|(_, announced)| announced != kind)
+        if let (Some(kind), Ok((record, _, _))) = (
+            kind,
+            engine.list_parts(self.bucket.id, &key, upload, 0, 0).await,
+        ) && record
+            .checksum
+            .is_some_and(|(_, announced)| announced != kind)
         {
             return Err(engine::Error::ChecksumMismatch.into());
         }
@@ -159,16 +160,21 @@ impl Call<'_> {
         Ok(Answer::silent())
     }
 
-    pub(super) fn list_parts(self, key: &ObjectKey, params: ListParts) -> Result<Answer, Failure> {
+    pub(super) async fn list_parts(
+        self,
+        key: &ObjectKey,
+        params: ListParts,
+    ) -> Result<Answer, Failure> {
         let (upload, marker, max) = (
             params.upload_id,
             params.part_number_marker,
             params.max_parts,
         );
-        let (record, rows, truncated) =
-            self.front
-                .engine
-                .list_parts(self.bucket.id, key, upload, marker, max)?;
+        let (record, rows, truncated) = self
+            .front
+            .engine
+            .list_parts(self.bucket.id, key, upload, marker, max)
+            .await?;
         let parts: Result<Vec<_>, _> = rows
             .into_iter()
             .map(|row| {

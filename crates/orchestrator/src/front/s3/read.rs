@@ -26,7 +26,7 @@ struct Chosen {
 
 impl Call<'_> {
     pub(super) async fn get(self, key: ObjectKey, params: &GetParams) -> Result<Answer, Failure> {
-        let request = self.read_request(key, params)?;
+        let request = self.read_request(key, params).await?;
         let mode = headers::checksum_mode(&self.headers)?;
         let reading = self.front.engine.read(&request).await?;
         let chosen = Chosen {
@@ -44,10 +44,10 @@ impl Call<'_> {
         Ok(answer)
     }
 
-    pub(super) fn head(self, key: ObjectKey, params: &GetParams) -> Result<Answer, Failure> {
-        let request = self.read_request(key, params)?;
+    pub(super) async fn head(self, key: ObjectKey, params: &GetParams) -> Result<Answer, Failure> {
+        let request = self.read_request(key, params).await?;
         let mode = headers::checksum_mode(&self.headers)?;
-        let looked = self.front.engine.look(&request)?;
+        let looked = self.front.engine.look(&request).await?;
         let chosen = Chosen {
             range: looked.range,
             partial: looked.partial,
@@ -56,7 +56,11 @@ impl Call<'_> {
         Ok(describe(&looked.object, chosen, params, mode)?)
     }
 
-    fn read_request(&self, key: ObjectKey, params: &GetParams) -> Result<ReadRequest, Failure> {
+    async fn read_request(
+        &self,
+        key: ObjectKey,
+        params: &GetParams,
+    ) -> Result<ReadRequest, Failure> {
         if params.overrides.standard().next().is_some() && self.proof != Proof::Signature {
             return Err(Error::new(
                 ErrorCode::InvalidRequest,
@@ -83,11 +87,11 @@ impl Call<'_> {
             selection,
             conditions,
         };
-        self.apply_if_range(request)
+        self.apply_if_range(request).await
     }
 
     /// `If-Range`: the range counts only for the version that the client has begun to download.
-    fn apply_if_range(&self, mut request: ReadRequest) -> Result<ReadRequest, Failure> {
+    async fn apply_if_range(&self, mut request: ReadRequest) -> Result<ReadRequest, Failure> {
         let Some(value) = self.headers.get(IF_RANGE) else {
             return Ok(request);
         };
@@ -98,7 +102,7 @@ impl Call<'_> {
             selection: Selection::All,
             ..request.clone()
         };
-        let Looked { object, .. } = self.front.engine.look(&whole)?;
+        let Looked { object, .. } = self.front.engine.look(&whole).await?;
         match value.to_str() {
             Ok(tag) if tag.starts_with('"') && ETag::new(tag) == object.etag => {
                 // Should the object be replaced in between, the answer is 412: never a mixture.

@@ -68,6 +68,7 @@ impl Frail {
                 max_object_size: None,
                 body_idle_timeout: backend_timeout,
                 calls_max: 100,
+                usage_limits: engine::UsageLimits::default(),
             });
         }
         let metrics = Arc::new(Metrics::new());

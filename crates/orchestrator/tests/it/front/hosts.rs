@@ -64,3 +64,21 @@ async fn another_bucket_in_the_host_is_another_bucket() {
         (404, "NoSuchKey".into())
     );
 }
+
+// A signature covers the Host header and not the authority of an absolute target: what was signed for
+// one bucket would otherwise do for another.
+#[tokio::test]
+async fn the_authority_of_an_absolute_target_names_no_bucket() {
+    let server = server().await;
+    let request = Request::get("/k").header("host", "absent.s3.example.com");
+    let (head, _) = request.head_bytes(server.addr);
+    let head = String::from_utf8(head).unwrap();
+    let absolute = format!("GET http://{BUCKET}.s3.example.com/k ");
+    let mut wire = server.connect().await;
+    wire.write(head.replacen("GET /k ", &absolute, 1).as_bytes())
+        .await;
+    assert_eq!(
+        wire.response(false).await.verdict(),
+        (404, "NoSuchBucket".into())
+    );
+}

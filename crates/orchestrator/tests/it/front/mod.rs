@@ -22,3 +22,4 @@ mod scopes;
 mod support;
 mod tags;
 mod trail;
+mod usage;

@@ -3,6 +3,7 @@
 
 mod backends;
 mod catalogues;
+mod limits;
 mod requests;
 mod stopping;
 

@@ -5,5 +5,6 @@ pub(crate) mod content;
 pub(crate) mod gate;
 pub(crate) mod home;
 pub(crate) mod raw;
+pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod sink;

@@ -1,0 +1,191 @@
+//! One backend with everything that is kept of it: guard, service, usage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backend::{
+    BodyEnd, GuardOptions, Guarded, LocalBackend, MemoryBackend, Meter, ObjectBackend, S3Backend,
+};
+use base::{BackendName, Clock, Traffic, report};
+use metastore::model::{BackendId, BackendRow, BackendState};
+use parking_lot::RwLock;
+
+use super::{OutOfService, PROBE_VERSION};
+use crate::observe::{Event, Observer, Outcome};
+use crate::usage::{Charge, Usage};
+use crate::{BackendKind, BackendSettings};
+
+/// One backend.
+pub(crate) struct Member {
+    pub(crate) id: BackendId,
+    settings: BackendSettings,
+    backend: Guarded,
+    observer: Arc<dyn Observer>,
+    usage: Arc<Usage>,
+    /// `None` is in service.
+    pub(super) service: RwLock<Option<OutOfService>>,
+    accepts: bool,
+}
+
+impl Member {
+    /// A member that nobody has looked at yet.
+    pub(super) fn new(
+        settings: &BackendSettings,
+        row: &BackendRow,
+        backend_timeout: Duration,
+        clock: &Arc<dyn Clock>,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Self, String> {
+        let usage = Usage::new(Arc::clone(clock), settings.usage_limits);
+        let backend = guard(settings, backend_timeout, clock, observer, &usage)?;
+        let unseen = OutOfService::Unreachable {
+            reason: "not looked at yet".to_owned(),
+        };
+        Ok(Self {
+            id: row.id,
+            settings: settings.clone(),
+            backend,
+            observer: Arc::clone(observer),
+            usage,
+            service: RwLock::new(Some(unseen)),
+            accepts: row.state == BackendState::Active,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &BackendName {
+        &self.settings.name
+    }
+
+    /// The backend for calls that no limit holds back; they are counted all the same.
+    pub(crate) fn backend(&self) -> &Guarded {
+        &self.backend
+    }
+
+    /// The backend for one request that may move so much; `None` where the month's limits do not
+    /// allow it. What is not moved in the end is free again when the last of this handle, its calls
+    /// and its bodies is gone.
+    pub(crate) fn admit(&self, wanted: Traffic) -> Option<Guarded> {
+        let charge = self.usage.admit(wanted)?;
+        Some(self.backend.metered(Arc::new(Metered {
+            observer: Arc::clone(&self.observer),
+            count: Count::Admitted(charge),
+        })))
+    }
+
+    pub(crate) fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+
+    /// Why it is not used, where that is so.
+    pub(crate) fn out_of_service(&self) -> Option<OutOfService> {
+        self.service.read().clone()
+    }
+
+    pub(crate) fn in_service(&self) -> bool {
+        self.service.read().is_none()
+    }
+
+    /// The largest object that it takes, in bytes.
+    pub(crate) fn object_bytes_max(&self) -> Option<u64> {
+        self.settings.max_object_size.map(|size| size.0)
+    }
+
+    /// Whether looking at it costs nothing, so that it is looked at often.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.settings.kind, BackendKind::Local { .. })
+    }
+
+    /// Whether new bytes may go to it.
+    pub(crate) fn takes_bytes(&self) -> bool {
+        self.accepts && self.in_service()
+    }
+
+    /// What the probe's findings hold for: another endpoint or bucket is asked anew.
+    pub(super) fn identity(&self) -> String {
+        let place = match &self.settings.kind {
+            BackendKind::Local { .. } => "local".to_owned(),
+            BackendKind::Memory => "memory".to_owned(),
+            #[cfg(feature = "testing")]
+            BackendKind::Custom(_) => "custom".to_owned(),
+            BackendKind::S3(s3) => format!("{} {}", s3.endpoint, s3.bucket),
+        };
+        format!("{PROBE_VERSION} {place}")
+    }
+}
+
+/// Hears of the calls of one backend, or of those of one request to it.
+struct Metered {
+    observer: Arc<dyn Observer>,
+    count: Count,
+}
+
+/// Where traffic is counted.
+enum Count {
+    /// As what nobody asked for.
+    Unasked(Arc<Usage>),
+    /// As what was set aside for one request.
+    Admitted(Charge),
+}
+
+impl Meter for Metered {
+    fn call(&self, call: &backend::Call<'_>) {
+        let outcome = match call.outcome {
+            backend::Outcome::Succeed => Outcome::Success,
+            backend::Outcome::Fail(_) | backend::Outcome::Drop => Outcome::Error,
+        };
+        self.observer.observe(Event::BackendCall {
+            backend: call.backend,
+            operation: call.operation,
+            outcome,
+            took: call.duration,
+        });
+    }
+
+    fn body(&self, _end: &BodyEnd<'_>) {}
+
+    fn traffic(&self, traffic: Traffic) {
+        match &self.count {
+            Count::Unasked(usage) => usage.count(traffic),
+            Count::Admitted(charge) => charge.count(traffic),
+        }
+    }
+}
+
+fn construct(
+    settings: &BackendSettings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn ObjectBackend>, String> {
+    let name = settings.name.clone();
+    Ok(match &settings.kind {
+        BackendKind::Local { path } => {
+            Arc::new(LocalBackend::new(name, path).map_err(|error| report(&error).to_string())?)
+        }
+        BackendKind::Memory => Arc::new(MemoryBackend::new(name)),
+        BackendKind::S3(s3) => {
+            let made = S3Backend::new(name, s3.as_ref().clone(), Arc::clone(clock));
+            Arc::new(made.map_err(|error| report(&error).to_string())?)
+        }
+        #[cfg(feature = "testing")]
+        BackendKind::Custom(backend) => Arc::clone(&backend.0),
+    })
+}
+
+pub(super) fn guard(
+    settings: &BackendSettings,
+    backend_timeout: Duration,
+    clock: &Arc<dyn Clock>,
+    observer: &Arc<dyn Observer>,
+    usage: &Arc<Usage>,
+) -> Result<Guarded, String> {
+    let options = GuardOptions {
+        backend_timeout,
+        body_idle_timeout: settings.body_idle_timeout,
+        concurrency: usize::try_from(settings.calls_max).unwrap_or(usize::MAX),
+        ..GuardOptions::DEFAULT
+    };
+    let meter = Arc::new(Metered {
+        observer: Arc::clone(observer),
+        count: Count::Unasked(Arc::clone(usage)),
+    });
+    Ok(Guarded::new(construct(settings, clock)?, options, meter))
+}

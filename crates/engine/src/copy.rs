@@ -96,6 +96,8 @@ impl Engine {
 
     async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {
         let plan = self.source_plan(&request.source).await?;
+        self.check_early(request.bucket, &request.key, &request.precondition)
+            .await?;
         let itself = request.source.bucket == request.bucket && request.source.key == request.key;
         let put = PutRequest {
             bucket: request.bucket,

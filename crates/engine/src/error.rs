@@ -67,6 +67,12 @@ pub enum Error {
     /// A part number of a read that the object does not have.
     #[error("the object has no such part")]
     NoSuchPart,
+    /// The parts of an upload have another size in all than its client announced.
+    #[error("the parts add up to {size} bytes")]
+    WrongObjectSize {
+        /// What they add up to.
+        size: u64,
+    },
     /// A listed part was never uploaded, or its entity tag or checksum differs.
     #[error("part {number} is missing, or is not the one that was uploaded")]
     InvalidPart {

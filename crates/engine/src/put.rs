@@ -86,9 +86,8 @@ impl Engine {
         if body.length > limit.0 {
             return Err(Error::TooLarge { limit });
         }
-        if request.precondition != Precondition::None {
-            self.check_early(&request).await?;
-        }
+        self.check_early(request.bucket, &request.key, &request.precondition)
+            .await?;
         let size = body.length;
         let plan = WritePlan::draw(self, request, Role::Whole)?;
         let mut attempts = PutAttempts::new(self, Arc::clone(&plan), size);
@@ -100,18 +99,18 @@ impl Engine {
     }
 
     /// Refuses a write whose condition fails already; the commit decides for good.
-    async fn check_early(&self, request: &PutRequest) -> Result<()> {
-        let current = self
-            .inner
-            .store
-            .object(request.bucket, &request.key)
-            .await?;
+    pub(crate) async fn check_early(
+        &self,
+        bucket: BucketId,
+        key: &ObjectKey,
+        precondition: &Precondition,
+    ) -> Result<()> {
+        if *precondition == Precondition::None {
+            return Ok(());
+        }
+        let current = self.inner.store.object(bucket, key).await?;
         let etag = current.as_ref().map(|object| &object.etag);
-        match (
-            request.precondition.holds(etag),
-            &request.precondition,
-            etag,
-        ) {
+        match (precondition.holds(etag), precondition, etag) {
             (true, _, _) => Ok(()),
             (false, Precondition::Match(_), None) => Err(Error::NoSuchKey),
             (false, _, _) => Err(Error::PreconditionFailed),

@@ -91,6 +91,9 @@ codes! {
     /// A part of the list was never uploaded, or has another entity tag.
     InvalidPart = "InvalidPart", 400,
         "One or more of the specified parts could not be found, or their entity tags differ.";
+    /// The object has no part of this number.
+    InvalidPartNumber = "InvalidPartNumber", 416,
+        "The requested partnumber is not satisfiable";
     /// The part list is not in ascending order.
     InvalidPartOrder = "InvalidPartOrder", 400, "The list of parts was not in ascending order.";
     /// No byte of the object lies in the range.

@@ -57,8 +57,8 @@ pub(super) fn check_list(
     }
     let assembly = assemble_parts(record, parts)?;
     if request.size.is_some_and(|size| size != assembly.size) {
-        return Err(Error::BadDigest {
-            digest: "x-amz-mp-object-size",
+        return Err(Error::WrongObjectSize {
+            size: assembly.size,
         });
     }
     if let Some(expected) = &request.checksum {

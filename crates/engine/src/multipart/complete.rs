@@ -137,15 +137,8 @@ impl Engine {
         }
         let part_size_min = inner.settings.part_size_min;
         let assembly = check_list(&record, stored, &request, part_size_min)?;
-        if request.precondition != Precondition::None {
-            let current = inner.store.object(request.bucket, &request.key).await?;
-            if !request
-                .precondition
-                .holds(current.as_ref().map(|object| &object.etag))
-            {
-                return Err(Error::PreconditionFailed);
-            }
-        }
+        self.check_early(request.bucket, &request.key, &request.precondition)
+            .await?;
         self.freeze(&request, &assembly).await?;
         let record = inner
             .store

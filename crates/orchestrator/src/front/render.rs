@@ -186,9 +186,10 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
             size: Some(*size),
             ..ErrorCode::InvalidRange.into()
         },
-        engine::Error::NoSuchPart => with(
-            ErrorCode::InvalidRange,
-            "The requested partnumber is not satisfiable".into(),
+        engine::Error::NoSuchPart => ErrorCode::InvalidPartNumber.into(),
+        engine::Error::WrongObjectSize { size } => with(
+            ErrorCode::InvalidRequest,
+            format!("The parts add up to {size} bytes, not to what x-amz-mp-object-size says."),
         ),
         engine::Error::InvalidPart { .. } => ErrorCode::InvalidPart.into(),
         engine::Error::InvalidPartOrder => ErrorCode::InvalidPartOrder.into(),

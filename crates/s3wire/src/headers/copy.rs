@@ -5,9 +5,9 @@ use http::HeaderMap;
 
 use super::range::offset;
 use super::single;
-use crate::Error;
 use crate::op::{parse_bucket, parse_key};
 use crate::uri;
+use crate::{Error, ErrorCode};
 
 /// The object that is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +57,14 @@ pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
         Some((path, query)) => (path, Some(query)),
         None => (text, None),
     };
-    if let Some(query) = query {
-        return Err(match query.starts_with("versionId=") {
-            true => Error::not_implemented("Copying a version"),
-            false => Error::argument("The copy source must be encoded: it has a query."),
-        });
+    match query.map(|query| query.strip_prefix("versionId=")) {
+        // The one version that everything has.
+        None | Some(Some("null")) => {}
+        Some(Some(_)) => return Err(ErrorCode::NoSuchVersion.into()),
+        Some(None) => {
+            let message = "The copy source must be encoded: it has a query.";
+            return Err(Error::argument(message));
+        }
     }
     if path.starts_with("arn:") {
         return Err(Error::not_implemented("A copy source that is an ARN"));
@@ -154,7 +157,8 @@ mod tests {
             };
             assert_eq!(source(text), expected, "{text}");
         }
-        assert_eq!(source("b/k?versionId=1"), Err(ErrorCode::NotImplemented));
+        assert_eq!(source("b/k?versionId=1"), Err(ErrorCode::NoSuchVersion));
+        assert_eq!(source("b/k?versionId=null"), source("b/k"));
         assert_eq!(source("b/k?x"), Err(ErrorCode::InvalidArgument));
         assert_eq!(source("b"), Err(ErrorCode::InvalidArgument));
         assert_eq!(source("b/"), Err(ErrorCode::InvalidArgument));

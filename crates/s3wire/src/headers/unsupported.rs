@@ -24,11 +24,12 @@ const NAMES: [&str; 9] = [
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
 ];
-/// Accepted with one value, which asks for what happens anyway.
-const ONLY: [(&str, &str); 3] = [
-    ("x-amz-acl", "private"),
-    ("x-amz-object-ownership", "BucketOwnerEnforced"),
-    ("x-amz-storage-class", "STANDARD"),
+/// Accepted with values that ask for what happens anyway.
+const ONLY: [(&str, &[&str]); 3] = [
+    // There is one owner, who has full control.
+    ("x-amz-acl", &["private", "bucket-owner-full-control"]),
+    ("x-amz-object-ownership", &["BucketOwnerEnforced"]),
+    ("x-amz-storage-class", &["STANDARD"]),
 ];
 
 /// The first header of a request that asks for something which is not built.
@@ -43,9 +44,9 @@ pub fn unsupported(headers: &HeaderMap) -> Option<&str> {
             let refused = PREFIXES.iter().any(|prefix| name.starts_with(prefix))
                 || NAMES.contains(&name)
                 || is_unknown_checksum(name)
-                || ONLY
-                    .iter()
-                    .any(|(only, accepted)| name == *only && value != accepted);
+                || ONLY.iter().any(|(only, accepted)| {
+                    name == *only && !accepted.iter().any(|one| value == one)
+                });
             refused.then_some(name)
         })
 }
@@ -90,6 +91,7 @@ mod tests {
         }
         for (name, value) in [
             ("x-amz-acl", "private"),
+            ("x-amz-acl", "bucket-owner-full-control"),
             ("x-amz-checksum-crc32", "AAAAAA=="),
             ("x-amz-checksum-mode", "ENABLED"),
             ("x-amz-checksum-type", "COMPOSITE"),

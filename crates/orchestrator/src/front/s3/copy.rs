@@ -1,6 +1,6 @@
 //! CopyObject and UploadPartCopy.
 
-use base::{ObjectKey, RangeSpec};
+use base::{BucketName, ObjectKey, RangeSpec};
 use engine::{CopyRequest, CopySource, PartCopyRequest, ReadRequest, Selection, Taken};
 use s3wire::headers::{self, MetadataDirective, ObjectChecksum, TaggingDirective};
 use s3wire::xml::{CopyResult, CopyRoot};
@@ -17,15 +17,21 @@ impl Call<'_> {
         from: headers::CopySource,
     ) -> Result<Answer, Failure> {
         let directive = headers::metadata_directive(&self.headers)?;
+        let from_bucket = from.bucket.clone();
+        let source = self.source(from)?;
         let tags = match headers::tagging_directive(&self.headers)? {
-            TaggingDirective::Copy => Taken::Keep,
+            TaggingDirective::Copy => {
+                self.may_copy_tags(&from_bucket, &source, &key).await?;
+                Taken::Keep
+            }
             TaggingDirective::Replace => Taken::Replace(self.given_tags(&key)?),
         };
-        let source = self.source(from)?;
         let itself = source.bucket == self.bucket.id && source.key == key;
+        // As in S3, naming the class that everything has is change enough.
+        let changes = self.headers.contains_key("x-amz-storage-class");
         let kept = match directive {
             MetadataDirective::Replace => Taken::Replace(headers::object_headers(&self.headers)?),
-            MetadataDirective::Copy if itself => {
+            MetadataDirective::Copy if itself && !changes => {
                 return Err(Error::new(
                     ErrorCode::InvalidRequest,
                     "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata.",
@@ -74,9 +80,11 @@ impl Call<'_> {
                     .await?;
                 let size = looked.object.size;
                 // A part must not become shorter than asked.
-                let bytes = range
-                    .within(size)
-                    .ok_or(engine::Error::InvalidRange { size })?;
+                let bytes = range.within(size).ok_or_else(|| {
+                    let message =
+                        format!("Range specified is not valid for source object of size: {size}");
+                    Error::new(ErrorCode::InvalidArgument, message)
+                })?;
                 Some(RangeSpec::From {
                     first: bytes.start,
                     last: Some(bytes.end() - 1),
@@ -102,6 +110,28 @@ impl Call<'_> {
             }),
         };
         Ok(Answer::xml(document.to_xml(CopyRoot::Part)))
+    }
+
+    /// A tagged source needs the right to read its tags, and to write them at the target.
+    async fn may_copy_tags(
+        &self,
+        bucket: &BucketName,
+        source: &CopySource,
+        key: &ObjectKey,
+    ) -> Result<(), Failure> {
+        let read = self.rights.allow(Verb::Tags, bucket, source.key.as_str());
+        let write = self
+            .rights
+            .allow(Verb::Tags, &self.bucket.name, key.as_str());
+        let allowed = demand::granted(read).and_then(|()| demand::granted(write));
+        if allowed.is_ok() {
+            return Ok(());
+        }
+        let engine = &self.front.engine;
+        match engine.tags(source.bucket, &source.key).await?.is_empty() {
+            true => Ok(()),
+            false => Ok(allowed?),
+        }
     }
 
     /// The source, if the caller may read it.

@@ -78,7 +78,7 @@ async fn parts_with_checksums_are_told_in_pages() {
     );
     let checksums = first.elements("ChecksumCRC32");
     assert_eq!(checksums.len(), 3, "{}", first.text());
-    assert!(checksums.iter().any(|text| text.ends_with("-3")));
+    assert!(checksums.iter().all(|text| !text.contains('-')));
     let rest = paged.header("x-amz-part-number-marker", "3");
     let rest = server.send(rest).await.expect(200);
     assert_eq!(rest.elements("PartNumber"), ["9"]);

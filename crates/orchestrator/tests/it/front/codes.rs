@@ -138,6 +138,10 @@ async fn requests(driven: &mut Driven) {
             ErrorCode::InvalidRange,
         ),
         (
+            Request::get(&format!("{}?partNumber=2", path("k"))),
+            ErrorCode::InvalidPartNumber,
+        ),
+        (
             Request::get(&path("k")).header("if-match", "\"x\""),
             ErrorCode::PreconditionFailed,
         ),

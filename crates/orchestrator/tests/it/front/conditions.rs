@@ -61,8 +61,14 @@ async fn every_kind_of_write_takes_conditions() {
             .await,
     );
     lost(&server.send(other(Request::delete(&path("k")))).await);
-    let missing = server.send(same(put("none"))).await;
-    assert_eq!(missing.verdict(), (404, "NoSuchKey".into()));
+    for missing in [
+        same(put("none")),
+        same(copy("k", "none")),
+        same(upload(&server, "none", b"three").await),
+    ] {
+        let missing = server.send(missing).await;
+        assert_eq!(missing.verdict(), (404, "NoSuchKey".into()));
+    }
     assert_eq!(
         server.get("k").await.text(),
         "one",

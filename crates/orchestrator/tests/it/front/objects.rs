@@ -344,6 +344,8 @@ async fn copies_keep_or_replace_what_is_said_of_the_object() {
         server.send(copy("from")).await.verdict(),
         (400, "InvalidRequest".into())
     );
+    let classed = copy("from").header("x-amz-storage-class", "STANDARD");
+    server.send(classed).await.expect(200);
     server.send(replace("from")).await.expect(200);
     let got = server.get("from").await.expect(200);
     assert!(got.body == body && got.header("x-amz-meta-b") == "2");

@@ -189,8 +189,9 @@ async fn prefixes_hold_for_keys_listings_copies_and_batches() {
 async fn a_grant_opens_another_bucket_as_far_as_it_says() {
     let server = server().await;
     let docs = |key: &str| format!("/{OTHER_BUCKET}/{key}");
-    for key in ["shared/k", "own"] {
+    for (key, tags) in [("shared/k", ""), ("shared/tagged", "a=1"), ("own", "")] {
         let put = Request::put(&docs(key)).body(b"x");
+        let put = put.header("x-amz-tagging", tags);
         let put = put.key(super::support::OTHER_KEY, super::support::OTHER_SECRET);
         server.send(put).await.expect(200);
     }
@@ -214,6 +215,10 @@ async fn a_grant_opens_another_bucket_as_far_as_it_says() {
     };
     server.send(copy("shared/k")).await.expect(200);
     denied(&server.send(copy("own")).await);
+    // Tags are what the grant does not open.
+    denied(&server.send(copy("shared/tagged")).await);
+    let untagged = copy("shared/tagged").header("x-amz-tagging-directive", "REPLACE");
+    server.send(untagged).await.expect(200);
 }
 
 #[tokio::test]

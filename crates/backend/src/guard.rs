@@ -2,9 +2,9 @@
 //!
 //! The engine calls providers only through [`Guarded`]. It bounds the calls under way, gives each a
 //! deadline that fits it, repeats the calls that are safe to repeat, and tells the [`Meter`] of every
-//! attempt, finished or dropped, and of what each moves. It never repeats a write: whether one happened is for the engine to
-//! find out. A body that is being read keeps its place and has a deadline of its own, so a stalled
-//! download is noticed and counted.
+//! attempt, finished or dropped, and of what each moves. It never repeats a write: whether one
+//! happened is for the engine to find out. A body that is being read keeps its place and has a
+//! deadline of its own, so a stalled download is noticed and counted.
 
 mod body;
 mod meter;

@@ -5,6 +5,7 @@
 //! crate does no I/O and knows no async, so everything here can be tested by hand.
 
 mod checksum;
+mod civil;
 mod clock;
 mod condition;
 mod etag;
@@ -24,6 +25,7 @@ pub use checksum::{
     Checksum, ChecksumAlgorithm, ChecksumError, ChecksumKind, Crc64, Crc64Hasher, Hasher, Md5,
     Md5Hasher, composite, full_object,
 };
+pub use civil::Civil;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use condition::{Conditions, ETagCondition, Precondition, ReadOutcome, Validators};
 pub use etag::ETag;

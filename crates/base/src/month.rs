@@ -3,10 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Timestamp;
+use crate::{Civil, Timestamp};
 
 const MONTHS_PER_YEAR: i32 = 12;
-const SECONDS_PER_DAY: i64 = 24 * 3600;
 
 /// A month of the proleptic Gregorian calendar in UTC, written `2026-02`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,16 +22,8 @@ pub struct MonthError;
 impl Month {
     /// The month that a moment lies in.
     pub fn of(moment: Timestamp) -> Self {
-        // Days are counted from 0000-03-01, so that the leap day is the last of its year. Source:
-        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
-        let days = moment.seconds().div_euclid(SECONDS_PER_DAY) + 719_468;
-        let era = days.div_euclid(146_097);
-        let day_of_era = days.rem_euclid(146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let march_based = (5 * day_of_year + 2) / 153;
-        let months = (year_of_era + era * 400) * i64::from(MONTHS_PER_YEAR) + march_based + 2;
+        let Civil { year, month, .. } = Civil::of(moment);
+        let months = year * i64::from(MONTHS_PER_YEAR) + month - 1;
         let index = i32::try_from(months).unwrap_or(match months < 0 {
             true => i32::MIN,
             false => i32::MAX,

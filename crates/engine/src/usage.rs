@@ -278,12 +278,6 @@ impl Engine {
     pub async fn flush_usage(&self) -> Result<u64> {
         self.inner.usage.flush().await
     }
-
-    /// The usage of the backends, in the order of the configuration.
-    pub fn usage(&self) -> Vec<UsageStatus> {
-        let members = self.inner.fleet.members().iter();
-        members.map(|member| member.usage().status()).collect()
-    }
 }
 
 #[cfg(test)]

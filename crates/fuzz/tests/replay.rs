@@ -38,10 +38,16 @@ fn the_corpus_of_every_target_holds() {
 
 #[test]
 fn what_was_found_once_stays_mended() {
+    let mut names = Vec::new();
     for target in TARGETS {
         for (path, bytes) in inputs("finds", target) {
             println!("{}", path.display());
             (target.check)(&bytes);
+            names.extend(
+                path.file_name()
+                    .map(|name| name.to_string_lossy().into_owned()),
+            );
         }
     }
+    assert_eq!(names, ["a-long-line-that-is-no-size", "a-deep-nesting"]);
 }

@@ -3,7 +3,7 @@
 //! All are UTC and Gregorian. Years outside 1970 to 9999 have no text form in these formats: such
 //! moments are printed as the nearest one that has, and such texts are refused.
 
-use base::Timestamp;
+use base::{Civil, Timestamp};
 
 const DAY_MS: i64 = 86_400_000;
 /// 9999-12-31T23:59:59.999Z
@@ -28,7 +28,7 @@ pub fn iso8601(time: Timestamp) -> String {
         month,
         day,
         millis,
-    } = Civil::of(time);
+    } = Civil::of(printable(time));
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
@@ -64,7 +64,7 @@ pub(crate) fn amz_date(time: Timestamp) -> [u8; 16] {
         month,
         day,
         millis,
-    } = Civil::of(time);
+    } = Civil::of(printable(time));
     let seconds = millis / 1000;
     let mut text = *b"00000000T000000Z";
     let mut put = |at: usize, width: usize, value: i64| {
@@ -128,36 +128,6 @@ fn moment(date: [i64; 3], time: [i64; 3], millis: i64) -> Option<Timestamp> {
     Some(Timestamp::from_millis(
         midnight.millis() + seconds * 1000 + millis,
     ))
-}
-
-/// A moment split into its date and the milliseconds since midnight.
-struct Civil {
-    year: i64,
-    month: i64,
-    day: i64,
-    millis: i64,
-}
-
-impl Civil {
-    /// Years are counted from March, so that the leap day is the last of its year.
-    fn of(time: Timestamp) -> Self {
-        let time = printable(time).millis();
-        let days = time / DAY_MS + 719_468;
-        let era = days / 146_097;
-        let day_of_era = days % 146_097;
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let month = (month_from_march + 2) % 12 + 1;
-        let january_or_february = i64::from(month <= 2);
-        Self {
-            year: era * 400 + year_of_era + january_or_february,
-            month,
-            day: day_of_year - (153 * month_from_march + 2) / 5 + 1,
-            millis: time % DAY_MS,
-        }
-    }
 }
 
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {

@@ -22,8 +22,9 @@ use crate::world::{
 
 const MIB: usize = 1 << 20;
 
-fn spent(engine: &Engine, backend: usize) -> Traffic {
-    engine.usage()[backend].spent
+async fn spent(engine: &Engine, backend: usize) -> Traffic {
+    // It answers from memory, also where the catalogue is closed.
+    engine.overview().await.backends[backend].status.usage.spent
 }
 
 /// What the rows say of a backend in the month of the world's clock.
@@ -127,12 +128,12 @@ async fn place(world: &World, engine: &Engine, name: &str, extents: &[(Bytes, &[
 async fn every_way_to_a_backend_is_counted_as_it_moves() {
     let world = World::new(&[None]);
     let engine = world.engine().await;
-    let begun = spent(&engine, 0);
+    let begun = spent(&engine, 0).await;
     // The look at the marker, the first mark, the probe.
     assert!(begun.requests >= 3 && begun.ingress > 0);
     let mut before = begun;
-    let mut moved = |what: &str, expected: Traffic| {
-        let now = spent(&engine, 0);
+    let mut moved = async |what: &str, expected: Traffic| {
+        let now = spent(&engine, 0).await;
         assert_eq!(now.minus(before), expected, "{what}");
         before = now;
     };
@@ -143,19 +144,19 @@ async fn every_way_to_a_backend_is_counted_as_it_moves() {
     };
     let content = bytes(1, 3 * MIB);
     put(&engine, "a", &content).await.unwrap();
-    moved("a put", traffic(1, 0, 3 * MIB));
+    moved("a put", traffic(1, 0, 3 * MIB)).await;
     get(&engine, "a").await.unwrap();
-    moved("a get", traffic(1, 3 * MIB, 0));
+    moved("a get", traffic(1, 3 * MIB, 0)).await;
     let range = range_of(&engine, "a", 5, 14);
     read(&engine, &range).await.unwrap();
-    moved("a range", traffic(1, 10, 0));
+    moved("a range", traffic(1, 10, 0)).await;
     engine
         .look(&read_request(photos(&engine), "a"))
         .await
         .unwrap();
-    moved("a look is the catalogue's alone", Traffic::NONE);
+    moved("a look is the catalogue's alone", Traffic::NONE).await;
     copy(&engine, "a", "b").await.unwrap();
-    moved("a native copy moves nothing through here", traffic(1, 0, 0));
+    moved("a native copy moves nothing through here", traffic(1, 0, 0)).await;
     // A read that is cut counts what came.
     let mut reading = engine
         .read(&read_request(photos(&engine), "a"))
@@ -164,15 +165,18 @@ async fn every_way_to_a_backend_is_counted_as_it_moves() {
         .body;
     let first = reading.next().await.unwrap().unwrap().len();
     drop(reading);
-    moved("a cut read", traffic(1, first, 0));
+    moved("a cut read", traffic(1, first, 0)).await;
     // So does a write, and what is deleted after it is a request more.
     let cut = engine.put(put_request(photos(&engine), "c"), body(&content, 16 << 10));
     assert!(hang_up_after(4, cut).await.is_none());
-    let sent = spent(&engine, 0).minus(begun).ingress - 3 * MIB as u64;
+    let sent = spent(&engine, 0).await.minus(begun).ingress - 3 * MIB as u64;
     assert!(sent < 3 * MIB as u64, "{sent}");
-    before = spent(&engine, 0);
+    before = spent(&engine, 0).await;
     world.quiesce(&engine).await;
-    assert!(spent(&engine, 0).minus(before).requests > 0, "the cleanup");
+    assert!(
+        spent(&engine, 0).await.minus(before).requests > 0,
+        "the cleanup"
+    );
     world.check(&engine).await.unwrap();
 }
 
@@ -267,17 +271,17 @@ async fn writes_at_the_same_time_cannot_together_pass_a_limit() {
     assert_eq!(written, 4);
     let limit = |outcome: &engine::Result<_>| matches!(outcome, Err(Error::WriteLimited { .. }));
     assert_eq!(outcomes.iter().filter(|outcome| limit(outcome)).count(), 16);
-    assert!(spent(&engine, 0).ingress <= 5 * MIB as u64);
+    assert!(spent(&engine, 0).await.ingress <= 5 * MIB as u64);
     // A write that fails gives back what it did not send.
     world.places[0].faults.script("put", Fault::Refuse);
     world.places[0].faults.script("put", Fault::Refuse);
     let small = bytes(2, 1000);
     assert!(put(&engine, "x", &small).await.is_err());
-    let left = 5 * MIB as u64 - spent(&engine, 0).ingress;
+    let left = 5 * MIB as u64 - spent(&engine, 0).await.ingress;
     put(&engine, "y", &bytes(3, usize::try_from(left).unwrap()))
         .await
         .unwrap();
-    assert_eq!(spent(&engine, 0).ingress, 5 * MIB as u64);
+    assert_eq!(spent(&engine, 0).await.ingress, 5 * MIB as u64);
     world.quiesce(&engine).await;
     world.check(&engine).await.unwrap();
 }
@@ -290,17 +294,20 @@ async fn reads_use_the_copies_that_are_within_their_limits() {
     let engine = world.engine().await;
     let content = bytes(1, MIB);
     place(&world, &engine, "a", &[(content.clone(), &[0, 1])]).await;
-    let sent = |backend| spent(&engine, backend).egress;
+    let sent = async |backend| spent(&engine, backend).await.egress;
     for _ in 0..3 {
         assert_eq!(get(&engine, "a").await.unwrap(), content);
     }
-    assert_eq!((sent(0), sent(1)), (2 * MIB as u64, MIB as u64));
+    assert_eq!((sent(0).await, sent(1).await), (2 * MIB as u64, MIB as u64));
     let refused = get(&engine, "a").await;
     assert!(matches!(refused, Err(Error::ReadLimited)), "{refused:?}");
     // A part of it still fits on one of them.
     let range = range_of(&engine, "a", 0, 999);
     assert_eq!(read(&engine, &range).await.unwrap(), content.slice(..1000));
-    assert_eq!((sent(0), sent(1)), (2 * MIB as u64, MIB as u64 + 1000));
+    assert_eq!(
+        (sent(0).await, sent(1).await),
+        (2 * MIB as u64, MIB as u64 + 1000)
+    );
     // Nothing that asks the catalogue alone is refused, nor a native copy, nor a delete.
     engine
         .look(&read_request(photos(&engine), "a"))
@@ -336,7 +343,7 @@ async fn a_copy_over_its_limit_is_not_used_even_where_the_other_one_fails() {
     };
     let names: Vec<_> = tried.0.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["b1"]);
-    assert_eq!(spent(&engine, 0).egress, 0);
+    assert_eq!(spent(&engine, 0).await.egress, 0);
     assert_eq!(get(&engine, "a").await.unwrap(), content);
 }
 
@@ -355,7 +362,7 @@ async fn a_read_is_admitted_whole_before_its_first_byte() {
     // The second and the third extent fit one by one and not together.
     let refused = engine.read(&read_request(photos(&engine), "a")).await;
     assert!(matches!(refused, Err(Error::ReadLimited)), "{refused:?}");
-    assert_eq!(spent(&engine, 0).egress, 0);
+    assert_eq!(spent(&engine, 0).await.egress, 0);
     // What the refused one had set aside is free: two extents fit.
     let range = range_of(&engine, "a", 500, 1999);
     let reading = engine.read(&range).await.unwrap();
@@ -367,7 +374,10 @@ async fn a_read_is_admitted_whole_before_its_first_byte() {
     let pieces: Vec<Bytes> = reading.body.map(Result::unwrap).collect().await;
     assert_eq!(pieces.concat().len() as u64, length);
     assert_eq!(
-        (spent(&engine, 0).egress, spent(&engine, 1).egress),
+        (
+            spent(&engine, 0).await.egress,
+            spent(&engine, 1).await.egress
+        ),
         (500, 1000)
     );
     assert_eq!(length, 1500);
@@ -380,7 +390,7 @@ async fn a_read_that_is_cut_frees_what_it_did_not_move() {
     let engine = world.engine().await;
     let content = bytes(1, 3 * MIB);
     put(&engine, "a", &content).await.unwrap();
-    let before = spent(&engine, 0).egress;
+    let before = spent(&engine, 0).await.egress;
     let mut reading = engine
         .read(&read_request(photos(&engine), "a"))
         .await
@@ -389,7 +399,7 @@ async fn a_read_that_is_cut_frees_what_it_did_not_move() {
     let refused = get(&engine, "a").await;
     assert!(matches!(refused, Err(Error::ReadLimited)), "{refused:?}");
     drop(reading);
-    assert_eq!(spent(&engine, 0).egress - before, first);
+    assert_eq!(spent(&engine, 0).await.egress - before, first);
     assert_eq!(get(&engine, "a").await.unwrap(), content);
 }
 
@@ -428,7 +438,10 @@ async fn parts_go_on_elsewhere_and_completing_and_aborting_always_pass() {
         });
         whole.extend_from_slice(&content);
     }
-    let (first, second) = (spent(&engine, 0).ingress, spent(&engine, 1).ingress);
+    let (first, second) = (
+        spent(&engine, 0).await.ingress,
+        spent(&engine, 1).await.ingress,
+    );
     assert!(
         first < 2 * MIB as u64 && second >= 2 * MIB as u64,
         "{first} {second}"
@@ -506,12 +519,12 @@ async fn copies_move_elsewhere_or_are_refused_for_what_is_spent() {
     let content = bytes(1, 1000);
     put(&engine, "a", &content).await.unwrap();
     // One request is left there: it pays for the native copy, and then none is.
-    assert_eq!(spent(&engine, 0).requests, 4);
+    assert_eq!(spent(&engine, 0).await.requests, 4);
     copy(&engine, "a", "b").await.unwrap();
     let refused = copy(&engine, "a", "c").await;
     assert!(matches!(refused, Err(Error::ReadLimited)), "{refused:?}");
     // Nothing was sent for the refused one.
-    assert_eq!(spent(&engine, 0).requests, 5);
+    assert_eq!(spent(&engine, 0).await.requests, 5);
     put(&engine, "d", &content).await.unwrap();
     assert_eq!(get(&engine, "d").await.unwrap(), content);
 }
@@ -523,23 +536,23 @@ async fn counts_survive_a_stop_and_only_the_unwritten_ones_are_lost_in_a_crash()
     put(&engine, "a", &bytes(1, 1000)).await.unwrap();
     assert_eq!(written(&world, &engine, 0).await, Traffic::NONE);
     assert_eq!(engine.flush_usage().await.unwrap(), 1);
-    let flushed = spent(&engine, 0);
+    let flushed = spent(&engine, 0).await;
     assert_eq!(written(&world, &engine, 0).await, flushed);
     assert_eq!(engine.flush_usage().await.unwrap(), 0, "nothing is new");
     put(&engine, "b", &bytes(2, 1000)).await.unwrap();
     engine.stop().await.unwrap();
-    let stopped = spent(&engine, 0);
+    let stopped = spent(&engine, 0).await;
     // The last mark is in it.
     assert!(stopped.minus(flushed).requests >= 2);
     drop(engine);
     let engine = world.engine().await;
     assert_eq!(written(&world, &engine, 0).await, stopped);
     assert!(
-        spent(&engine, 0).requests > stopped.requests,
+        spent(&engine, 0).await.requests > stopped.requests,
         "the start counts"
     );
     engine.flush_usage().await.unwrap();
-    let kept = spent(&engine, 0);
+    let kept = spent(&engine, 0).await;
     get(&engine, "a").await.unwrap();
     // A crash: nothing says goodbye.
     drop(engine);
@@ -554,11 +567,11 @@ async fn a_flush_that_fails_loses_nothing() {
     let engine = world.engine().await;
     engine.flush_usage().await.unwrap();
     put(&engine, "a", &bytes(1, 1000)).await.unwrap();
-    let before = spent(&engine, 0);
+    let before = spent(&engine, 0).await;
     engine.store().close().await.unwrap();
     for _ in 0..2 {
         engine.flush_usage().await.unwrap_err();
-        assert_eq!(spent(&engine, 0), before);
+        assert_eq!(spent(&engine, 0).await, before);
     }
 }
 
@@ -570,18 +583,18 @@ async fn a_new_month_begins_at_zero() {
     let content = bytes(1, MIB / 2 + 1);
     put(&engine, "a", &content).await.unwrap();
     assert!(put(&engine, "b", &content).await.is_err());
-    let (old, counted) = (month(&world), spent(&engine, 0));
+    let (old, counted) = (month(&world), spent(&engine, 0).await);
     // The clock of the world stands in November 2023.
     world.clock.advance_ms(31 * 24 * 3600 * 1000);
     assert!(month(&world) > old);
-    assert_eq!(spent(&engine, 0), Traffic::NONE);
+    assert_eq!(spent(&engine, 0).await, Traffic::NONE);
     put(&engine, "b", &content).await.unwrap();
     engine.flush_usage().await.unwrap();
     // The late counts of the old month went to its row.
     let rows = engine.store().usage(old).await.unwrap();
     assert_eq!(rows[0].traffic, counted);
-    assert_eq!(written(&world, &engine, 0).await, spent(&engine, 0));
-    assert_eq!(spent(&engine, 0).ingress, content.len() as u64);
+    assert_eq!(written(&world, &engine, 0).await, spent(&engine, 0).await);
+    assert_eq!(spent(&engine, 0).await.ingress, content.len() as u64);
     drop(engine);
     let engine = world.engine().await;
     assert!(
@@ -608,7 +621,7 @@ async fn usage_is_written_by_itself_and_sooner_near_a_limit() {
     let after = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
     after(1).await;
     put(&engine, "a", &bytes(1, MIB / 2)).await.unwrap();
-    let is_written = || async { written(&world, &engine, 0).await == spent(&engine, 0) };
+    let is_written = || async { written(&world, &engine, 0).await == spent(&engine, 0).await };
     after(20).await;
     assert!(!is_written().await);
     after(10).await;

@@ -1,6 +1,6 @@
 //! CopyObject and UploadPartCopy.
 
-use base::{BucketName, ObjectKey, RangeSpec};
+use base::{BucketName, ObjectKey, RangeSpec, Tags};
 use engine::{CopyRequest, CopySource, PartCopyRequest, ReadRequest, Selection, Taken};
 use s3wire::headers::{self, MetadataDirective, ObjectChecksum, TaggingDirective};
 use s3wire::xml::{CopyResult, CopyRoot};
@@ -20,10 +20,7 @@ impl Call<'_> {
         let from_bucket = from.bucket.clone();
         let source = self.source(from)?;
         let tags = match headers::tagging_directive(&self.headers)? {
-            TaggingDirective::Copy => {
-                self.may_copy_tags(&from_bucket, &source, &key).await?;
-                Taken::Keep
-            }
+            TaggingDirective::Copy => self.source_tags(&from_bucket, &source, &key).await?,
             TaggingDirective::Replace => Taken::Replace(self.given_tags(&key)?),
         };
         let itself = source.bucket == self.bucket.id && source.key == key;
@@ -112,25 +109,25 @@ impl Call<'_> {
         Ok(Answer::xml(document.to_xml(CopyRoot::Part)))
     }
 
-    /// A tagged source needs the right to read its tags, and to write them at the target.
-    async fn may_copy_tags(
+    /// A tagged source needs the right to read its tags, and to write them at the target. Who does not
+    /// have both gets none, also of a source that is tagged only after the look.
+    async fn source_tags(
         &self,
         bucket: &BucketName,
         source: &CopySource,
         key: &ObjectKey,
-    ) -> Result<(), Failure> {
+    ) -> Result<Taken<Tags>, Failure> {
         let read = self.rights.allow(Verb::Tags, bucket, source.key.as_str());
         let write = self
             .rights
             .allow(Verb::Tags, &self.bucket.name, key.as_str());
-        let allowed = demand::granted(read).and_then(|()| demand::granted(write));
-        if allowed.is_ok() {
-            return Ok(());
-        }
-        let engine = &self.front.engine;
-        match engine.tags(source.bucket, &source.key).await?.is_empty() {
-            true => Ok(()),
-            false => Ok(allowed?),
+        let Err(refused) = demand::granted(read).and_then(|()| demand::granted(write)) else {
+            return Ok(Taken::Keep);
+        };
+        let tags = self.front.engine.tags(source.bucket, &source.key).await?;
+        match tags.is_empty() {
+            true => Ok(Taken::Replace(Tags::default())),
+            false => Err(refused.into()),
         }
     }
 

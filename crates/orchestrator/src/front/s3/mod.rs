@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use base::{BucketName, ObjectKey, Tags};
 use engine::catalogue::{Bucket, StoredChecksum};
+use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use hyper::body::Incoming;
@@ -58,6 +59,11 @@ impl Front {
         named: Option<&str>,
         body: Incoming,
     ) -> Result<Answer, Failure> {
+        // Who stands in front of us may have believed the other one: RFC 9112 section 3.2.
+        if parts.headers.get_all(HOST).iter().nth(1).is_some() {
+            let message = "A request has one Host header.";
+            return Err(Error::new(ErrorCode::InvalidRequest, message).into());
+        }
         if parts.method == Method::OPTIONS {
             return self.preflight(ticket, &parts, named);
         }

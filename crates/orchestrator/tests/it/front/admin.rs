@@ -28,6 +28,17 @@ async fn start() -> Server {
     .await
 }
 
+async fn with_an_object_and_an_orphan() -> Server {
+    let server = start().await;
+    server.put("k", &noise(1000)).await.expect(200);
+    server.put("gone", &noise(10)).await.expect(200);
+    server
+        .send(Request::delete(&path("gone")))
+        .await
+        .expect(204);
+    server
+}
+
 fn bare(method: Method, target: &str) -> Request {
     Request::new(method, &format!("/admin/api/{target}")).auth(Auth::None)
 }
@@ -98,13 +109,7 @@ fn documented(entry: &Entry) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn every_answer_has_the_fields_of_the_reference_and_no_others() {
-    let server = start().await;
-    server.put("k", &noise(1000)).await.expect(200);
-    server.put("gone", &noise(10)).await.expect(200);
-    server
-        .send(Request::delete(&path("gone")))
-        .await
-        .expect(204);
+    let server = with_an_object_and_an_orphan().await;
     for entry in ENTRIES {
         let target = match entry.endpoint {
             Endpoint::ObjectLocations => locations_of("k"),
@@ -122,13 +127,7 @@ async fn every_answer_has_the_fields_of_the_reference_and_no_others() {
 
 #[tokio::test]
 async fn the_status_counts_what_is_stored() {
-    let server = start().await;
-    server.put("k", &noise(1000)).await.expect(200);
-    server.put("gone", &noise(10)).await.expect(200);
-    server
-        .send(Request::delete(&path("gone")))
-        .await
-        .expect(204);
+    let server = with_an_object_and_an_orphan().await;
     let mut status = ask(&server, "status").await;
     assert_eq!(status["db_healthy"], true);
     let period = status["usage_period"].as_str().unwrap();

@@ -82,3 +82,19 @@ async fn the_authority_of_an_absolute_target_names_no_bucket() {
         (404, "NoSuchBucket".into())
     );
 }
+
+// Who stands in front may have believed the other one.
+#[tokio::test]
+async fn a_second_host_is_refused() {
+    let server = server().await;
+    let request = Request::get("/k").header("host", &format!("{BUCKET}.s3.example.com"));
+    let (head, _) = request.head_bytes(server.addr);
+    let head = String::from_utf8(head).unwrap();
+    let mut wire = server.connect().await;
+    let doubled = head.replacen("\r\n", "\r\nHost: docs.s3.example.com\r\n", 1);
+    wire.write(doubled.as_bytes()).await;
+    assert_eq!(
+        wire.response(false).await.verdict(),
+        (400, "InvalidRequest".into())
+    );
+}

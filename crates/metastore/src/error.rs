@@ -1,8 +1,10 @@
 //! What can go wrong with the catalogue.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base::{ByteSize, CopyId};
+use tokio_postgres::error::SqlState;
 
 /// `Result` with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -63,7 +65,16 @@ pub enum Error {
         operation: &'static str,
         /// The database's words.
         #[source]
-        source: rusqlite::Error,
+        source: DatabaseError,
+    },
+    /// The database cannot be reached, or did not answer. What was to be written may have happened.
+    #[error("the catalogue cannot be reached ({operation})")]
+    Unavailable {
+        /// What was attempted.
+        operation: &'static str,
+        /// What went wrong.
+        #[source]
+        source: DatabaseError,
     },
     /// The database failed.
     #[error("the catalogue failed to {operation}")]
@@ -72,7 +83,7 @@ pub enum Error {
         operation: &'static str,
         /// The database's words.
         #[source]
-        source: rusqlite::Error,
+        source: DatabaseError,
     },
     /// A file beside the database failed.
     #[error("{operation} {path}")]
@@ -94,6 +105,46 @@ pub enum Error {
     /// The store is shutting down.
     #[error("the catalogue is closed")]
     Closed,
+}
+
+/// A database's words.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// SQLite's.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL's. Every caller of a failed batch gets the same.
+    #[error(transparent)]
+    Postgres(#[from] Arc<tokio_postgres::Error>),
+    /// What we say of a connection.
+    #[error("{0}")]
+    Connection(String),
+}
+
+impl From<tokio_postgres::Error> for DatabaseError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(Arc::new(error))
+    }
+}
+
+impl DatabaseError {
+    /// Whether it is about the way to the database, not about what was asked.
+    pub(crate) fn is_connection(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(error) => crate::postgres::is_connection(error),
+            Self::Connection(_) => true,
+        }
+    }
+}
+
+/// Whether a disk is full.
+pub(crate) fn is_full(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Sqlite(error) => crate::sqlite::batch::is_full(error),
+        DatabaseError::Postgres(error) => error.code() == Some(&SqlState::DISK_FULL),
+        DatabaseError::Connection(_) => false,
+    }
 }
 
 fn holder(pid: &Option<u32>) -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base::{CopyId, UploadId};
 
-use crate::live::{IntentRow, Live};
+use crate::live::{Generation, IntentRow, Live};
 use crate::model::BackendId;
 
 /// Bytes of a backend's room that belong to one request; given back on drop.
@@ -14,23 +14,35 @@ pub struct Reservation {
     live: Arc<Live>,
     backend: BackendId,
     bytes: u64,
+    generation: Generation,
     armed: bool,
 }
 
 impl Reservation {
-    /// The room must have been taken from the ledger.
-    pub(crate) fn new(live: Arc<Live>, backend: BackendId, bytes: u64) -> Self {
-        Self {
-            live,
+    /// Takes room in memory; `None` where there is not enough.
+    pub(crate) fn take(live: &Arc<Live>, backend: BackendId, bytes: u64) -> Option<Self> {
+        let generation = live.take(backend, bytes)?;
+        Some(Self {
+            live: Arc::clone(live),
             backend,
             bytes,
+            generation,
             armed: true,
-        }
+        })
+    }
+
+    /// Whether it is still held: this process may have lost all its room in the meantime.
+    pub(crate) fn is_held(&self) -> bool {
+        self.live.generation() == self.generation
     }
 
     /// Whose room it is.
     pub fn backend(&self) -> BackendId {
         self.backend
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// How many bytes.
@@ -47,7 +59,8 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.armed {
-            self.live.give_back(self.backend, self.bytes);
+            self.live
+                .give_back(self.backend, self.bytes, self.generation);
         }
     }
 }
@@ -65,6 +78,7 @@ impl fmt::Debug for Reservation {
 pub struct Intent {
     live: Arc<Live>,
     row: IntentRow,
+    generation: Generation,
     armed: bool,
 }
 
@@ -72,10 +86,15 @@ impl Intent {
     /// The intent must be registered.
     pub(crate) fn new(live: Arc<Live>, row: IntentRow) -> Self {
         Self {
+            generation: live.generation(),
             live,
             row,
             armed: true,
         }
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// The attempt.
@@ -101,7 +120,7 @@ impl Intent {
 impl Drop for Intent {
     fn drop(&mut self) {
         if self.armed {
-            self.live.abandon(self.row.copy);
+            self.live.abandon(self.row.copy, self.generation);
         }
     }
 }

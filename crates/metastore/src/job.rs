@@ -7,6 +7,7 @@ use base::{
 };
 
 use crate::guard::{Intent, PartClaim, Reservation};
+use crate::ledger::Counters;
 use crate::live::IntentRow;
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
@@ -139,6 +140,22 @@ pub(crate) enum Answer {
     Upload(UploadVerdict),
     Freeze(Freeze),
     Drift(Vec<String>),
+    /// The counters of this instance in rows.
+    Slots(Vec<Slot>),
+    /// There is more room.
+    Leased,
+    /// There is no more room; other instances hold so many bytes that they do not use.
+    Short {
+        others: u64,
+    },
+}
+
+/// The counters of one backend in the rows of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) backend: BackendId,
+    pub(crate) counters: Counters,
+    pub(crate) leased: u64,
 }
 
 /// Memory that follows rows: whoever holds counts that a job writes.

@@ -2,6 +2,10 @@
 //!
 //! `used`, `orphan` and `parts` mirror the counters in rows and change after their commit; intents
 //! and reservations live here. Nothing is ever clamped: a sum that would go below zero is a bug.
+//!
+//! Where one process owns the catalogue, its counters are all there are, and room is what they leave of
+//! the limit. Where several instances share it, each has counters of its own (which may be below zero,
+//! because one removes what another wrote) and gives out only room that it has leased in rows.
 
 use crate::model::Room;
 
@@ -12,14 +16,16 @@ pub(crate) struct Delta {
     pub(crate) orphan: i64,
     pub(crate) parts: i64,
     pub(crate) locations: i64,
+    /// Leased room that is counted elsewhere from now on, or is given back; only where room is leased.
+    pub(crate) room: i64,
 }
 
-/// Counters as rows hold them.
+/// Counters as rows hold them, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
-    pub(crate) used: u64,
-    pub(crate) orphan: u64,
-    pub(crate) parts: u64,
+    pub(crate) used: i64,
+    pub(crate) orphan: i64,
+    pub(crate) parts: i64,
 }
 
 /// The room of one backend.
@@ -28,6 +34,10 @@ pub(crate) struct Ledger {
     limit: Option<u64>,
     accepting: bool,
     counters: Counters,
+    /// Of the other instances, as last looked at.
+    others: Counters,
+    /// Room of this instance in rows, that under its intents included; `None` where it is alone.
+    leased: Option<u64>,
     intents: u64,
     loose: u64,
 }
@@ -38,9 +48,54 @@ impl Ledger {
             limit: None,
             accepting,
             counters,
+            others: Counters::default(),
+            leased: None,
             intents: 0,
             loose: 0,
         }
+    }
+
+    /// As [`Ledger::new`], of one instance among several.
+    pub(crate) fn leasing(counters: Counters, accepting: bool, leased: u64) -> Self {
+        Self {
+            leased: Some(leased),
+            ..Self::new(counters, accepting)
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    pub(crate) fn set_others(&mut self, others: Counters) {
+        self.others = others;
+    }
+
+    pub(crate) fn leased(&self) -> u64 {
+        self.leased.unwrap_or_default()
+    }
+
+    /// More room, or less.
+    pub(crate) fn move_lease(&mut self, bytes: i64) {
+        if let Some(leased) = &mut self.leased {
+            *leased = leased
+                .checked_add_signed(bytes)
+                .expect("leased room mirrors a row that is checked to be >= 0");
+        }
+    }
+
+    /// Takes the leased room that nothing uses, to give it back; its size.
+    pub(crate) fn take_unused(&mut self) -> u64 {
+        let unused = self.unused();
+        if let Some(leased) = &mut self.leased {
+            *leased -= unused;
+        }
+        unused
+    }
+
+    /// Leased room that nothing uses.
+    pub(crate) fn unused(&self) -> u64 {
+        self.leased().saturating_sub(self.intents + self.loose)
     }
 
     pub(crate) fn set_limit(&mut self, limit: Option<u64>) {
@@ -65,17 +120,24 @@ impl Ledger {
     }
 
     pub(crate) fn room(&self) -> Room {
+        let (own, others) = (self.counters, self.others);
+        // What was seen of the others is a moment old: a sum may be below zero until the next look.
+        let sum = |own: i64, others: i64| u64::try_from(own + others).unwrap_or_default();
         Room {
-            used: self.counters.used,
-            orphan: self.counters.orphan,
-            reserved: self.counters.parts + self.intents + self.loose,
+            used: sum(own.used, others.used),
+            orphan: sum(own.orphan, others.orphan),
+            reserved: sum(own.parts, others.parts) + self.intents + self.loose,
             limit: self.limit,
         }
     }
 
     /// Takes room for a request; `false`, and nothing taken, where there is not enough.
     pub(crate) fn take(&mut self, bytes: u64) -> bool {
-        if !self.accepting || self.room().free() < bytes {
+        let free = match self.leased {
+            None => self.room().free(),
+            Some(_) => self.unused(),
+        };
+        if !self.accepting || free < bytes {
             return false;
         }
         self.loose += bytes;
@@ -96,16 +158,20 @@ impl Ledger {
     }
 
     pub(crate) fn apply(&mut self, delta: Delta) {
-        self.counters.used = moved(self.counters.used, delta.used);
-        self.counters.orphan = moved(self.counters.orphan, delta.orphan);
-        self.counters.parts = moved(self.counters.parts, delta.parts);
+        self.counters.used += delta.used;
+        self.counters.orphan += delta.orphan;
+        self.counters.parts += delta.parts;
+        self.move_lease(delta.room);
+        let Counters {
+            used,
+            orphan,
+            parts,
+        } = self.counters;
+        assert!(
+            self.leased.is_some() || used.min(orphan).min(parts) >= 0,
+            "a counter mirrors a row that is checked to be >= 0"
+        );
     }
-}
-
-fn moved(count: u64, by: i64) -> u64 {
-    count
-        .checked_add_signed(by)
-        .expect("a counter mirrors a row that is checked to be >= 0")
 }
 
 fn less(count: u64, by: u64) -> u64 {
@@ -134,6 +200,41 @@ mod tests {
         ledger.give_back(5);
         assert!(ledger.take(5));
         assert_eq!(ledger.room().reserved, 30);
+    }
+
+    #[test]
+    fn only_leased_room_is_given_out_and_what_is_unused_can_be_returned() {
+        let counters = Counters {
+            used: -50,
+            orphan: 20,
+            parts: 0,
+        };
+        let mut ledger = Ledger::leasing(counters, true, 30);
+        ledger.set_limit(Some(1000));
+        assert!(!ledger.take(31));
+        assert!(ledger.take(20));
+        assert!(!ledger.take(11));
+        ledger.give_back(20);
+        ledger.open_intent(20);
+        assert_eq!(ledger.take_unused(), 10);
+        assert_eq!((ledger.leased(), ledger.take(1)), (20, false));
+        ledger.move_lease(5);
+        assert!(ledger.take(5));
+        // The intent becomes a location: its room is counted there.
+        ledger.end_intent(20);
+        ledger.apply(Delta {
+            used: 18,
+            room: -20,
+            ..Delta::default()
+        });
+        assert_eq!(ledger.leased(), 5);
+        ledger.set_others(Counters {
+            used: 100,
+            orphan: 0,
+            parts: 7,
+        });
+        let room = ledger.room();
+        assert_eq!((room.used, room.orphan, room.reserved), (68, 20, 12));
     }
 
     #[test]

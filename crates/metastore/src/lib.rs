@@ -8,7 +8,9 @@
 //! it settles; `writer` gathers jobs into batches; a dialect (`sqlite`) applies a batch as one
 //! transaction. What changes in memory (`live`) changes after the commit and before the answer.
 
+mod check;
 mod error;
+mod fault;
 mod guard;
 mod job;
 mod ledger;
@@ -16,13 +18,19 @@ mod live;
 pub mod model;
 #[cfg(feature = "testing")]
 mod planted;
+mod postgres;
+mod rows;
+mod settle;
 mod sqlite;
 mod store;
+mod values;
 mod writer;
 
-pub use error::{Error, Result};
+pub use error::{DatabaseError, Error, Result};
 pub use guard::{Intent, PartClaim, Reservation};
 pub use job::Landing;
 #[cfg(feature = "testing")]
 pub use planted::PlantedBug;
+pub use postgres::store::ConnectOptions;
+pub use postgres::{Server, TlsMode};
 pub use store::{OpenOptions, Store, Tuning};

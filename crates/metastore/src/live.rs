@@ -11,6 +11,7 @@ use base::{BackendKey, BlobId, CopyId, UploadId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::guard::Intent;
 use crate::ledger::{Counters, Delta, Ledger};
 use crate::model::{BackendId, Room};
 
@@ -39,6 +40,7 @@ enum Stage {
 struct Entry {
     row: IntentRow,
     stage: Stage,
+    generation: Generation,
 }
 
 /// What a committed job changes in memory.
@@ -50,6 +52,8 @@ pub(crate) struct Effects {
     pub(crate) settled: Vec<CopyId>,
     /// A reservation whose bytes are counted in rows from now on.
     pub(crate) room: Option<(BackendId, u64)>,
+    /// Room that was leased.
+    pub(crate) leased: Option<(BackendId, i64)>,
     /// Backends that are new or whose state changed.
     pub(crate) accepting: Vec<(BackendId, bool)>,
     /// The recovery state, where it changed.
@@ -88,8 +92,14 @@ struct State {
     ledgers: HashMap<BackendId, Ledger>,
     intents: HashMap<CopyId, Entry>,
     abandoned: BTreeSet<CopyId>,
-    /// Settled intents whose rows are still in the intent file.
+    /// Settled intents whose rows are still in the intent file. Where the rows of intents lie beside
+    /// those that they become (PostgreSQL), they go with them.
     stale: Vec<CopyId>,
+    /// Part claims whose requests are gone; other instances wait for them.
+    ended_claims: Vec<CopyId>,
+    /// What was reserved under another generation is no longer held.
+    generation: Generation,
+    shared: bool,
     claims: HashMap<UploadId, HashSet<CopyId>>,
 }
 
@@ -100,6 +110,22 @@ impl State {
             .expect("a backend with bytes has a ledger")
     }
 
+    /// A backend that is new has no counters of ours yet.
+    fn ledger_or_new(&mut self, backend: BackendId) -> &mut Ledger {
+        let shared = self.shared;
+        self.ledgers.entry(backend).or_insert_with(|| match shared {
+            true => Ledger::leasing(Counters::default(), false, 0),
+            false => Ledger::default(),
+        })
+    }
+
+    /// The intent that a guard of this generation stands for.
+    fn held(&mut self, copy: CopyId, generation: Generation) -> Option<&mut Entry> {
+        self.intents
+            .get_mut(&copy)
+            .filter(|entry| entry.generation == generation)
+    }
+
     fn end_intent(&mut self, copy: CopyId) {
         let entry = self
             .intents
@@ -107,11 +133,24 @@ impl State {
             .expect("an intent is settled once");
         self.abandoned.remove(&copy);
         self.ledger(entry.row.backend).end_intent(entry.row.bytes);
-        self.stale.push(copy);
+        if !self.shared {
+            self.stale.push(copy);
+        }
     }
 }
 
+/// Counts how often this process lost all that it held, because it was taken for dead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
 impl Live {
+    /// The state of an instance among others.
+    pub(crate) fn shared() -> Self {
+        let live = Self::default();
+        live.state.lock().shared = true;
+        live
+    }
+
     /// Makes a backend known, with its counters.
     pub(crate) fn load_backend(&self, backend: BackendId, counters: Counters, accepting: bool) {
         self.state
@@ -120,18 +159,99 @@ impl Live {
             .insert(backend, Ledger::new(counters, accepting));
     }
 
+    /// Begins again as another instance: what was held is lost. The quotas stay.
+    pub(crate) fn begin_again(&self, ledgers: Vec<(BackendId, Ledger)>, intents: Vec<IntentRow>) {
+        let mut state = self.state.lock();
+        state.generation.0 += 1;
+        state.intents.clear();
+        state.abandoned.clear();
+        state.ended_claims.clear();
+        let mut before = std::mem::take(&mut state.ledgers);
+        for (backend, mut ledger) in ledgers {
+            ledger.set_limit(before.remove(&backend).and_then(|ledger| ledger.limit()));
+            state.ledgers.insert(backend, ledger);
+        }
+        drop(state);
+        for intent in intents {
+            self.load_intent(intent);
+        }
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.state.lock().generation
+    }
+
+    /// What the others count, and which backends accept bytes.
+    pub(crate) fn see_others(&self, seen: &[(BackendId, Counters, bool)]) {
+        let mut state = self.state.lock();
+        for (backend, others, accepting) in seen {
+            // One that another instance made has no counters of ours yet.
+            let unknown = || Ledger::leasing(Counters::default(), *accepting, 0);
+            let ledger = state.ledgers.entry(*backend).or_insert_with(unknown);
+            ledger.set_others(*others);
+            ledger.set_accepting(*accepting);
+        }
+    }
+
+    pub(crate) fn limit(&self, backend: BackendId) -> Option<u64> {
+        let state = self.state.lock();
+        state.ledgers.get(&backend).and_then(Ledger::limit)
+    }
+
+    /// Leased room that nothing uses.
+    pub(crate) fn unused(&self, backend: BackendId) -> u64 {
+        let state = self.state.lock();
+        state.ledgers.get(&backend).map_or(0, Ledger::unused)
+    }
+
+    /// Takes leased room that nothing uses, to give it back.
+    pub(crate) fn take_unused(&self, backend: BackendId) -> u64 {
+        let mut state = self.state.lock();
+        state
+            .ledgers
+            .get_mut(&backend)
+            .map_or(0, Ledger::take_unused)
+    }
+
+    /// Leased room that could not be given back.
+    pub(crate) fn keep_unused(&self, backend: BackendId, bytes: u64, generation: Generation) {
+        let mut state = self.state.lock();
+        if state.generation == generation {
+            state.ledger(backend).move_lease(bytes.cast_signed());
+        }
+    }
+
+    /// Leased room as this process believes it to be in rows.
+    pub(crate) fn leased(&self) -> BTreeMap<BackendId, u64> {
+        let state = self.state.lock();
+        state
+            .ledgers
+            .iter()
+            .map(|(id, ledger)| (*id, ledger.leased()))
+            .collect()
+    }
+
+    /// Part claims that ended since the last call.
+    pub(crate) fn take_ended_claims(&self) -> Vec<CopyId> {
+        std::mem::take(&mut self.state.lock().ended_claims)
+    }
+
+    /// Part claims of which nobody could be told.
+    pub(crate) fn put_back_ended_claims(&self, attempts: Vec<CopyId>) {
+        self.state.lock().ended_claims.extend(attempts);
+    }
+
     /// Makes the intent of an earlier process known, as an abandoned one.
     pub(crate) fn load_intent(&self, row: IntentRow) {
         let mut state = self.state.lock();
         state.ledger(row.backend).open_intent(row.bytes);
         state.abandoned.insert(row.copy);
-        state.intents.insert(
-            row.copy,
-            Entry {
-                row,
-                stage: Stage::Abandoned,
-            },
-        );
+        let entry = Entry {
+            stage: Stage::Abandoned,
+            generation: state.generation,
+            row,
+        };
+        state.intents.insert(entry.row.copy, entry);
     }
 
     // === room ===
@@ -158,16 +278,21 @@ impl Live {
             .is_some_and(Ledger::accepting)
     }
 
-    pub(crate) fn take(&self, backend: BackendId, bytes: u64) -> bool {
-        self.state
-            .lock()
+    /// Takes room; the generation that it belongs to.
+    pub(crate) fn take(&self, backend: BackendId, bytes: u64) -> Option<Generation> {
+        let mut state = self.state.lock();
+        let taken = state
             .ledgers
             .get_mut(&backend)
-            .is_some_and(|ledger| ledger.take(bytes))
+            .is_some_and(|ledger| ledger.take(bytes));
+        taken.then_some(state.generation)
     }
 
-    pub(crate) fn give_back(&self, backend: BackendId, bytes: u64) {
-        self.state.lock().ledger(backend).give_back(bytes);
+    pub(crate) fn give_back(&self, backend: BackendId, bytes: u64, generation: Generation) {
+        let mut state = self.state.lock();
+        if state.generation == generation {
+            state.ledger(backend).give_back(bytes);
+        }
     }
 
     /// The counters as this process believes them to be in rows.
@@ -193,20 +318,29 @@ impl Live {
     }
 
     /// Intents that have just become durable: their reservations are theirs now.
-    pub(crate) fn intents_opened(&self, rows: impl Iterator<Item = IntentRow>) {
+    /// False for each that was reserved before this process began again.
+    pub(crate) fn intents_opened(
+        &self,
+        rows: impl Iterator<Item = (IntentRow, Generation)>,
+    ) -> Vec<bool> {
         let mut state = self.state.lock();
-        for row in rows {
+        let mut opened = Vec::new();
+        for (row, generation) in rows {
+            opened.push(generation == state.generation);
+            if generation != state.generation {
+                continue;
+            }
             let ledger = state.ledger(row.backend);
             ledger.give_back(row.bytes);
             ledger.open_intent(row.bytes);
-            state.intents.insert(
-                row.copy,
-                Entry {
-                    row,
-                    stage: Stage::Open,
-                },
-            );
+            let entry = Entry {
+                stage: Stage::Open,
+                generation: state.generation,
+                row,
+            };
+            state.intents.insert(entry.row.copy, entry);
         }
+        opened
     }
 
     /// Whether all these intents were open; then they are the queued job's from now on.
@@ -230,19 +364,19 @@ impl Live {
     }
 
     /// Gives intents back to the request whose job did not settle them.
-    pub(crate) fn reopen(&self, copies: impl Iterator<Item = CopyId>) {
+    pub(crate) fn reopen(&self, intents: &[Intent]) {
         let mut state = self.state.lock();
-        for copy in copies {
-            if let Some(entry) = state.intents.get_mut(&copy) {
+        for intent in intents {
+            if let Some(entry) = state.held(intent.copy(), intent.generation()) {
                 entry.stage = Stage::Open;
             }
         }
     }
 
     /// The request is gone: the reaper may have it.
-    pub(crate) fn abandon(&self, copy: CopyId) {
+    pub(crate) fn abandon(&self, copy: CopyId, generation: Generation) {
         let mut state = self.state.lock();
-        if let Some(entry) = state.intents.get_mut(&copy) {
+        if let Some(entry) = state.held(copy, generation) {
             entry.stage = Stage::Abandoned;
             state.abandoned.insert(copy);
         }
@@ -361,6 +495,9 @@ impl Live {
                 state.claims.remove(&upload);
             }
         }
+        if state.shared {
+            state.ended_claims.push(attempt);
+        }
         drop(state);
         self.claims_ended.notify_waiters();
     }
@@ -387,17 +524,16 @@ impl Live {
         let mut state = self.state.lock();
         for effects in effects {
             for (backend, accepting) in &effects.accepting {
-                state
-                    .ledgers
-                    .entry(*backend)
-                    .or_default()
-                    .set_accepting(*accepting);
+                state.ledger_or_new(*backend).set_accepting(*accepting);
             }
             for copy in &effects.settled {
                 state.end_intent(*copy);
             }
             if let Some((backend, bytes)) = effects.room {
                 state.ledger(backend).give_back(bytes);
+            }
+            if let Some((backend, bytes)) = effects.leased {
+                state.ledger(backend).move_lease(bytes);
             }
             for (backend, delta) in &effects.deltas {
                 state.ledger(*backend).apply(*delta);

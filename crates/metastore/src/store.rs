@@ -1,7 +1,6 @@
 //! The handle to an open catalogue.
 
 mod objects;
-mod open;
 mod overview;
 mod uploads;
 mod usage;
@@ -12,24 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{BackendName, BucketName, ByteSize, Clock, Ids};
-use parking_lot::{Mutex, RwLock};
-use rusqlite::{Connection, Transaction};
-use tokio::sync::oneshot;
+use parking_lot::RwLock;
 
-use crate::guard::{Intent, Reservation};
+use crate::guard::Reservation;
 use crate::job::{Answer, Held, Job};
 use crate::live::Live;
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
     Catalogue, Room, Verification,
 };
-use crate::sqlite::apply::Item;
-use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::connection::ReadPool;
-use crate::sqlite::intents::IntentItem;
-use crate::sqlite::lock::LockFile;
-use crate::sqlite::{Fault, backup, database, read, verify};
-use crate::writer::{Lane, Priority};
+use crate::postgres;
+use crate::postgres::store::{ConnectOptions, Shared};
+use crate::postgres::work::Work;
+use crate::sqlite::store::Files;
+use crate::sqlite::{backup, open, read};
+use crate::writer::Priority;
 use crate::{Error, Result};
 
 /// How to open a catalogue.
@@ -87,36 +83,25 @@ pub struct Store {
 }
 
 struct Inner {
-    path: PathBuf,
     live: Arc<Live>,
     catalogue: Arc<RwLock<Catalogue>>,
-    readers: ReadPool,
-    /// Kept between two verifications.
-    verifier: Mutex<Option<Verifier>>,
-    /// Absent where the catalogue was opened for reading only.
-    writing: Option<Writing>,
+    dialect: Dialect,
 }
 
-/// Connections of a verification.
-struct Verifier {
-    catalogue: Connection,
-    /// Absent where the registry was read from the file in the first place.
-    intents: Option<Connection>,
-}
-
-/// What only the writing process has.
-struct Writing {
-    main: Lane<Item>,
-    intents: Lane<IntentItem>,
-    checkpointers: [Checkpointer; 2],
-    lock: Arc<LockFile>,
+/// Which database holds the catalogue.
+enum Dialect {
+    Sqlite(Arc<Files>),
+    Postgres(Arc<Shared>),
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("path", &self.inner.path)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("Store");
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => shown.field("path", &files.path()),
+            Dialect::Postgres(shared) => shown.field("instance", &shared.instance()),
+        };
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -131,6 +116,20 @@ macro_rules! answer {
 }
 use answer;
 
+/// Asks the one database or the other, without naming the operation twice. Futures of PostgreSQL are
+/// boxed: they are deep, and those of SQLite, which are ready at once, should not pay for that.
+macro_rules! lookup {
+    ($store:expr, $operation:literal, |$tx:ident| $sqlite:expr, |$shared:ident| $postgres:expr) => {
+        match &$store.inner.dialect {
+            Dialect::Sqlite(files) => files.read($operation, |$tx| $sqlite),
+            Dialect::Postgres($shared) => Box::pin($postgres)
+                .await
+                .map_err(|fault| fault.named($operation)),
+        }
+    };
+}
+use lookup;
+
 impl Store {
     /// Opens the catalogue as its one writing process, and makes it where there is none.
     ///
@@ -142,28 +141,49 @@ impl Store {
 
     /// As [`Store::open`], with other limits and another end.
     pub async fn open_tuned(options: OpenOptions, tuning: Tuning) -> Result<Self> {
-        open::writer(options, tuning).await
+        Ok(Self::of_files(open::writer(options, tuning).await?))
     }
 
     /// Opens the catalogue read-only beside a writing process, for `verify`.
     pub async fn open_reader(path: &Path) -> Result<Self> {
-        open::reader(path).await
+        Ok(Self::of_files(open::reader(path).await?))
+    }
+
+    fn of_files(files: Files) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                live: Arc::clone(files.live()),
+                catalogue: Arc::clone(files.catalogue()),
+                dialect: Dialect::Sqlite(Arc::new(files)),
+            }),
+        }
+    }
+
+    /// Opens the catalogue on PostgreSQL as one of its instances, and makes it where there is none.
+    ///
+    /// Several may start together. A number that nobody has any more is taken over, with its counters
+    /// and with its intents as abandoned ones.
+    pub async fn connect(options: ConnectOptions) -> Result<Self> {
+        let panicked = || {
+            abort(&Error::Damaged {
+                what: "a transaction panicked".into(),
+            });
+        };
+        let opened = Box::pin(postgres::store::open(options, panicked)).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                live: opened.live,
+                catalogue: opened.catalogue,
+                dialect: Dialect::Postgres(opened.shared),
+            }),
+        })
     }
 
     /// Writes what waits, checkpoints, gives the lock back. Later calls fail with `Error::Closed`.
     pub async fn close(&self) -> Result<()> {
-        if let Some(writing) = &self.inner.writing {
-            // The catalogue first: what its last jobs settle leaves the intent file with the second.
-            writing.main.close().await;
-            writing.intents.close().await;
-            for checkpointer in &writing.checkpointers {
-                checkpointer.ended().await;
-            }
-        }
-        self.inner.readers.close();
-        drop(self.inner.verifier.lock().take());
-        if let Some(writing) = &self.inner.writing {
-            writing.lock.release();
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.close().await,
+            Dialect::Postgres(shared) => Box::pin(shared.close()).await,
         }
         Ok(())
     }
@@ -206,7 +226,12 @@ impl Store {
 
     /// The buckets that clients made, by name.
     pub async fn client_buckets(&self) -> Result<Vec<Bucket>> {
-        self.read("list the buckets", |tx| read::client_buckets(tx))
+        lookup!(
+            self,
+            "list the buckets",
+            |tx| read::client_buckets(tx),
+            |shared| shared.client_buckets()
+        )
     }
 
     /// The backends with these names, made where they are missing; in the order of the names.
@@ -219,9 +244,12 @@ impl Store {
 
     /// All backends that the catalogue knows.
     pub async fn backends(&self) -> Result<Vec<BackendRow>> {
-        self.read("list the backends", |tx| {
-            read::backends(tx, &self.inner.live)
-        })
+        lookup!(
+            self,
+            "list the backends",
+            |tx| read::backends(tx, &self.inner.live),
+            |shared| shared.backends()
+        )
     }
 
     /// Keeps what a probe found.
@@ -265,15 +293,13 @@ impl Store {
     /// # Errors
     /// [`Error::NoRoom`], also where the backend is not active
     pub async fn reserve(&self, backend: BackendId, bytes: u64) -> Result<Reservation> {
-        match self.inner.live.take(backend, bytes) {
-            true => Ok(Reservation::new(
-                Arc::clone(&self.inner.live),
-                backend,
-                bytes,
-            )),
-            false => Err(Error::NoRoom {
-                wanted: ByteSize(bytes),
-            }),
+        match &self.inner.dialect {
+            Dialect::Sqlite(_) => {
+                Reservation::take(&self.inner.live, backend, bytes).ok_or(Error::NoRoom {
+                    wanted: ByteSize(bytes),
+                })
+            }
+            Dialect::Postgres(shared) => Box::pin(shared.reserve(backend, bytes)).await,
         }
     }
 
@@ -281,25 +307,15 @@ impl Store {
 
     /// Compares every counter with the rows it counts, in one snapshot.
     pub async fn verify(&self) -> Result<Verification> {
-        const OPERATION: &str = "verify the catalogue";
-        let inner = Arc::clone(&self.inner);
-        let walk = move || -> Result<Verification> {
-            // A connection of its own: the walk may take long, and the pool is for short reads.
-            let kept = inner.verifier.lock().take();
-            let mut files = kept.map_or_else(|| open::verifier(&inner), Ok)?;
-            let tx = files.catalogue.transaction().map_err(database(OPERATION))?;
-            let live = match &inner.writing {
-                Some(_) => Arc::clone(&inner.live),
-                // The server beside us has gone on since we were opened.
-                None => open::live_beside(&inner.path, &inner.catalogue.read(), &tx)?,
-            };
-            let verified = verify::verify(&tx, &live, files.intents.as_ref());
-            drop(tx);
-            *inner.verifier.lock() = Some(files);
-            verified.map_err(|fault| fault.named(OPERATION))
+        let (mut verification, writing) = match &self.inner.dialect {
+            Dialect::Sqlite(files) => {
+                let files = Arc::clone(files);
+                let writing = files.is_writing();
+                (blocking(move || files.verify()).await?, writing)
+            }
+            Dialect::Postgres(shared) => (Box::pin(shared.verify()).await?, true),
         };
-        let mut verification = blocking(walk).await?;
-        if self.inner.writing.is_some() {
+        if writing {
             let drift: Vec<String> = answer!(self.run(Job::Audit).await, Drift)?;
             verification.contradictions.extend(drift);
         }
@@ -323,33 +339,24 @@ impl Store {
 
     /// Queues a job with the guards that it settles; those that it did not come back.
     async fn run_with(&self, job: Job, held: Held, priority: Priority) -> (Result<Answer>, Held) {
-        let Some(writing) = &self.inner.writing else {
-            return (Err(Error::Closed), held);
-        };
-        let (reply, answer) = oneshot::channel();
-        if let Err(Item { held, .. }) = writing.main.send(Item { job, held, reply }, priority).await
-        {
-            if let Held::Intents(intents) = &held {
-                self.inner.live.reopen(intents.iter().map(Intent::copy));
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.send(job, held, priority).await,
+            Dialect::Postgres(shared) => {
+                Box::pin(shared.send(Work::Job(Box::new(job)), held, priority)).await
             }
-            return (Err(Error::Closed), held);
         }
-        // A writer that died took the guards with it; they settled themselves.
-        answer
-            .await
-            .unwrap_or_else(|_| (Err(Error::Closed), Held::Nothing))
     }
 
-    fn read<T>(
-        &self,
-        operation: &'static str,
-        body: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Fault>,
-    ) -> Result<T> {
-        self.inner.readers.read(operation, body)
+    /// A job that may as well be forgotten.
+    fn offer(&self, job: Job) {
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.offer(job),
+            Dialect::Postgres(shared) => shared.offer(Work::Job(Box::new(job))),
+        }
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     // It fails only where the work panicked or the runtime is going down.

@@ -1,9 +1,7 @@
 //! Group commit: one task takes what waits, without artificial delay, and has it applied as one
-//! transaction. The previous transaction's fsync is the time in which the next batch gathers.
+//! transaction. The previous transaction's commit is the time in which the next batch gathers.
 //!
-//! Each batch runs through `spawn_blocking`, not on a thread of its own: so a test that pauses time
-//! sees a transaction under way as work, not as idleness. The same loop serves the catalogue and the
-//! intent file.
+//! The same loop serves the catalogue and its intents, on each database.
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{spawn, spawn_blocking};
@@ -19,7 +17,25 @@ const LOW_SHARE_JOBS: usize = 32;
 const LOW_SHARE_ROWS: usize = 200;
 
 /// Applies batches; owns the connection that writes.
-pub(crate) trait Applier: Send + 'static {
+pub(crate) trait Applier: Sized + Send + 'static {
+    /// A job with whatever answers it.
+    type Item: Send + 'static;
+
+    /// About how many rows a job touches.
+    fn rows(item: &Self::Item) -> usize;
+
+    /// Applies the items as one transaction and answers them all; the applier, unless it is lost.
+    fn apply(self, items: Vec<Self::Item>) -> impl Future<Output = Option<(Self, Health)>> + Send;
+
+    /// No batch follows.
+    fn finish(self) -> impl Future<Output = ()> + Send;
+}
+
+/// An applier whose database blocks.
+///
+/// Each batch runs through `spawn_blocking`, not on a thread of its own: so a test that pauses time
+/// sees a transaction under way as work, not as idleness.
+pub(crate) trait BlockingApplier: Send + 'static {
     /// A job with whatever answers it.
     type Item: Send + 'static;
 
@@ -31,6 +47,35 @@ pub(crate) trait Applier: Send + 'static {
 
     /// No batch follows.
     fn finish(&mut self);
+}
+
+/// Lets an applier block where that is allowed.
+pub(crate) struct Blocking<A>(pub(crate) A);
+
+impl<A: BlockingApplier> Applier for Blocking<A> {
+    type Item = A::Item;
+
+    fn rows(item: &Self::Item) -> usize {
+        A::rows(item)
+    }
+
+    async fn apply(mut self, items: Vec<Self::Item>) -> Option<(Self, Health)> {
+        let applied = spawn_blocking(move || {
+            let health = self.0.apply(items);
+            (self, health)
+        });
+        match applied.await {
+            Ok(applied) => Some(applied),
+            // It took the connection with it: the queues go, and every caller learns `Closed`.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is going down.
+            Err(_) => None,
+        }
+    }
+
+    async fn finish(mut self) {
+        let _finished = spawn_blocking(move || self.0.finish()).await;
+    }
 }
 
 /// Whether an applier can go on.
@@ -75,8 +120,9 @@ impl<I: Send + 'static> Lane<I> {
             low: low_queue,
             stopped,
         };
+        let serving = spawn(serve(applier, queues));
         drop(spawn(async move {
-            if serve(applier, queues).await == Exit::Panicked {
+            if serving.await.is_err_and(|error| error.is_panic()) {
                 panicked();
             }
             finished.send_replace(true);
@@ -163,33 +209,13 @@ impl<I> Queues<I> {
     }
 }
 
-/// How a writer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exit {
-    /// Closed, or dead; an applier that reports itself dead has said why.
-    Over,
-    Panicked,
-}
-
-async fn serve<A: Applier>(mut applier: A, mut queues: Queues<A::Item>) -> Exit {
+async fn serve<A: Applier>(mut applier: A, mut queues: Queues<A::Item>) {
     while let Some(first) = queues.first().await {
         let batch = queues.gather::<A>(first);
-        let applied = spawn_blocking(move || {
-            let health = applier.apply(batch);
-            (applier, health)
-        });
-        // A panic took the connection with it: the queues go, and every caller learns `Closed`.
-        let (back, health) = match applied.await {
-            Ok(applied) => applied,
-            Err(error) if error.is_panic() => return Exit::Panicked,
-            // The runtime is going down.
-            Err(_) => return Exit::Over,
-        };
-        applier = back;
-        if health == Health::Dead {
-            return Exit::Over;
+        match applier.apply(batch).await {
+            Some((back, Health::Sound)) => applier = back,
+            Some((_, Health::Dead)) | None => return,
         }
     }
-    let _finished = spawn_blocking(move || applier.finish()).await;
-    Exit::Over
+    applier.finish().await;
 }

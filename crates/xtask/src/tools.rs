@@ -28,6 +28,7 @@ const SYSTEM: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("npm", "npm"),
     ("redis-server", "redis-server"),
+    ("psql", "postgresql-client"),
     ("radosgw", "radosgw"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),
@@ -35,6 +36,10 @@ const SYSTEM: &[(&str, &str)] = &[
     ("radosgw-admin", "ceph-common"),
     ("monmaptool", "ceph-base"),
 ];
+
+/// The database server, whose programs are not on `PATH`, and where they are.
+const POSTGRES_PACKAGE: &str = "postgresql";
+const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 
 /// Pythons to try, the system's first: others may come without `venv`.
 const PYTHONS: &[&str] = &["/usr/bin/python3", "python3"];
@@ -138,8 +143,18 @@ fn debian_packages() -> Vec<&'static str> {
     if python().is_none() {
         packages.push(PYTHON_PACKAGE);
     }
+    if !postgres_present() {
+        packages.push(POSTGRES_PACKAGE);
+    }
     packages.dedup();
     packages
+}
+
+fn postgres_present() -> bool {
+    let versions = fs::read_dir(POSTGRES_VERSIONS).into_iter().flatten();
+    versions
+        .flatten()
+        .any(|version| version.path().join("bin/initdb").exists())
 }
 
 fn install_debian(workspace: &Workspace) -> Result<()> {

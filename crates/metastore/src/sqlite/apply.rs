@@ -7,32 +7,25 @@ use std::time::Duration;
 use base::{Clock, Timestamp};
 use parking_lot::RwLock;
 use rusqlite::{Connection, params};
-use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::job::{Answer, Held, Job};
+use crate::Error;
+use crate::fault::{Fault, database};
+use crate::job::{Answer, Job};
 use crate::live::{Effects, Live};
 use crate::model::{BackendId, Catalogue};
+use crate::settle::{Item, Settler};
 use crate::sqlite::batch::{self, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::lock::LockFile;
-use crate::sqlite::values::{INSTANCE, uint};
-use crate::sqlite::{Fault, cleanup, database, legs, names, objects, parts, uploads, usage};
-use crate::writer::{Applier, Health};
-use crate::{Error, Result};
-
-/// A job with its guards and whoever waits for it.
-pub(crate) struct Item {
-    pub(crate) job: Job,
-    pub(crate) held: Held,
-    pub(crate) reply: oneshot::Sender<(Result<Answer>, Held)>,
-}
+use crate::sqlite::{INSTANCE, cleanup, legs, names, objects, parts, uploads, usage};
+use crate::values::Cells;
+use crate::writer::{BlockingApplier, Health};
 
 /// Applies batches of jobs.
 pub(crate) struct MainApplier {
     pub(crate) conn: Connection,
-    pub(crate) live: Arc<Live>,
-    pub(crate) catalogue: Arc<RwLock<Catalogue>>,
+    pub(crate) settler: Settler,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) read_grace: Duration,
     pub(crate) epoch: i64,
@@ -57,7 +50,7 @@ pub(crate) struct Work<'a> {
     pub(crate) effects: Effects,
 }
 
-impl Applier for MainApplier {
+impl BlockingApplier for MainApplier {
     type Item = Item;
 
     fn rows(item: &Item) -> usize {
@@ -71,7 +64,7 @@ impl Applier for MainApplier {
         };
         match self.transact(&items, &drift) {
             Ended::Committed(results) => {
-                self.answer(items, results);
+                self.settler.answer(items, results);
                 self.look_after_log()
             }
             Ended::Failed(error) => {
@@ -121,8 +114,8 @@ impl MainApplier {
         let apply = |item: &Item| {
             let mut work = Work {
                 conn,
-                live: &self.live,
-                catalogue: &self.catalogue,
+                live: &self.settler.live,
+                catalogue: &self.settler.catalogue,
                 now,
                 read_grace: self.read_grace,
                 epoch: self.epoch,
@@ -153,54 +146,9 @@ impl MainApplier {
         )
     }
 
-    /// Settles in memory first, in one step; then every caller may know.
-    fn answer(&self, items: Vec<Item>, results: Vec<Result<(Answer, Effects)>>) {
-        let effects = results.iter().flatten().map(|(_, effects)| effects);
-        self.live.settle(effects.clone());
-        for recovery in effects.filter_map(|effects| effects.recovery.as_ref()) {
-            self.catalogue.write().recovery.clone_from(recovery);
-        }
-        for (item, result) in items.into_iter().zip(results) {
-            let (answer, effects) = match result {
-                Ok((answer, effects)) => (Ok(answer), effects),
-                Err(error) => (Err(error), Effects::default()),
-            };
-            let held = self.settled(item.held, &effects);
-            // A caller that is gone drops its guards here: what is open is abandoned.
-            let _caller_gone = item.reply.send((answer, held));
-        }
-    }
-
     fn refuse(&self, items: Vec<Item>, error: &rusqlite::Error) {
-        for item in items {
-            let held = self.settled(item.held, &Effects::default());
-            let answer = Err(batch::share(error, item.job.operation()));
-            let _caller_gone = item.reply.send((answer, held));
-        }
-    }
-
-    /// The guards that are still the caller's.
-    fn settled(&self, held: Held, effects: &Effects) -> Held {
-        match held {
-            Held::Intents(intents) => {
-                let (done, open): (Vec<_>, Vec<_>) = intents
-                    .into_iter()
-                    .partition(|intent| effects.settled.contains(&intent.copy()));
-                done.into_iter().for_each(crate::guard::Intent::disarm);
-                self.live
-                    .reopen(open.iter().map(crate::guard::Intent::copy));
-                Held::Intents(open)
-            }
-            Held::NewClaim(claim, room) if effects.room.is_some() => {
-                room.disarm();
-                Held::Claim(claim)
-            }
-            Held::Counts(counts) if effects.counted => {
-                counts.landed();
-                Held::Nothing
-            }
-            other => other,
-        }
+        self.settler
+            .refuse(items, |job| batch::share(error, job.operation()));
     }
 
     /// Differences between the counters in memory and in rows. Asked between two batches, when
@@ -211,12 +159,12 @@ impl MainApplier {
                 "SELECT backend_id, sum(used), sum(orphan), sum(reserved_parts) FROM backend_slots
                  GROUP BY backend_id",
             )?;
-            let memory = self.live.counters();
+            let memory = self.settler.live.counters();
             let mut rows = statement.query([])?;
             let mut drift = Vec::new();
             while let Some(row) = rows.next()? {
                 let backend = BackendId(row.get(0)?);
-                let stored = (uint(row, 1)?, uint(row, 2)?, uint(row, 3)?);
+                let stored = (row.int(1)?, row.int(2)?, row.int(3)?);
                 let counted = memory
                     .get(&backend)
                     .map(|counters| (counters.used, counters.orphan, counters.parts));

@@ -9,10 +9,10 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
+use crate::fault::{Fault, database};
 use crate::sqlite::connection::{Role, connect};
 use crate::sqlite::lock::beside;
 use crate::sqlite::migrate::{check_reader, sync_directory};
-use crate::sqlite::{Fault, database};
 use crate::{Error, Result};
 
 const RECOVERY: &str = "this catalogue is a backup: objects written since are not in it, and bytes on \

@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
-use crate::sqlite::{Fault, database};
+use crate::fault::{Fault, database};
 use crate::{Error, Result};
 
 /// The file of the shared memory could not grow; SQLite's extended result code.
@@ -108,7 +108,7 @@ fn one<I, A>(
             step(conn, "RELEASE job")?;
             Ok(Ok(answer))
         }
-        Err(Fault::Sql(error)) if !is_about_data(&error) => Err(error),
+        Err(Fault::Sqlite(error)) if !is_about_data(&error) => Err(error),
         Err(fault) => {
             step(conn, "ROLLBACK TO job")?;
             step(conn, "RELEASE job")?;

@@ -17,8 +17,8 @@ use tokio::task::{spawn, spawn_blocking};
 use tracing::warn;
 
 use crate::Result;
+use crate::fault::database;
 use crate::sqlite::connection::{Role, connect};
-use crate::sqlite::database;
 
 /// Frames (pages of 4 KiB) that are not copied back yet from which on a checkpoint is due.
 const PASSIVE_FRAMES: i64 = 1_000;

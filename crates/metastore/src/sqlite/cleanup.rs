@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use base::{CopyId, Timestamp};
-use rusqlite::{Row, params};
+use rusqlite::params;
 
+use crate::fault::Fault;
 use crate::job::Answer;
 use crate::live::IntentRow;
-use crate::model::{
-    BackendId, CleanupItem, CleanupKind, CleanupOutcome, CleanupReason, CleanupReport,
-};
-use crate::sqlite::Fault;
+use crate::model::{BackendId, CleanupItem, CleanupOutcome, CleanupReason, CleanupReport};
+use crate::rows;
 use crate::sqlite::apply::Work;
-use crate::sqlite::values::{backend_key, blob_id, copy_id, int, uint};
+use crate::values::int;
 
 /// Intents out, unsettled rows in; due at once.
 pub(super) fn give_up(work: &mut Work<'_>, intents: &[IntentRow]) -> Result<Answer, Fault> {
@@ -91,9 +90,9 @@ pub(super) fn claim(
                  backend_upload, size, reason, unsettled, first_pass, attempts
              FROM cleanup_queue WHERE not_before <= ?1 ORDER BY not_before, id LIMIT ?2",
         )?;
-        let mut rows = statement.query(params![work.now.millis(), limit])?;
-        while let Some(row) = rows.next()? {
-            items.push(item(row)?);
+        let mut due = statement.query(params![work.now.millis(), limit])?;
+        while let Some(row) = due.next()? {
+            items.push(rows::cleanup_item(row)?);
         }
     }
     let until = work.now.after(visible);
@@ -104,43 +103,6 @@ pub(super) fn claim(
         statement.execute(params![item.id, work.epoch, until.millis()])?;
     }
     Ok(items)
-}
-
-fn item(row: &Row<'_>) -> Result<CleanupItem, Fault> {
-    let blob = match row.get_ref(2)? {
-        rusqlite::types::ValueRef::Null => None,
-        _ => Some(blob_id(row, 2)?),
-    };
-    let kind: String = row.get(3)?;
-    let reason: String = row.get(9)?;
-    Ok(CleanupItem {
-        id: row.get(0)?,
-        copy: copy_id(row, 1)?,
-        blob,
-        backend: BackendId(row.get(4)?),
-        key: backend_key(row, 5)?,
-        kind: match kind.as_str() {
-            "object" => CleanupKind::Object {
-                version: row.get(6)?,
-            },
-            "upload" => CleanupKind::Upload {
-                upload: row.get(7)?,
-            },
-            other => return Err(Fault::damaged(format!("the cleanup kind {other:?}"))),
-        },
-        bytes: uint(row, 8)?,
-        reason: parse_reason(&reason)?,
-        unsettled: row.get(10)?,
-        first_pass_done: row.get(11)?,
-        attempts: row.get(12)?,
-    })
-}
-
-pub(super) fn parse_reason(reason: &str) -> Result<CleanupReason, Fault> {
-    CleanupReason::ALL
-        .into_iter()
-        .find(|known| known.as_str() == reason)
-        .ok_or_else(|| Fault::damaged(format!("the cleanup reason {reason:?}")))
 }
 
 /// Settles rows. A row that is gone was settled before: the report is late and changes nothing.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
-use crate::sqlite::{Fault, database};
+use crate::fault::{Fault, database};
 use crate::{Error, Result};
 
 /// Connections that read at the same time.

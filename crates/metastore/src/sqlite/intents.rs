@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use base::CopyId;
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::guard::{Intent, Reservation};
+use crate::fault::{Fault, database};
+use crate::guard::Intent;
 use crate::live::{IntentRow, Live};
 use crate::model::{BackendId, Catalogue};
+use crate::settle::IntentItem;
 use crate::sqlite::batch::{self, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::connection::{Role, connect, make_durable};
 use crate::sqlite::lock::{LockFile, beside};
-use crate::sqlite::values::{backend_key, blob_id, copy_id, int, uint};
-use crate::sqlite::{Fault, database};
-use crate::writer::{Applier, Health};
+use crate::values::{backend_key, blob_id, copy_id, int, uint};
+use crate::writer::{BlockingApplier, Health};
 use crate::{Error, Result};
 
 /// Marks the file: 's3oi'.
@@ -155,13 +155,6 @@ pub(crate) fn load(
     Ok((open, stale))
 }
 
-/// An intent that is to become durable.
-pub(crate) struct IntentItem {
-    pub(crate) row: IntentRow,
-    pub(crate) room: Reservation,
-    pub(crate) reply: oneshot::Sender<Result<Intent>>,
-}
-
 /// Applies batches of intents.
 pub(crate) struct IntentApplier {
     pub(crate) conn: Connection,
@@ -174,7 +167,7 @@ pub(crate) struct IntentApplier {
     pub(crate) lock: Arc<LockFile>,
 }
 
-impl Applier for IntentApplier {
+impl BlockingApplier for IntentApplier {
     type Item = IntentItem;
 
     fn rows(_item: &IntentItem) -> usize {
@@ -247,8 +240,9 @@ impl IntentApplier {
             .iter()
             .zip(&results)
             .filter(|(_, result)| result.is_ok());
-        self.live
-            .intents_opened(durable.map(|(item, _)| item.row.clone()));
+        let _always = self
+            .live
+            .intents_opened(durable.map(|(item, _)| (item.row.clone(), item.room.generation())));
         for (item, result) in items.into_iter().zip(results) {
             let answer = match result {
                 Ok(()) => {

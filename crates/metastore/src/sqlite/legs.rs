@@ -1,21 +1,17 @@
 //! Legs: the backend uploads of a multipart upload.
 
 use base::{CopyId, ETag, UploadId};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use crate::Error;
-use crate::model::{BackendId, CleanupReason, Leg, LegState, NewCopy, NewLeg, UploadVerdict};
-use crate::sqlite::Fault;
+use crate::fault::Fault;
+use crate::model::{CleanupReason, NewCopy, NewLeg, UploadVerdict};
+use crate::rows;
+use crate::rows::{LegRow, Stage};
 use crate::sqlite::apply::Work;
 use crate::sqlite::cleanup::{DoomedLeg, enqueue_leg};
-use crate::sqlite::uploads::{Stage, not_open, stage};
-use crate::sqlite::values::{backend_key, blob_id, copy_id, crc, crc_int, int, maybe_etag, uint};
-
-/// A leg with the backend's id of it, which outlives its completion.
-pub(super) struct LegRow {
-    pub(super) leg: Leg,
-    pub(super) backend_upload: Option<String>,
-}
+use crate::sqlite::uploads::{not_open, stage};
+use crate::values::{crc_int, int};
 
 /// All legs of an upload, in the order of their making.
 pub(super) fn all(conn: &Connection, upload: UploadId) -> Result<Vec<LegRow>, Fault> {
@@ -24,45 +20,12 @@ pub(super) fn all(conn: &Connection, upload: UploadId) -> Result<Vec<LegRow>, Fa
              backend_version, crc64
          FROM multipart_legs WHERE upload_id = ?1 ORDER BY n",
     )?;
-    let mut rows = statement.query([upload.to_bytes()])?;
+    let mut found = statement.query([upload.to_bytes()])?;
     let mut legs = Vec::new();
-    while let Some(row) = rows.next()? {
-        legs.push(leg(row)?);
+    while let Some(row) = found.next()? {
+        legs.push(rows::leg(row)?);
     }
     Ok(legs)
-}
-
-fn leg(row: &Row<'_>) -> Result<LegRow, Fault> {
-    let copy = copy_id(row, 0)?;
-    let backend_upload: Option<String> = row.get(5)?;
-    let state: String = row.get(4)?;
-    let state = match (state.as_str(), &backend_upload) {
-        ("creating", _) => LegState::Creating,
-        ("open", Some(upload)) => LegState::Open {
-            upload: upload.clone(),
-        },
-        ("completed", _) => LegState::Completed {
-            copy: NewCopy {
-                copy,
-                etag: maybe_etag(row, 7)?,
-                version: row.get(8)?,
-                crc64: crc(row, 9)?,
-            },
-            size: uint(row, 6)?,
-        },
-        (other, _) => return Err(Fault::damaged(format!("leg {copy} is {other:?}"))),
-    };
-    let leg = Leg {
-        copy,
-        blob: blob_id(row, 1)?,
-        backend: BackendId(row.get(2)?),
-        key: backend_key(row, 3)?,
-        state,
-    };
-    Ok(LegRow {
-        leg,
-        backend_upload,
-    })
 }
 
 fn find(conn: &Connection, upload: UploadId, leg: CopyId) -> Result<Option<LegRow>, Fault> {

@@ -8,12 +8,12 @@
 use base::UploadId;
 use rusqlite::{CachedStatement, Connection, Row, params};
 
+use crate::fault::Fault;
 use crate::model::{
     BucketId, ListEntry, ListQuery, ListStart, ListedObject, Listing, UploadEntry, UploadListing,
     UploadQuery,
 };
-use crate::sqlite::Fault;
-use crate::sqlite::values::{algorithm, etag, key_text, time, uint, upload_id};
+use crate::values::{Cells, algorithm, etag, time, uint, upload_id};
 
 /// No UTF-8 text holds this byte: as a key it is behind all keys. (An end that may be absent would
 /// be a filter for SQLite, not the end of a range.)
@@ -165,7 +165,7 @@ fn page_of_objects(
         &mut page,
         |row| {
             entries.borrow_mut().push(ListEntry::Object(ListedObject {
-                key: key_text(row, 0)?,
+                key: row.key_text(0)?,
                 size: uint(row, 1)?,
                 etag: etag(row, 2)?,
                 last_modified: time(row, 3)?,
@@ -212,7 +212,7 @@ pub(crate) fn uploads(conn: &Connection, query: &UploadQuery) -> Result<UploadLi
         &mut page,
         |row| {
             entries.borrow_mut().push(UploadEntry::Upload {
-                key: key_text(row, 0)?,
+                key: row.key_text(0)?,
                 upload: upload_id(row, 1)?,
                 created: time(row, 2)?,
                 checksum: algorithm(row, 3)?,

@@ -10,12 +10,13 @@ use base::{Clock, Ids};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
+use crate::fault::{Fault, database};
 use crate::ledger::Counters;
 use crate::live::Live;
 use crate::model::{BackendId, Catalogue};
+use crate::sqlite::INSTANCE;
 use crate::sqlite::connection::{Role, connect, make_durable};
-use crate::sqlite::values::{INSTANCE, uint};
-use crate::sqlite::{Fault, database};
+use crate::values::Cells;
 use crate::{Error, Result};
 
 /// Marks our files: 's3or'.
@@ -191,9 +192,9 @@ pub(crate) fn load_counters(conn: &Connection, live: &Live) -> std::result::Resu
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let counters = Counters {
-            used: uint(row, 2)?,
-            orphan: uint(row, 3)?,
-            parts: uint(row, 4)?,
+            used: row.int(2)?,
+            orphan: row.int(3)?,
+            parts: row.int(4)?,
         };
         live.load_backend(BackendId(row.get(0)?), counters, row.get(1)?);
     }

@@ -15,56 +15,48 @@ pub(crate) mod lock;
 pub(crate) mod migrate;
 mod names;
 mod objects;
+pub(crate) mod open;
 pub(crate) mod overview;
 pub(crate) mod parts;
 pub(crate) mod read;
+pub(crate) mod store;
 pub(crate) mod uploads;
 pub(crate) mod usage;
-mod values;
 pub(crate) mod verify;
 
-use crate::Error;
+use rusqlite::Row;
 
-/// What stopped a statement or a job, before it is known what was attempted.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// The database's words.
-    Sql(rusqlite::Error),
-    /// Ours.
-    Known(Error),
-}
+use crate::fault::Fault;
+use crate::values::Cells;
 
-impl Fault {
-    /// A row, or a caller, that breaks a rule of the catalogue.
-    pub(crate) fn damaged(what: impl Into<String>) -> Self {
-        Self::Known(Error::Damaged { what: what.into() })
+/// This process: SQLite admits one instance.
+pub(crate) const INSTANCE: i64 = 1;
+
+impl Cells for Row<'_> {
+    fn maybe_int(&self, column: usize) -> Result<Option<i64>, Fault> {
+        Ok(self.get(column)?)
     }
 
-    /// The error of an operation.
-    pub(crate) fn named(self, operation: &'static str) -> Error {
-        match self {
-            Self::Sql(source) => database(operation)(source),
-            Self::Known(error) => error,
-        }
+    fn maybe_text(&self, column: usize) -> Result<Option<String>, Fault> {
+        Ok(self.get(column)?)
     }
-}
 
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
+    fn maybe_id(&self, column: usize) -> Result<Option<[u8; 16]>, Fault> {
+        Ok(self.get(column)?)
     }
-}
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Known(error)
+    fn maybe_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(self.get(column)?)
     }
-}
 
-/// Turns the database's words into the error of an operation.
-pub(crate) fn database(operation: &'static str) -> impl Fn(rusqlite::Error) -> Error {
-    move |source| match batch::is_full(&source) {
-        true => Error::Full { operation, source },
-        false => Error::Database { operation, source },
+    /// Keys are BLOBs here.
+    fn key_text(&self, column: usize) -> Result<String, Fault> {
+        let bytes: Vec<u8> = self.get(column)?;
+        String::from_utf8(bytes)
+            .map_err(|error| Fault::damaged(format!("the key {:?}", error.as_bytes())))
+    }
+
+    fn flag(&self, column: usize) -> Result<bool, Fault> {
+        Ok(self.get(column)?)
     }
 }

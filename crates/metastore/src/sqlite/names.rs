@@ -1,17 +1,19 @@
 //! Buckets, backends, operators' decisions, the recovery state.
 
 use base::{BackendName, BucketName};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::fault::Fault;
 use crate::job::Answer;
 use crate::live::Live;
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketOwner,
     BucketRemoval,
 };
-use crate::sqlite::Fault;
+use crate::rows;
+use crate::sqlite::INSTANCE;
 use crate::sqlite::apply::Work;
-use crate::sqlite::values::{INSTANCE, int, time, uint};
+use crate::values::int;
 
 pub(super) fn set_recovery(work: &mut Work<'_>, reason: Option<&String>) -> Result<Answer, Fault> {
     work.conn
@@ -63,7 +65,7 @@ pub(super) fn remove_bucket(work: &Work<'_>, bucket: BucketId) -> Result<BucketR
         .prepare_cached("SELECT owner FROM buckets WHERE bucket_id = ?1")?
         .query_row([bucket.0], |row| row.get(0))
         .optional()?;
-    match owner.as_deref().map(parse_owner).transpose()? {
+    match owner.as_deref().map(rows::bucket_owner).transpose()? {
         None => return Ok(BucketRemoval::Absent),
         Some(BucketOwner::Config) => return Ok(BucketRemoval::NotOurs),
         Some(BucketOwner::Catalogue) => {}
@@ -94,38 +96,18 @@ const BUCKET: &str = "SELECT bucket_id, name, created, owner FROM buckets";
 pub(super) fn client_buckets(conn: &Connection) -> Result<Vec<Bucket>, Fault> {
     let sql = format!("{BUCKET} WHERE owner = 'catalogue' ORDER BY name");
     let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query([])?;
+    let mut found = statement.query([])?;
     let mut buckets = Vec::new();
-    while let Some(row) = rows.next()? {
-        buckets.push(bucket(row)?);
+    while let Some(row) = found.next()? {
+        buckets.push(rows::bucket(row)?);
     }
     Ok(buckets)
 }
 
 fn bucket_named(conn: &Connection, name: &BucketName) -> Result<Bucket, Fault> {
     let mut statement = conn.prepare_cached(&format!("{BUCKET} WHERE name = ?1"))?;
-    let mut rows = statement.query([name.as_str()])?;
-    bucket(rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?)
-}
-
-fn bucket(row: &Row<'_>) -> Result<Bucket, Fault> {
-    let (name, owner): (String, String) = (row.get(1)?, row.get(3)?);
-    Ok(Bucket {
-        id: BucketId(row.get(0)?),
-        name: name
-            .parse()
-            .map_err(|_| Fault::damaged(format!("the bucket name {name:?}")))?,
-        created: time(row, 2)?,
-        owner: parse_owner(&owner)?,
-    })
-}
-
-fn parse_owner(owner: &str) -> Result<BucketOwner, Fault> {
-    match owner {
-        "config" => Ok(BucketOwner::Config),
-        "catalogue" => Ok(BucketOwner::Catalogue),
-        other => Err(Fault::damaged(format!("the bucket owner {other:?}"))),
-    }
+    let mut found = statement.query([name.as_str()])?;
+    rows::bucket(found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?)
 }
 
 pub(super) fn bucket_exists(conn: &Connection, bucket: BucketId) -> Result<bool, Fault> {
@@ -182,53 +164,14 @@ pub(super) fn backends(conn: &Connection, live: &Live) -> Result<Vec<BackendRow>
              + (SELECT count(*) FROM write_intents i WHERE i.backend_id = b.backend_id)
          FROM backends b ORDER BY b.backend_id",
     )?;
-    let mut rows = statement.query([])?;
+    let mut found = statement.query([])?;
     let mut backends = Vec::new();
-    while let Some(row) = rows.next()? {
-        let mut backend = backend(row)?;
+    while let Some(row) = found.next()? {
+        let mut backend = rows::backend(row)?;
         backend.rows += live.intents_on(backend.id);
         backends.push(backend);
     }
     Ok(backends)
-}
-
-fn backend(row: &Row<'_>) -> Result<BackendRow, Fault> {
-    let name: String = row.get(1)?;
-    let state: String = row.get(2)?;
-    let mark = uint(row, 3)?;
-    Ok(BackendRow {
-        id: BackendId(row.get(0)?),
-        name: backend_name(&name)?,
-        state: parse_state(&state)?,
-        marked: mark > 0,
-        mark,
-        capabilities: row.get(4)?,
-        rows: uint(row, 5)?,
-    })
-}
-
-pub(super) fn backend_name(name: &str) -> Result<BackendName, Fault> {
-    name.parse()
-        .map_err(|_| Fault::damaged(format!("the backend name {name:?}")))
-}
-
-pub(super) fn parse_state(state: &str) -> Result<BackendState, Fault> {
-    match state {
-        "active" => Ok(BackendState::Active),
-        "draining" => Ok(BackendState::Draining),
-        "drained" => Ok(BackendState::Drained),
-        "removed" => Ok(BackendState::Removed),
-        other => Err(Fault::damaged(format!("the backend state {other:?}"))),
-    }
-}
-
-fn state_text(state: BackendState) -> &'static str {
-    match state {
-        BackendState::Active => "active",
-        BackendState::Draining => "draining",
-        BackendState::Drained => "drained",
-        BackendState::Removed => "removed",
-    }
 }
 
 pub(super) fn save_capabilities(
@@ -252,7 +195,7 @@ pub(super) fn set_state(
     let changed = work
         .conn
         .prepare_cached("UPDATE backends SET state = ?2, epoch = epoch + 1 WHERE backend_id = ?1")?
-        .execute(params![backend.0, state_text(state)])?;
+        .execute(params![backend.0, rows::backend_state_text(state)])?;
     work.conn
         .prepare_cached("UPDATE backend_slots SET accepting = ?2 WHERE backend_id = ?1")?
         .execute(params![backend.0, accepting])?;

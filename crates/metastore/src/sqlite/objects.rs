@@ -8,16 +8,17 @@ use std::collections::HashMap;
 use base::{BackendKey, BlobId, CopyId, ETag, ObjectKey, Precondition, VersionId};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::check;
+use crate::fault::Fault;
 use crate::job::Answer;
 use crate::live::IntentRow;
 use crate::model::{
     BackendId, BucketId, CleanupReason, Content, CopyState, Extent, NewBlob, NewCopy, NewVersion,
     Removal, Removed, Retag, Verdict,
 };
-use crate::sqlite::Fault;
 use crate::sqlite::apply::Work;
 use crate::sqlite::names::count_objects;
-use crate::sqlite::values::{
+use crate::values::{
     algorithm_text, blob_id, checksum_text, crc_int, etag, headers_text, int, stored_checksum_text,
     tags_text, uint, version_id,
 };
@@ -116,7 +117,7 @@ pub(super) fn put(
     }
     match &version.content {
         Content::Written { blobs, extents } => {
-            check_shape(version.size, blobs, extents)?;
+            check::shape(version.size, blobs, extents)?;
             let copies = blobs
                 .iter()
                 .flat_map(|blob| blob.copies.iter().map(move |copy| (blob, copy)));
@@ -135,41 +136,8 @@ pub(super) fn put(
     }
 }
 
-/// Refuses what would break a promise of the catalogue if it were written.
-fn check_shape(size: u64, blobs: &[NewBlob], extents: &[Extent]) -> Result<(), Fault> {
-    let refused = |what: &str| Err(Fault::damaged(format!("refused to commit {what}")));
-    let mut sum: u64 = 0;
-    for extent in extents {
-        let Some(blob) = blobs.iter().find(|blob| blob.blob == extent.blob) else {
-            return refused("an extent of a blob that is not there");
-        };
-        match extent.offset.checked_add(extent.length) {
-            Some(end) if end <= blob.size => {}
-            Some(_) | None => return refused("an extent that ends behind its blob"),
-        }
-        sum = sum.saturating_add(extent.length);
-    }
-    if sum != size {
-        return refused("extents that do not add up to the object's size");
-    }
-    for blob in blobs {
-        if blob.copies.is_empty() {
-            return refused("a blob without a copy");
-        }
-        if !extents.iter().any(|extent| extent.blob == blob.blob) {
-            return refused("a blob that no extent uses");
-        }
-    }
-    Ok(())
-}
-
 fn check_place(blob: &NewBlob, copy: &NewCopy, place: &Place) -> Result<(), Fault> {
-    if place.blob != blob.blob {
-        return Err(Fault::damaged(format!(
-            "refused copy {}: it is of another blob",
-            copy.copy
-        )));
-    }
+    check::blob(copy.copy, place.blob, blob.blob)?;
     if blob.size > place.reserved {
         return Err(Fault::damaged(format!(
             "refused copy {}: it stores {} bytes and has reserved {}",

@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use base::{CopyId, UploadId};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::fault::Fault;
 use crate::job::Answer;
 use crate::model::{BackendId, NewPartClaim, PartRow, UploadVerdict};
-use crate::sqlite::Fault;
+use crate::rows;
+use crate::sqlite::INSTANCE;
 use crate::sqlite::apply::Work;
 use crate::sqlite::uploads::not_open;
-use crate::sqlite::values::{
-    INSTANCE, checksum, checksum_text, copy_id, crc, crc_int, etag, int, time, uint,
-};
+use crate::values::{checksum_text, copy_id, crc_int, int, uint};
 
 /// What the parts and claims of an upload hold on one leg.
 #[derive(Debug, Clone, Copy)]
@@ -287,21 +287,10 @@ pub(crate) fn list(
          WHERE p.upload_id = ?1 AND p.number > ?2 AND p.missing = 0 AND u.ended IS NULL
          ORDER BY p.number LIMIT ?3",
     )?;
-    let mut rows = statement.query(params![upload.to_bytes(), after, max])?;
+    let mut found = statement.query(params![upload.to_bytes(), after, max])?;
     let mut parts = Vec::new();
-    while let Some(row) = rows.next()? {
-        parts.push(PartRow {
-            number: row.get(0)?,
-            attempt: copy_id(row, 1)?,
-            leg: copy_id(row, 2)?,
-            size: uint(row, 3)?,
-            etag: etag(row, 4)?,
-            checksum: checksum(row, 5)?,
-            crc64: crc(row, 6)?,
-            backend_etag: etag(row, 7)?,
-            backend_crc64: crc(row, 8)?,
-            last_modified: time(row, 9)?,
-        });
+    while let Some(row) = found.next()? {
+        parts.push(rows::part(row)?);
     }
     Ok(parts)
 }

@@ -1,25 +1,23 @@
 //! Lookups: each a function over one read transaction.
 
 use base::{BlobId, CopyId, ObjectKey, Timestamp, VersionId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::fault::Fault;
 use crate::live::Live;
 use crate::model::{
-    BackendId, BackendRow, Bucket, BucketId, CopyRow, CopyState, Extent, Known, LocationRow,
-    ObjectPart, ObjectRecord, PlannedExtent, QueueDepth, ReadPlan,
+    BackendId, BackendRow, Bucket, BucketId, Extent, Known, LocationRow, ObjectPart, ObjectRecord,
+    PlannedExtent, QueueDepth, ReadPlan,
 };
-use crate::sqlite::Fault;
-use crate::sqlite::values::{
-    backend_key, blob_id, checksum, copy_id, crc, etag, headers, maybe_etag, object_key,
-    stored_checksum, tags, time, uint, version_id,
-};
+use crate::rows;
+use crate::values::{Cells, blob_id, crc, uint};
 
 const OBJECT: &str = "SELECT o.version_id, o.seq, o.size, o.etag, o.last_modified, o.content_type,
-        m.headers, m.checksum, o.parts, o.blob_id, m.tags
+        m.headers, m.checksum, o.parts, m.tags, o.blob_id
     FROM objects o LEFT JOIN object_meta m ON m.version_id = o.version_id
     WHERE o.bucket_id = ?1 AND o.key = ?2";
 
-/// The columns of a location, as `copy_row` reads them.
+/// The columns of a location, as `rows::copy` reads them.
 const COPY: &str = "l.copy_id, l.backend_id, l.backend_key, l.backend_version, l.etag, l.crc64,
     l.stored_bytes, l.state";
 
@@ -64,22 +62,12 @@ fn record(
     key: &ObjectKey,
 ) -> Result<Option<(ObjectRecord, Option<BlobId>)>, Fault> {
     let mut statement = conn.prepare_cached(OBJECT)?;
-    let mut rows = statement.query(params![bucket.0, key.as_str().as_bytes()])?;
-    let Some(row) = rows.next()? else {
+    let mut found = statement.query(params![bucket.0, key.as_str().as_bytes()])?;
+    let Some(row) = found.next()? else {
         return Ok(None);
     };
-    let record = ObjectRecord {
-        version: version_id(row, 0)?,
-        seq: uint(row, 1)?,
-        size: uint(row, 2)?,
-        etag: etag(row, 3)?,
-        last_modified: time(row, 4)?,
-        headers: headers(row, 5, 6)?,
-        tags: tags(row, 10)?,
-        checksum: stored_checksum(row, 7)?,
-        parts: row.get(8)?,
-    };
-    let blob = row.get::<_, Option<[u8; 16]>>(9)?.map(BlobId::from_bytes);
+    let record = rows::object(row, 0)?;
+    let blob = row.maybe_id(10)?.map(BlobId::from_bytes);
     Ok(Some((record, blob)))
 }
 
@@ -110,9 +98,9 @@ fn extents(conn: &Connection, version: VersionId) -> Result<Vec<Extent>, Fault> 
     let mut statement = conn.prepare_cached(
         "SELECT blob_id, blob_offset, length FROM object_extents WHERE version_id = ?1 ORDER BY n",
     )?;
-    let mut rows = statement.query([version.to_bytes()])?;
+    let mut found = statement.query([version.to_bytes()])?;
     let mut extents = Vec::new();
-    while let Some(row) = rows.next()? {
+    while let Some(row) = found.next()? {
         extents.push(Extent {
             blob: blob_id(row, 0)?,
             offset: uint(row, 1)?,
@@ -129,13 +117,13 @@ fn planned(conn: &Connection, extent: Extent) -> Result<PlannedExtent, Fault> {
          FROM blobs b LEFT JOIN object_locations l ON l.blob_id = b.blob_id
          WHERE b.blob_id = ?1 ORDER BY l.state, l.copy_id"
     ))?;
-    let mut rows = statement.query([extent.blob.to_bytes()])?;
+    let mut found = statement.query([extent.blob.to_bytes()])?;
     let mut blob = None;
     let mut copies = Vec::new();
-    while let Some(row) = rows.next()? {
+    while let Some(row) = found.next()? {
         blob = Some((uint(row, 8)?, crc(row, 9)?));
-        if row.get::<_, Option<[u8; 16]>>(0)?.is_some() {
-            copies.push(copy_row(row)?);
+        if row.maybe_id(0)?.is_some() {
+            copies.push(rows::copy(row)?);
         }
     }
     let Some((blob_size, crc64)) = blob else {
@@ -152,24 +140,6 @@ fn planned(conn: &Connection, extent: Extent) -> Result<PlannedExtent, Fault> {
     })
 }
 
-fn copy_row(row: &Row<'_>) -> Result<CopyRow, Fault> {
-    let state: String = row.get(7)?;
-    Ok(CopyRow {
-        copy: copy_id(row, 0)?,
-        backend: BackendId(row.get(1)?),
-        key: backend_key(row, 2)?,
-        version: row.get(3)?,
-        etag: maybe_etag(row, 4)?,
-        crc64: crc(row, 5)?,
-        stored_bytes: uint(row, 6)?,
-        state: match state.as_str() {
-            "good" => CopyState::Good,
-            "suspect" => CopyState::Suspect,
-            other => return Err(Fault::damaged(format!("the copy state {other:?}"))),
-        },
-    })
-}
-
 pub(crate) fn parts_of(
     conn: &Connection,
     version: VersionId,
@@ -180,14 +150,10 @@ pub(crate) fn parts_of(
         "SELECT n, size, checksum FROM object_parts WHERE version_id = ?1 AND n > ?2
          ORDER BY n LIMIT ?3",
     )?;
-    let mut rows = statement.query(params![version.to_bytes(), after, max])?;
+    let mut found = statement.query(params![version.to_bytes(), after, max])?;
     let mut parts = Vec::new();
-    while let Some(row) = rows.next()? {
-        parts.push(ObjectPart {
-            number: row.get(0)?,
-            size: uint(row, 1)?,
-            checksum: checksum(row, 2)?,
-        });
+    while let Some(row) = found.next()? {
+        parts.push(rows::object_part(row)?);
     }
     Ok(parts)
 }
@@ -204,15 +170,10 @@ pub(crate) fn locations(
     ))?;
     // No identifier is empty: the empty one sorts before all.
     let after: Vec<u8> = after.map_or_else(Vec::new, |copy| copy.to_bytes().to_vec());
-    let mut rows = statement.query(params![after, max])?;
+    let mut found = statement.query(params![after, max])?;
     let mut locations = Vec::new();
-    while let Some(row) = rows.next()? {
-        locations.push(LocationRow {
-            copy: copy_row(row)?,
-            blob: blob_id(row, 8)?,
-            bucket: BucketId(row.get(9)?),
-            object: object_key(row, 10)?,
-        });
+    while let Some(row) = found.next()? {
+        locations.push(rows::location(row)?);
     }
     Ok(locations)
 }
@@ -228,8 +189,8 @@ pub(crate) fn depth(conn: &Connection, live: &Live) -> Result<QueueDepth, Fault>
     let mut statement = conn.prepare_cached(
         "SELECT (SELECT count(*) FROM cleanup_queue), (SELECT count(*) FROM cleanup_dlq)",
     )?;
-    let mut rows = statement.query([])?;
-    let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    let mut found = statement.query([])?;
+    let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     Ok(QueueDepth {
         queued: uint(row, 0)?,
         dead: uint(row, 1)?,

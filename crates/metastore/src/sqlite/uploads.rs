@@ -5,32 +5,23 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::{
     BucketId, CleanupReason, Completion, Content, Freeze, LegState, NewUpload, UploadRecord,
-    UploadState, UploadVerdict, Verdict,
+    UploadVerdict, Verdict,
 };
+use crate::rows::{self, LegRow, Stage};
 use crate::sqlite::apply::Work;
 use crate::sqlite::cleanup::{DoomedLeg, enqueue_leg};
-use crate::sqlite::legs::{self, LegRow};
+use crate::sqlite::legs;
 use crate::sqlite::names::bucket_exists;
 use crate::sqlite::objects::{Place, Places, put};
-use crate::sqlite::values::{
-    algorithm, algorithm_text, etag, frozen, frozen_bytes, headers, headers_text, object_key,
-    precondition, precondition_text, stored_checksum, stored_checksum_text, tags, tags_text, time,
-    upload_id, version_id,
-};
 use crate::sqlite::{Fault, parts};
+use crate::values::{
+    algorithm_text, frozen_bytes, headers_text, precondition_text, stored_checksum_text, tags_text,
+    upload_id,
+};
 use crate::writer::BATCH_ROWS_MAX;
 
 /// Ended uploads whose part rows are removed in one transaction.
 const UPLOADS_PER_PURGE: i64 = 100;
-
-/// What the steps of an upload ask first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    Open,
-    Completing,
-    Completed,
-    Aborting,
-}
 
 /// Whether no bytes are reserved for it any more.
 pub(super) fn has_ended(stage: Stage) -> bool {
@@ -45,17 +36,7 @@ pub(super) fn stage(conn: &Connection, upload: UploadId) -> Result<Option<Stage>
         .prepare_cached("SELECT state FROM multipart_uploads WHERE upload_id = ?1")?
         .query_row([upload.to_bytes()], |row| row.get(0))
         .optional()?;
-    state.as_deref().map(parse_stage).transpose()
-}
-
-fn parse_stage(state: &str) -> Result<Stage, Fault> {
-    match state {
-        "open" => Ok(Stage::Open),
-        "completing" => Ok(Stage::Completing),
-        "completed" => Ok(Stage::Completed),
-        "aborting" => Ok(Stage::Aborting),
-        other => Err(Fault::damaged(format!("the upload state {other:?}"))),
-    }
+    state.as_deref().map(rows::stage).transpose()
 }
 
 /// Why a step that needs an open upload does not happen; `None` where it may.
@@ -350,11 +331,11 @@ fn to_purge(conn: &Connection) -> Result<Vec<(UploadId, Stage)>, Fault> {
         "SELECT upload_id, state FROM multipart_uploads WHERE ended IS NOT NULL AND purged = 0
          LIMIT ?1",
     )?;
-    let mut rows = statement.query([UPLOADS_PER_PURGE])?;
+    let mut found = statement.query([UPLOADS_PER_PURGE])?;
     let mut uploads = Vec::new();
-    while let Some(row) = rows.next()? {
+    while let Some(row) = found.next()? {
         let state: String = row.get(1)?;
-        uploads.push((upload_id(row, 0)?, parse_stage(&state)?));
+        uploads.push((upload_id(row, 0)?, rows::stage(&state)?));
     }
     Ok(uploads)
 }
@@ -388,12 +369,12 @@ pub(crate) fn upload(
         "SELECT {COLUMNS} FROM multipart_uploads
          WHERE upload_id = ?1 AND bucket_id = ?2 AND key = ?3 AND state <> 'aborting'"
     ))?;
-    let mut rows = statement.query(params![
+    let mut found = statement.query(params![
         upload.to_bytes(),
         bucket.0,
         key.as_str().as_bytes()
     ])?;
-    rows.next()?.map(|row| record(conn, row)).transpose()
+    found.next()?.map(|row| record(conn, row)).transpose()
 }
 
 pub(crate) fn stale(
@@ -422,42 +403,14 @@ fn records(
     params: &[&dyn rusqlite::ToSql],
 ) -> Result<Vec<UploadRecord>, Fault> {
     let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
+    let mut found = statement.query(params)?;
     let mut records = Vec::new();
-    while let Some(row) = rows.next()? {
+    while let Some(row) = found.next()? {
         records.push(record(conn, row)?);
     }
     Ok(records)
 }
 
 fn record(conn: &Connection, row: &Row<'_>) -> Result<UploadRecord, Fault> {
-    let upload = upload_id(row, 0)?;
-    let state: String = row.get(7)?;
-    let state = match parse_stage(&state)? {
-        Stage::Open | Stage::Aborting => UploadState::Open,
-        Stage::Completing => UploadState::Completing {
-            parts: frozen(row, 8)?,
-            precondition: precondition(row, 9)?,
-        },
-        Stage::Completed => UploadState::Completed {
-            version: version_id(row, 10)?,
-            etag: etag(row, 11)?,
-            checksum: stored_checksum(row, 12)?,
-        },
-    };
-    let legs = legs::all(conn, upload)?
-        .into_iter()
-        .map(|row| row.leg)
-        .collect();
-    Ok(UploadRecord {
-        upload,
-        bucket: BucketId(row.get(1)?),
-        key: object_key(row, 2)?,
-        headers: headers(row, 3, 4)?,
-        tags: tags(row, 13)?,
-        checksum: algorithm(row, 5)?,
-        created: time(row, 6)?,
-        state,
-        legs,
-    })
+    rows::upload(row, |upload| legs::all(conn, upload))
 }

@@ -3,11 +3,11 @@
 use base::{Month, Traffic};
 use rusqlite::{Connection, params};
 
+use crate::fault::Fault;
 use crate::job::Answer;
 use crate::model::{BackendId, UsageRow};
-use crate::sqlite::Fault;
 use crate::sqlite::apply::Work;
-use crate::sqlite::values::{int, uint};
+use crate::values::{int, uint};
 
 pub(super) fn add(work: &mut Work<'_>, rows: &[UsageRow]) -> Result<Answer, Fault> {
     let mut upsert = work.conn.prepare_cached(

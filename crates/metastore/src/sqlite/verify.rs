@@ -3,11 +3,11 @@
 use base::CopyId;
 use rusqlite::{Connection, Row, Transaction};
 
+use crate::fault::Fault;
 use crate::live::{IntentSums, Live};
 use crate::model::{BackendId, BackendSums, Verification};
-use crate::sqlite::Fault;
-use crate::sqlite::names::backend_name;
-use crate::sqlite::values::{copy_id, uint};
+use crate::rows::backend_name;
+use crate::values::{copy_id, uint};
 
 /// Contradictions that are spelt out per kind; more are only counted.
 const EXAMPLES_MAX: usize = 20;

@@ -7,7 +7,7 @@ use base::{BackendKey, CopyId, ObjectKey, Timestamp, VersionId};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use super::{Store, answer};
+use super::{Dialect, Store, answer, lookup};
 use crate::guard::{Intent, Reservation};
 use crate::job::{Answer, Held, Job};
 use crate::live::IntentRow;
@@ -16,7 +16,8 @@ use crate::model::{
     LocationRow, NewIntent, NewVersion, ObjectPart, ObjectRecord, QueueDepth, ReadPlan, Removal,
     Removed, Retag, Verdict,
 };
-use crate::sqlite::intents::IntentItem;
+use crate::postgres::work::Work;
+use crate::settle::IntentItem;
 use crate::sqlite::{listing, read};
 use crate::writer::Priority;
 use crate::{Error, Result};
@@ -29,7 +30,6 @@ impl Store {
     /// # Errors
     /// [`Error::NoRoom`] where the backend no longer accepts bytes.
     pub async fn open_intent(&self, intent: NewIntent, room: Reservation) -> Result<Intent> {
-        let writing = self.inner.writing.as_ref().ok_or(Error::Closed)?;
         let NewIntent { copy, blob, key } = intent;
         let row = IntentRow {
             copy,
@@ -40,23 +40,32 @@ impl Store {
         };
         let (reply, answer) = oneshot::channel();
         let item = IntentItem { row, room, reply };
-        writing
-            .intents
-            .send(item, Priority::Normal)
-            .await
-            .map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.open_intent(item, answer).await,
+            Dialect::Postgres(shared) => Box::pin(shared.open_intent(item, answer)).await,
+        }
     }
 
     /// Gives an intent up whose write certainly had no effect: nothing is left to delete.
     pub async fn withdraw_intent(&self, intent: Intent) -> Result<()> {
         let copy = intent.copy();
-        match self.inner.live.withdraw(copy) {
-            true => {
+        let gone = Error::IntentGone { copy };
+        match &self.inner.dialect {
+            // Its row goes later: one that has no other row and no registered intent says nothing.
+            Dialect::Sqlite(_) if self.inner.live.withdraw(copy) => {
                 intent.disarm();
                 Ok(())
             }
-            false => Err(Error::IntentGone { copy }),
+            // Its row holds room, which is given out again only when it is gone.
+            Dialect::Postgres(shared) if self.inner.live.begin_settling(&[copy]) => {
+                let work = Work::Withdraw(vec![copy]);
+                let held = Held::Intents(vec![intent]);
+                Box::pin(shared.send(work, held, Priority::Normal))
+                    .await
+                    .0
+                    .map(drop)
+            }
+            Dialect::Sqlite(_) | Dialect::Postgres(_) => Err(gone),
         }
     }
 
@@ -163,7 +172,12 @@ impl Store {
 
     /// The current version of a key.
     pub async fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
-        self.read("look an object up", |tx| read::object(tx, bucket, key))
+        lookup!(
+            self,
+            "look an object up",
+            |tx| read::object(tx, bucket, key),
+            |shared| shared.object(bucket, key)
+        )
     }
 
     /// The current version of a key, and its parts behind a part number, in one snapshot.
@@ -174,14 +188,22 @@ impl Store {
         after: u32,
         max: u32,
     ) -> Result<Option<(ObjectRecord, Vec<ObjectPart>)>> {
-        self.read("look an object up", |tx| {
-            read::object_with_parts(tx, bucket, key, after, max)
-        })
+        lookup!(
+            self,
+            "look an object up",
+            |tx| read::object_with_parts(tx, bucket, key, after, max),
+            |shared| shared.object_with_parts(bucket, key, after, max)
+        )
     }
 
     /// The current version of a key and where its bytes are, in one snapshot.
     pub async fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
-        self.read("look an object up", |tx| read::plan(tx, bucket, key))
+        lookup!(
+            self,
+            "look an object up",
+            |tx| read::plan(tx, bucket, key),
+            |shared| shared.plan(bucket, key)
+        )
     }
 
     /// The parts of a version, behind a part number, by number.
@@ -191,14 +213,22 @@ impl Store {
         after: u32,
         max: u32,
     ) -> Result<Vec<ObjectPart>> {
-        self.read("list the parts of an object", |tx| {
-            read::parts_of(tx, version, after, max)
-        })
+        lookup!(
+            self,
+            "list the parts of an object",
+            |tx| read::parts_of(tx, version, after, max),
+            |shared| shared.parts_of(version, after, max)
+        )
     }
 
     /// A page of keys.
     pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
-        self.read("list objects", |tx| listing::objects(tx, query))
+        lookup!(
+            self,
+            "list objects",
+            |tx| listing::objects(tx, query),
+            |shared| shared.list(query)
+        )
     }
 
     /// Marks a copy as suspect (repair work) or, after a look, as good again.
@@ -227,28 +257,44 @@ impl Store {
 
     /// When the next row of the cleanup queue is due, or its claim runs out.
     pub async fn next_cleanup(&self) -> Result<Option<Timestamp>> {
-        self.read("look at the cleanup queue", |tx| read::next_cleanup(tx))
+        lookup!(
+            self,
+            "look at the cleanup queue",
+            |tx| read::next_cleanup(tx),
+            |shared| shared.next_cleanup()
+        )
     }
 
     /// Rows that wait.
     pub async fn depth(&self) -> Result<QueueDepth> {
-        self.read("count what waits", |tx| read::depth(tx, &self.inner.live))
+        lookup!(
+            self,
+            "count what waits",
+            |tx| read::depth(tx, &self.inner.live),
+            |shared| shared.depth()
+        )
     }
 
     // === recovery ===
 
     /// What is known of a copy id.
     pub async fn known_copy(&self, copy: CopyId) -> Result<Known> {
-        self.read("look a copy up", |tx| {
-            read::known_copy(tx, &self.inner.live, copy)
-        })
+        lookup!(
+            self,
+            "look a copy up",
+            |tx| read::known_copy(tx, &self.inner.live, copy),
+            |shared| shared.known_copy(copy)
+        )
     }
 
     /// What is known of a key on a backend.
     pub async fn known_key(&self, backend: BackendId, key: &str) -> Result<Known> {
-        self.read("look a key up", |tx| {
-            read::known_key(tx, &self.inner.live, backend, key)
-        })
+        lookup!(
+            self,
+            "look a key up",
+            |tx| read::known_key(tx, &self.inner.live, backend, key),
+            |shared| shared.known_key(backend, key)
+        )
     }
 
     /// Makes a version exist whose bytes were found on a backend, unless the key has a version that
@@ -263,6 +309,11 @@ impl Store {
 
     /// All locations behind a copy id, by copy id.
     pub async fn locations(&self, after: Option<CopyId>, max: u32) -> Result<Vec<LocationRow>> {
-        self.read("list locations", |tx| read::locations(tx, after, max))
+        lookup!(
+            self,
+            "list locations",
+            |tx| read::locations(tx, after, max),
+            |shared| shared.locations(after, max)
+        )
     }
 }

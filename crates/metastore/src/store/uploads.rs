@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use base::{CopyId, ObjectKey, Precondition, Timestamp, UploadId};
-use tokio::sync::oneshot;
 
-use super::{Store, answer};
+use super::{Dialect, Store, answer, lookup};
 use crate::Result;
 use crate::guard::{PartClaim, Reservation};
 use crate::job::{Answer, Held, Job};
@@ -13,7 +12,6 @@ use crate::model::{
     BucketId, Completion, Freeze, NewCopy, NewLeg, NewPartClaim, NewUpload, PartRow, UploadListing,
     UploadQuery, UploadRecord, UploadVerdict, Verdict,
 };
-use crate::sqlite::apply::Item;
 use crate::sqlite::{listing, parts, uploads};
 use crate::writer::Priority;
 
@@ -56,9 +54,12 @@ impl Store {
         key: &ObjectKey,
         upload: UploadId,
     ) -> Result<Option<UploadRecord>> {
-        self.read("look an upload up", |tx| {
-            uploads::upload(tx, bucket, key, upload)
-        })
+        lookup!(
+            self,
+            "look an upload up",
+            |tx| uploads::upload(tx, bucket, key, upload),
+            |shared| shared.upload(bucket, key, upload)
+        )
     }
 
     /// Claims a part number; an older claim on it is superseded. The room is the part's from now on.
@@ -114,12 +115,22 @@ impl Store {
 
     /// The parts of an upload that has not ended, behind a number, by number.
     pub async fn parts(&self, upload: UploadId, after: u32, max: u32) -> Result<Vec<PartRow>> {
-        self.read("list parts", |tx| parts::list(tx, upload, after, max))
+        lookup!(
+            self,
+            "list parts",
+            |tx| parts::list(tx, upload, after, max),
+            |shared| shared.parts(upload, after, max)
+        )
     }
 
     /// Uploads of a bucket that have not ended.
     pub async fn uploads(&self, query: &UploadQuery) -> Result<UploadListing> {
-        self.read("list uploads", |tx| listing::uploads(tx, query))
+        lookup!(
+            self,
+            "list uploads",
+            |tx| listing::uploads(tx, query),
+            |shared| shared.uploads(query)
+        )
     }
 
     /// Freezes the part list: from now on neither parts nor an abort are accepted.
@@ -140,9 +151,12 @@ impl Store {
         )
     }
 
-    /// Resolves when no part of the upload is being written by this process.
+    /// Resolves when no part of the upload is being written.
     pub async fn claims_ended(&self, upload: UploadId) {
-        self.inner.live.claims_ended(upload).await;
+        match &self.inner.dialect {
+            Dialect::Sqlite(_) => self.inner.live.claims_ended(upload).await,
+            Dialect::Postgres(shared) => Box::pin(shared.claims_ended(upload)).await,
+        }
     }
 
     /// Records that a leg's object was assembled on its backend.
@@ -198,16 +212,22 @@ impl Store {
 
     /// Open uploads created before a moment, oldest first.
     pub async fn stale_uploads(&self, before: Timestamp, max: u32) -> Result<Vec<UploadRecord>> {
-        self.read("look for stale uploads", |tx| {
-            uploads::stale(tx, before, max)
-        })
+        lookup!(
+            self,
+            "look for stale uploads",
+            |tx| uploads::stale(tx, before, max),
+            |shared| shared.stale_uploads(before, max)
+        )
     }
 
     /// Uploads whose part list is frozen: a Complete that may have been interrupted.
     pub async fn completing_uploads(&self, max: u32) -> Result<Vec<UploadRecord>> {
-        self.read("look for interrupted completions", |tx| {
-            uploads::completing(tx, max)
-        })
+        lookup!(
+            self,
+            "look for interrupted completions",
+            |tx| uploads::completing(tx, max),
+            |shared| shared.completing_uploads(max)
+        )
     }
 
     /// Forgets completed uploads that ended before a moment; the number of them. Also removes the
@@ -229,19 +249,16 @@ impl Store {
     pub async fn forget_pending(&self) -> Result<u64> {
         let uploads: u64 = answer!(self.run(Job::ForgetPending).await, Count)?;
         self.offer_purge();
-        Ok(uploads + self.inner.live.forget_abandoned())
+        let intents = match &self.inner.dialect {
+            Dialect::Sqlite(_) => self.inner.live.forget_abandoned(),
+            Dialect::Postgres(shared) => Box::pin(shared.forget_abandoned()).await?,
+        };
+        Ok(uploads + intents)
     }
 
     /// Part rows of an ended upload may go, behind everything that somebody waits for. Where this is
     /// forgotten, `forget_uploads` does it.
     fn offer_purge(&self) {
-        if let Some(writing) = &self.inner.writing {
-            let (reply, _nobody_waits) = oneshot::channel();
-            writing.main.offer(Item {
-                job: Job::PurgeParts,
-                held: Held::Nothing,
-                reply,
-            });
-        }
+        self.offer(Job::PurgeParts);
     }
 }

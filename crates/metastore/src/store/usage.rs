@@ -2,7 +2,7 @@
 
 use base::Month;
 
-use super::Store;
+use super::{Dialect, Store, lookup};
 use crate::Result;
 use crate::job::{Held, Job, Landing};
 use crate::model::UsageRow;
@@ -12,7 +12,12 @@ use crate::writer::Priority;
 impl Store {
     /// What the rows say of a month; backends that were not used have none.
     pub async fn usage(&self, month: Month) -> Result<Vec<UsageRow>> {
-        self.read("read usage", |tx| usage::of_month(tx, month))
+        lookup!(
+            self,
+            "read usage",
+            |tx| usage::of_month(tx, month),
+            |shared| shared.usage(month)
+        )
     }
 
     /// Adds to the rows of the months: all of them or none.

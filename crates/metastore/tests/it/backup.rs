@@ -9,11 +9,14 @@ use metastore::{Error, Store};
 use crate::support::{Db, key};
 
 on_each_database! {
+    found_bytes_are_adopted_unless_something_newer_is_there,
+    locations_are_walked_in_order,
+}
+
+on_files! {
     a_backup_is_another_incarnation_in_recovery_state,
     a_backup_never_overwrites_a_file,
     a_reader_verifies_beside_a_writer,
-    found_bytes_are_adopted_unless_something_newer_is_there,
-    locations_are_walked_in_order,
     a_wrong_counter_is_found,
 }
 

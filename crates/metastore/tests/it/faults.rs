@@ -11,10 +11,13 @@ use crate::support::Db;
 
 on_each_database! {
     a_bad_job_fails_alone,
-    a_full_disk_fails_writes_and_loses_nothing,
-    an_unknown_commit_ends_the_process,
     what_waits_is_written_before_the_store_closes,
     writes_of_one_key_happen_in_queue_order,
+}
+
+on_files! {
+    a_full_disk_fails_writes_and_loses_nothing,
+    an_unknown_commit_ends_the_process,
     the_log_does_not_grow_without_end,
 }
 

@@ -18,6 +18,9 @@ on_each_database! {
     a_dropped_future_leaves_an_intent_for_the_reaper,
     nothing_is_reaped_in_recovery_state,
     a_clean_stop_and_a_crash_end_alike,
+}
+
+on_files! {
     after_a_kill_every_copy_is_in_one_state_only,
     an_intent_that_is_not_durable_is_found,
 }

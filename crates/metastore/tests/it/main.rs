@@ -13,6 +13,29 @@ macro_rules! on_each_database {
                 }
             )+
         }
+
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(crate::support::Db::postgres()).await;
+                }
+            )+
+        }
+    };
+}
+
+/// Makes a test of each function, which is about the files of SQLite.
+macro_rules! on_files {
+    ($($name:ident),+ $(,)?) => {
+        mod files {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(crate::support::Db::sqlite()).await;
+                }
+            )+
+        }
     };
 }
 

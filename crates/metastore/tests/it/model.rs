@@ -82,7 +82,19 @@ impl Model {
 #[tokio::test]
 async fn sqlite_agrees_with_a_plain_model() {
     for seed in 0..SEEDS {
-        let db = Db::seeded(seed);
+        agrees(Db::sqlite_seeded(seed), seed).await;
+    }
+}
+
+#[tokio::test]
+async fn postgres_agrees_with_a_plain_model() {
+    for seed in 0..SEEDS {
+        agrees(Db::postgres_seeded(seed), seed).await;
+    }
+}
+
+async fn agrees(db: Db, seed: u64) {
+    {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut model = Model::default();
         let mut open = limited(&db).await;

@@ -878,10 +878,7 @@ async fn rows_of_large_uploads_go_in_batches(db: Db) {
     assert_eq!(open.store.forget_uploads(later, 10).await.unwrap(), 1);
     open.check().await;
     open.store.close().await.unwrap();
-    let conn = rusqlite::Connection::open(db.path()).unwrap();
     for table in ["uploads", "parts", "part_copies", "claims", "legs"] {
-        let sql = format!("SELECT count(*) FROM multipart_{table}");
-        let left: i64 = conn.query_row(&sql, [], |row| row.get(0)).unwrap();
-        assert_eq!(left, 0, "{table}");
+        assert_eq!(db.count(&format!("multipart_{table}")), 0, "{table}");
     }
 }

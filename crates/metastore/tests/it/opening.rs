@@ -12,6 +12,9 @@ on_each_database! {
     a_missing_catalogue_is_made_and_found_again,
     names_keep_their_ids,
     marks_advance_and_stay,
+}
+
+on_files! {
     a_second_opener_learns_who_has_it,
     another_process_is_named_at_once,
     the_go_programs_database_is_recognised,

@@ -13,6 +13,9 @@ use crate::support::{Db, READ_GRACE, START_MS};
 on_each_database! {
     totals_are_those_of_the_rows,
     the_head_of_the_cleanup_queue_is_seen_without_claiming_it,
+}
+
+on_files! {
     an_instance_counts_its_starts,
 }
 

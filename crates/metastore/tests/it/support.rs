@@ -12,14 +12,25 @@ use metastore::model::{
     BackendId, BucketId, Content, Extent, NewBlob, NewCopy, NewIntent, NewVersion, ReadPlan,
     Removal, Room, Verdict,
 };
-use metastore::{Intent, OpenOptions, Result, Store, Tuning};
+use metastore::{ConnectOptions, Intent, OpenOptions, Result, Server, Store, TlsMode, Tuning};
 use tempfile::TempDir;
+use testbed::{Database, Postgres};
 
 pub(crate) const READ_GRACE: Duration = Duration::from_secs(60);
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
+/// Where a catalogue is.
+enum Place {
+    Files,
+    Postgres(Database),
+}
+
+/// How long an instance on PostgreSQL may be silent.
+const LEASE: Duration = Duration::from_secs(30);
+
 /// An empty place for a catalogue, with a clock and identifiers that repeat.
 pub(crate) struct Db {
+    place: Place,
     dir: TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ids: Arc<Ids>,
@@ -27,16 +38,71 @@ pub(crate) struct Db {
 
 impl Db {
     pub(crate) fn sqlite() -> Self {
-        Self::seeded(1)
+        Self::seeded(Place::Files, 1)
     }
 
-    pub(crate) fn seeded(seed: u64) -> Self {
+    pub(crate) fn postgres() -> Self {
+        Self::postgres_seeded(1)
+    }
+
+    pub(crate) fn sqlite_seeded(seed: u64) -> Self {
+        Self::seeded(Place::Files, seed)
+    }
+
+    pub(crate) fn postgres_seeded(seed: u64) -> Self {
+        Self::seeded(Place::Postgres(Postgres::shared().database()), seed)
+    }
+
+    fn seeded(place: Place, seed: u64) -> Self {
         let clock = Arc::new(ManualClock::at(START_MS));
         let ids = Arc::new(Ids::seeded(Arc::clone(&clock) as Arc<dyn Clock>, seed));
         Self {
+            place,
             dir: TempDir::new().unwrap(),
             clock,
             ids,
+        }
+    }
+
+    /// How an instance on PostgreSQL connects.
+    pub(crate) fn connect_options(&self, database: &Database) -> ConnectOptions {
+        ConnectOptions {
+            server: Server {
+                hosts: vec![("127.0.0.1".into(), database.port)],
+                database: database.name.clone(),
+                user: Database::USER.into(),
+                password: None,
+                tls: TlsMode::Disable,
+                ca_file: None,
+                conns_max: 6,
+                conns_min: 1,
+                conn_lifetime: Duration::from_secs(300),
+                lease: LEASE,
+            },
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            ids: Arc::clone(&self.ids),
+            read_grace: READ_GRACE,
+        }
+    }
+
+    /// Every instance has been silent for longer than its lease.
+    pub(crate) fn silence(database: &Database) {
+        database.run(
+            "DO $$ BEGIN IF to_regclass('instances') IS NOT NULL THEN
+                 UPDATE instances SET heartbeat = 0;
+             END IF; END $$",
+        );
+    }
+
+    /// Runs a statement on the tables, outside of the program.
+    pub(crate) fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        match &self.place {
+            Place::Files => {
+                let conn = rusqlite::Connection::open(self.path()).unwrap();
+                conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+            }
+            Place::Postgres(database) => database.run(&sql).parse().unwrap(),
         }
     }
 
@@ -56,6 +122,7 @@ impl Db {
             std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
         }
         Self {
+            place: Place::Files,
             dir,
             clock: Arc::clone(&self.clock),
             ids: Arc::clone(&self.ids),
@@ -77,7 +144,18 @@ impl Db {
     }
 
     pub(crate) async fn open_tuned(&self, tuning: Tuning) -> Result<Open<'_>> {
-        let store = Store::open_tuned(self.options(), tuning).await?;
+        let store = match &self.place {
+            Place::Files => Store::open_tuned(self.options(), tuning).await?,
+            Place::Postgres(database) => {
+                // The instance before is gone, as far as anybody can tell.
+                Self::silence(database);
+                Store::connect(self.connect_options(database)).await?
+            }
+        };
+        self.set_up(store).await
+    }
+
+    async fn set_up(&self, store: Store) -> Result<Open<'_>> {
         let bucket = store.ensure_buckets(&["bucket".parse().unwrap()]).await?[0].id;
         let names = ["one".parse().unwrap(), "two".parse().unwrap()];
         let backends = store

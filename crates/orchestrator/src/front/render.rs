@@ -245,6 +245,7 @@ fn show_catalogue(error: &CatalogueError) -> Shown {
             ErrorCode::InsufficientStorage
         }
         CatalogueError::IntentGone { .. }
+        | CatalogueError::Unavailable { .. }
         | CatalogueError::Database { .. }
         | CatalogueError::Closed => ErrorCode::ServiceUnavailable,
         CatalogueError::InUse { .. }

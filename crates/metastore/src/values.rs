@@ -1,17 +1,47 @@
-//! Values as rows hold them.
+//! Values as rows hold them, whichever database the row comes from.
 
 use base::{
     BackendKey, BlobId, Checksum, ChecksumAlgorithm, ChecksumKind, CopyId, Crc64, ETag,
     ETagCondition, ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, UploadId, VersionId,
 };
-use rusqlite::Row;
 use serde_json::{Value, json};
 
+use crate::fault::Fault;
 use crate::model::StoredChecksum;
-use crate::sqlite::Fault;
 
-/// This process, while it is the only one: SQLite admits one instance.
-pub(crate) const INSTANCE: i64 = 1;
+/// A row, by column: of SQLite, of PostgreSQL, or a list in JSON. A column of another type than asked
+/// for is a damaged row.
+pub(crate) trait Cells {
+    fn maybe_int(&self, column: usize) -> Result<Option<i64>, Fault>;
+
+    fn maybe_text(&self, column: usize) -> Result<Option<String>, Fault>;
+
+    /// The 16 bytes of an identifier.
+    fn maybe_id(&self, column: usize) -> Result<Option<[u8; 16]>, Fault>;
+
+    fn maybe_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, Fault>;
+
+    /// The text of a client's key.
+    fn key_text(&self, column: usize) -> Result<String, Fault>;
+
+    fn flag(&self, column: usize) -> Result<bool, Fault>;
+
+    fn int(&self, column: usize) -> Result<i64, Fault> {
+        present(self.maybe_int(column)?)
+    }
+
+    fn text(&self, column: usize) -> Result<String, Fault> {
+        present(self.maybe_text(column)?)
+    }
+
+    fn id(&self, column: usize) -> Result<[u8; 16], Fault> {
+        present(self.maybe_id(column)?)
+    }
+}
+
+fn present<T>(value: Option<T>) -> Result<T, Fault> {
+    value.ok_or_else(|| Fault::damaged("a value that is always there is missing"))
+}
 
 /// A size or count for a row.
 pub(crate) fn int(value: u64) -> Result<i64, Fault> {
@@ -19,71 +49,110 @@ pub(crate) fn int(value: u64) -> Result<i64, Fault> {
 }
 
 /// A size or count of a row.
-pub(crate) fn uint(row: &Row<'_>, column: usize) -> Result<u64, Fault> {
-    let value: i64 = row.get(column)?;
+pub(crate) fn uint(row: &(impl Cells + ?Sized), column: usize) -> Result<u64, Fault> {
+    let value = row.int(column)?;
     u64::try_from(value).map_err(|_| Fault::damaged(format!("a size or count of {value}")))
 }
 
-pub(crate) fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, Fault> {
-    Ok(Timestamp::from_millis(row.get(column)?))
+pub(crate) fn time(row: &(impl Cells + ?Sized), column: usize) -> Result<Timestamp, Fault> {
+    Ok(Timestamp::from_millis(row.int(column)?))
 }
 
-pub(crate) fn blob_id(row: &Row<'_>, column: usize) -> Result<BlobId, Fault> {
-    Ok(BlobId::from_bytes(row.get(column)?))
+pub(crate) fn blob_id(row: &(impl Cells + ?Sized), column: usize) -> Result<BlobId, Fault> {
+    Ok(BlobId::from_bytes(row.id(column)?))
 }
 
-pub(crate) fn copy_id(row: &Row<'_>, column: usize) -> Result<CopyId, Fault> {
-    Ok(CopyId::from_bytes(row.get(column)?))
+pub(crate) fn copy_id(row: &(impl Cells + ?Sized), column: usize) -> Result<CopyId, Fault> {
+    Ok(CopyId::from_bytes(row.id(column)?))
 }
 
-pub(crate) fn version_id(row: &Row<'_>, column: usize) -> Result<VersionId, Fault> {
-    Ok(VersionId::from_bytes(row.get(column)?))
+pub(crate) fn version_id(row: &(impl Cells + ?Sized), column: usize) -> Result<VersionId, Fault> {
+    Ok(VersionId::from_bytes(row.id(column)?))
 }
 
-pub(crate) fn upload_id(row: &Row<'_>, column: usize) -> Result<UploadId, Fault> {
-    Ok(UploadId::from_bytes(row.get(column)?))
+pub(crate) fn upload_id(row: &(impl Cells + ?Sized), column: usize) -> Result<UploadId, Fault> {
+    Ok(UploadId::from_bytes(row.id(column)?))
 }
 
-pub(crate) fn etag(row: &Row<'_>, column: usize) -> Result<ETag, Fault> {
-    Ok(ETag::new(
-        row.get_ref(column)?
-            .as_str()
-            .map_err(rusqlite::Error::from)?,
-    ))
+pub(crate) fn etag(row: &(impl Cells + ?Sized), column: usize) -> Result<ETag, Fault> {
+    Ok(ETag::new(&row.text(column)?))
 }
 
-pub(crate) fn maybe_etag(row: &Row<'_>, column: usize) -> Result<Option<ETag>, Fault> {
-    Ok(row
-        .get::<_, Option<String>>(column)?
-        .map(|text| ETag::new(&text)))
+pub(crate) fn maybe_etag(
+    row: &(impl Cells + ?Sized),
+    column: usize,
+) -> Result<Option<ETag>, Fault> {
+    Ok(row.maybe_text(column)?.map(|text| ETag::new(&text)))
 }
 
 pub(crate) fn crc_int(crc: Option<Crc64>) -> Option<i64> {
     crc.map(|crc| crc.0.cast_signed())
 }
 
-pub(crate) fn crc(row: &Row<'_>, column: usize) -> Result<Option<Crc64>, Fault> {
+pub(crate) fn crc(row: &(impl Cells + ?Sized), column: usize) -> Result<Option<Crc64>, Fault> {
     Ok(row
-        .get::<_, Option<i64>>(column)?
+        .maybe_int(column)?
         .map(|bits| Crc64(bits.cast_unsigned())))
 }
 
-pub(crate) fn backend_key(row: &Row<'_>, column: usize) -> Result<BackendKey, Fault> {
-    let text: String = row.get(column)?;
+pub(crate) fn backend_key(row: &(impl Cells + ?Sized), column: usize) -> Result<BackendKey, Fault> {
+    let text = row.text(column)?;
     BackendKey::new(&text).ok_or_else(|| Fault::damaged(format!("the backend key {text:?}")))
 }
 
-/// The text of a client's key.
-pub(crate) fn key_text(row: &Row<'_>, column: usize) -> Result<String, Fault> {
-    let bytes: Vec<u8> = row.get(column)?;
-    String::from_utf8(bytes)
-        .map_err(|error| Fault::damaged(format!("the key {:?}", error.as_bytes())))
+/// A number of 32 bits.
+pub(crate) fn small(row: &(impl Cells + ?Sized), column: usize) -> Result<u32, Fault> {
+    let value = row.int(column)?;
+    u32::try_from(value).map_err(|_| Fault::damaged(format!("a number of {value}")))
 }
 
-pub(crate) fn object_key(row: &Row<'_>, column: usize) -> Result<ObjectKey, Fault> {
-    let text = key_text(row, column)?;
+pub(crate) fn object_key(row: &(impl Cells + ?Sized), column: usize) -> Result<ObjectKey, Fault> {
+    let text = row.key_text(column)?;
     text.parse()
         .map_err(|_| Fault::damaged(format!("the key {text:?}")))
+}
+
+impl Cells for [Value] {
+    fn maybe_int(&self, column: usize) -> Result<Option<i64>, Fault> {
+        cell(self, column, Value::as_i64)
+    }
+
+    fn maybe_text(&self, column: usize) -> Result<Option<String>, Fault> {
+        cell(self, column, |value| value.as_str().map(str::to_owned))
+    }
+
+    fn maybe_id(&self, column: usize) -> Result<Option<[u8; 16]>, Fault> {
+        cell(self, column, |value| {
+            let id = uuid::Uuid::parse_str(value.as_str()?).ok()?;
+            Some(id.into_bytes())
+        })
+    }
+
+    fn maybe_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, Fault> {
+        cell(self, column, |_| None)
+    }
+
+    fn key_text(&self, column: usize) -> Result<String, Fault> {
+        self.text(column)
+    }
+
+    fn flag(&self, column: usize) -> Result<bool, Fault> {
+        present(cell(self, column, Value::as_bool)?)
+    }
+}
+
+fn cell<T>(
+    row: &[Value],
+    column: usize,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>, Fault> {
+    match row.get(column) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match read(value) {
+            Some(value) => Ok(Some(value)),
+            None => Err(Fault::damaged(format!("the value {value}"))),
+        },
+    }
 }
 
 // === checksums: 'ALGORITHM:base64', 'ALGORITHM/KIND', 'ALGORITHM:base64/KIND' (base64 may hold '/',
@@ -98,7 +167,10 @@ fn parse_checksum(text: &str) -> Option<Checksum> {
     Checksum::from_base64(ChecksumAlgorithm::from_name(algorithm)?, value).ok()
 }
 
-pub(crate) fn checksum(row: &Row<'_>, column: usize) -> Result<Option<Checksum>, Fault> {
+pub(crate) fn checksum(
+    row: &(impl Cells + ?Sized),
+    column: usize,
+) -> Result<Option<Checksum>, Fault> {
     parsed(row, column, parse_checksum)
 }
 
@@ -107,7 +179,7 @@ pub(crate) fn algorithm_text((algorithm, kind): (ChecksumAlgorithm, ChecksumKind
 }
 
 pub(crate) fn algorithm(
-    row: &Row<'_>,
+    row: &(impl Cells + ?Sized),
     column: usize,
 ) -> Result<Option<(ChecksumAlgorithm, ChecksumKind)>, Fault> {
     parsed(row, column, |text| {
@@ -128,7 +200,7 @@ pub(crate) fn stored_checksum_text(stored: &StoredChecksum) -> String {
 }
 
 pub(crate) fn stored_checksum(
-    row: &Row<'_>,
+    row: &(impl Cells + ?Sized),
     column: usize,
 ) -> Result<Option<StoredChecksum>, Fault> {
     parsed(row, column, |text| {
@@ -142,11 +214,11 @@ pub(crate) fn stored_checksum(
 }
 
 fn parsed<T>(
-    row: &Row<'_>,
+    row: &(impl Cells + ?Sized),
     column: usize,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>, Fault> {
-    let Some(text) = row.get::<_, Option<String>>(column)? else {
+    let Some(text) = row.maybe_text(column)? else {
         return Ok(None);
     };
     match parse(&text) {
@@ -172,11 +244,11 @@ pub(crate) fn headers_text(headers: &ObjectHeaders) -> Option<String> {
 }
 
 pub(crate) fn headers(
-    row: &Row<'_>,
+    row: &(impl Cells + ?Sized),
     content_type: usize,
     rest: usize,
 ) -> Result<ObjectHeaders, Fault> {
-    let content_type: Option<String> = row.get(content_type)?;
+    let content_type = row.maybe_text(content_type)?;
     let read = parsed(row, rest, |text| {
         let map: Value = serde_json::from_str(text).ok()?;
         let text = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -206,7 +278,7 @@ pub(crate) fn tags_text(tags: &Tags) -> Option<String> {
     (!tags.is_empty()).then(|| json!(tags.pairs()).to_string())
 }
 
-pub(crate) fn tags(row: &Row<'_>, column: usize) -> Result<Tags, Fault> {
+pub(crate) fn tags(row: &(impl Cells + ?Sized), column: usize) -> Result<Tags, Fault> {
     let read = parsed(row, column, |text| {
         Tags::new(serde_json::from_str(text).ok()?).ok()
     })?;
@@ -227,7 +299,10 @@ pub(crate) fn precondition_text(precondition: &Precondition) -> Option<String> {
     }
 }
 
-pub(crate) fn precondition(row: &Row<'_>, column: usize) -> Result<Precondition, Fault> {
+pub(crate) fn precondition(
+    row: &(impl Cells + ?Sized),
+    column: usize,
+) -> Result<Precondition, Fault> {
     let read = parsed(row, column, |text| {
         match serde_json::from_str(text).ok()? {
             Value::String(word) if word == "absent" => Some(Precondition::Absent),
@@ -257,8 +332,11 @@ pub(crate) fn frozen_bytes(parts: &[(u32, CopyId)]) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn frozen(row: &Row<'_>, column: usize) -> Result<Vec<(u32, CopyId)>, Fault> {
-    let bytes: Vec<u8> = row.get::<_, Option<Vec<u8>>>(column)?.unwrap_or_default();
+pub(crate) fn frozen(
+    row: &(impl Cells + ?Sized),
+    column: usize,
+) -> Result<Vec<(u32, CopyId)>, Fault> {
+    let bytes = row.maybe_bytes(column)?.unwrap_or_default();
     let (entries, rest) = bytes.as_chunks::<FROZEN_BYTES>();
     if !rest.is_empty() {
         return Err(Fault::damaged("a frozen part list of broken length"));
@@ -277,16 +355,12 @@ pub(crate) fn frozen(row: &Row<'_>, column: usize) -> Result<Vec<(u32, CopyId)>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rusqlite::Connection;
 
     fn through_a_row<T>(
         value: Option<String>,
-        read: impl FnOnce(&Row<'_>) -> Result<T, Fault>,
+        read: impl FnOnce(&[Value]) -> Result<T, Fault>,
     ) -> T {
-        let conn = Connection::open_in_memory().unwrap();
-        let mut statement = conn.prepare("SELECT ?1").unwrap();
-        let mut rows = statement.query([value]).unwrap();
-        read(rows.next().unwrap().unwrap()).unwrap()
+        read(&[json!(value)]).unwrap()
     }
 
     #[test]
@@ -297,12 +371,8 @@ mod tests {
             user: vec![("b".into(), "ä\n".into()), ("a".into(), String::new())],
             ..ObjectHeaders::default()
         };
-        let text = headers_text(&headers);
-        let conn = Connection::open_in_memory().unwrap();
-        let mut statement = conn.prepare("SELECT NULL, ?1").unwrap();
-        let mut rows = statement.query([text]).unwrap();
-        let row = rows.next().unwrap().unwrap();
-        assert_eq!(super::headers(row, 0, 1).unwrap(), headers);
+        let row = [Value::Null, json!(headers_text(&headers))];
+        assert_eq!(super::headers(row.as_slice(), 0, 1).unwrap(), headers);
         assert_eq!(headers_text(&ObjectHeaders::default()), None);
     }
 

@@ -8,16 +8,19 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::time::sleep;
 
+use crate::fault::{Fault, database};
 use crate::live::Live;
 use crate::model::Catalogue;
+use crate::settle::Settler;
 use crate::sqlite::apply::MainApplier;
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::connection::{ReadPool, Role, connect};
+use crate::sqlite::intents;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::migrate::{self, Opened};
-use crate::sqlite::{database, intents};
-use crate::store::{Inner, OpenOptions, Store, Tuning, Verifier, Writing, blocking};
-use crate::writer::Lane;
+use crate::sqlite::store::{Files, Verifier, Writing};
+use crate::store::{OpenOptions, Tuning, blocking};
+use crate::writer::{Blocking, Lane};
 use crate::{Error, Result};
 
 /// How often, and after which pause, the lock is tried where this very process holds it: a store
@@ -33,7 +36,7 @@ struct Parts {
     readers: ReadPool,
 }
 
-pub(super) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Store> {
+pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files> {
     let lock = Arc::new(lock(&options.path).await?);
     let parts = {
         let options = options.clone();
@@ -64,8 +67,10 @@ pub(super) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Store
         Checkpointer::start(&intents::path_of(&options.path), fatal())?;
     let main = MainApplier {
         conn: opened.conn,
-        live: Arc::clone(&live),
-        catalogue: Arc::clone(&catalogue),
+        settler: Settler {
+            live: Arc::clone(&live),
+            catalogue: Arc::clone(&catalogue),
+        },
         clock: options.clock,
         read_grace: options.read_grace,
         epoch: opened.epoch,
@@ -74,7 +79,7 @@ pub(super) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Store
         fault: tuning.commit_fault.clone(),
         lock: Arc::clone(&lock),
     };
-    let main = Lane::start(main, panicked());
+    let main = Lane::start(Blocking(main), panicked());
     let intents = intents::IntentApplier {
         conn: intents,
         live: Arc::clone(&live),
@@ -83,7 +88,7 @@ pub(super) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Store
         fault: tuning.commit_fault.clone(),
         lock: Arc::clone(&lock),
     };
-    let intents = Lane::start(intents, panicked());
+    let intents = Lane::start(Blocking(intents), panicked());
     let checkpointers = [checkpoints, intent_checkpoints];
     let writing = Some(Writing {
         main,
@@ -91,16 +96,13 @@ pub(super) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Store
         checkpointers,
         lock,
     });
-    let inner = Inner {
+    Ok(Files {
         path: options.path,
         live,
         catalogue,
         readers,
         verifier: Mutex::default(),
         writing,
-    };
-    Ok(Store {
-        inner: Arc::new(inner),
     })
 }
 
@@ -122,7 +124,7 @@ async fn lock(path: &Path) -> Result<LockFile> {
 fn parts(options: &OpenOptions, pages_max: Option<u32>) -> Result<Parts> {
     let opened = migrate::open(&options.path, &options.ids, options.clock.as_ref())?;
     let live = Arc::new(Live::default());
-    let named = |fault: crate::sqlite::Fault| fault.named("load the catalogue");
+    let named = |fault: Fault| fault.named("load the catalogue");
     migrate::load_counters(&opened.conn, &live).map_err(named)?;
     let intents = intents::open(&options.path, &opened.catalogue)?;
     let (open, stale) = intents::load(&intents, &opened.conn).map_err(named)?;
@@ -145,7 +147,7 @@ fn parts(options: &OpenOptions, pages_max: Option<u32>) -> Result<Parts> {
     })
 }
 
-pub(super) async fn reader(path: &Path) -> Result<Store> {
+pub(crate) async fn reader(path: &Path) -> Result<Files> {
     let path = path.to_path_buf();
     blocking(move || read_only(path)).await
 }
@@ -158,7 +160,7 @@ pub(super) fn live_beside(
     conn: &Connection,
 ) -> Result<Arc<Live>> {
     let live = Arc::new(Live::default());
-    let named = |fault: crate::sqlite::Fault| fault.named("load the catalogue");
+    let named = |fault: Fault| fault.named("load the catalogue");
     migrate::load_counters(conn, &live).map_err(named)?;
     if let Some(intents) = intents::open_reader(path, catalogue)? {
         let (open, _settled) = intents::load(&intents, conn).map_err(named)?;
@@ -169,18 +171,18 @@ pub(super) fn live_beside(
     Ok(live)
 }
 
-pub(super) fn verifier(inner: &Inner) -> Result<Verifier> {
-    let intents = match &inner.writing {
-        Some(_) => Some(connect(&intents::path_of(&inner.path), Role::Reader)?),
+pub(super) fn verifier(files: &Files) -> Result<Verifier> {
+    let intents = match &files.writing {
+        Some(_) => Some(connect(&intents::path_of(&files.path), Role::Reader)?),
         None => None,
     };
     Ok(Verifier {
-        catalogue: connect(&inner.path, Role::Reader)?,
+        catalogue: connect(&files.path, Role::Reader)?,
         intents,
     })
 }
 
-fn read_only(path: PathBuf) -> Result<Store> {
+fn read_only(path: PathBuf) -> Result<Files> {
     if !path.exists() {
         return Err(Error::Missing { path });
     }
@@ -189,15 +191,12 @@ fn read_only(path: PathBuf) -> Result<Store> {
     let live = live_beside(&path, &catalogue, &conn)?;
     let readers = ReadPool::open(&path)?;
     let catalogue = Arc::new(RwLock::new(catalogue));
-    let inner = Inner {
+    Ok(Files {
         path,
         live,
         catalogue,
         readers,
         verifier: Mutex::default(),
         writing: None,
-    };
-    Ok(Store {
-        inner: Arc::new(inner),
     })
 }

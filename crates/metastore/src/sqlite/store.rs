@@ -1,0 +1,158 @@
+//! The handle to a catalogue in files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use rusqlite::{Connection, Transaction};
+use tokio::sync::oneshot;
+
+use crate::fault::{Fault, database};
+use crate::job::{Answer, Held, Job};
+use crate::live::Live;
+use crate::model::{Catalogue, Verification};
+use crate::settle::{IntentItem, Item};
+use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::connection::ReadPool;
+use crate::sqlite::lock::LockFile;
+use crate::sqlite::{open, verify};
+use crate::writer::{Lane, Priority};
+use crate::{Error, Intent, Result};
+
+/// The files of a catalogue.
+pub(crate) struct Files {
+    pub(super) path: PathBuf,
+    pub(super) live: Arc<Live>,
+    pub(super) catalogue: Arc<RwLock<Catalogue>>,
+    pub(super) readers: ReadPool,
+    /// Kept between two verifications.
+    pub(super) verifier: Mutex<Option<Verifier>>,
+    /// Absent where the catalogue was opened for reading only.
+    pub(super) writing: Option<Writing>,
+}
+
+/// Connections of a verification.
+pub(super) struct Verifier {
+    pub(super) catalogue: Connection,
+    /// Absent where the registry was read from the file in the first place.
+    pub(super) intents: Option<Connection>,
+}
+
+/// What only the writing process has.
+pub(super) struct Writing {
+    pub(super) main: Lane<Item>,
+    pub(super) intents: Lane<IntentItem>,
+    pub(super) checkpointers: [Checkpointer; 2],
+    pub(super) lock: Arc<LockFile>,
+}
+
+impl Files {
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    pub(crate) fn catalogue(&self) -> &Arc<RwLock<Catalogue>> {
+        &self.catalogue
+    }
+
+    /// Whether this is the one process that writes.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    pub(crate) async fn close(&self) {
+        if let Some(writing) = &self.writing {
+            // The catalogue first: what its last jobs settle leaves the intent file with the second.
+            writing.main.close().await;
+            writing.intents.close().await;
+            for checkpointer in &writing.checkpointers {
+                checkpointer.ended().await;
+            }
+        }
+        self.readers.close();
+        drop(self.verifier.lock().take());
+        if let Some(writing) = &self.writing {
+            writing.lock.release();
+        }
+    }
+
+    /// Queues a job with the guards that it settles; those that it did not come back.
+    pub(crate) async fn send(
+        &self,
+        job: Job,
+        held: Held,
+        priority: Priority,
+    ) -> (Result<Answer>, Held) {
+        let Some(writing) = &self.writing else {
+            return (Err(Error::Closed), held);
+        };
+        let (reply, answer) = oneshot::channel();
+        if let Err(Item { held, .. }) = writing.main.send(Item { job, held, reply }, priority).await
+        {
+            if let Held::Intents(intents) = &held {
+                self.live.reopen(intents);
+            }
+            return (Err(Error::Closed), held);
+        }
+        // A writer that died took the guards with it; they settled themselves.
+        answer
+            .await
+            .unwrap_or_else(|_| (Err(Error::Closed), Held::Nothing))
+    }
+
+    /// A job that may as well be forgotten.
+    pub(crate) fn offer(&self, job: Job) {
+        if let Some(writing) = &self.writing {
+            let (reply, _nobody_waits) = oneshot::channel();
+            writing.main.offer(Item {
+                job,
+                held: Held::Nothing,
+                reply,
+            });
+        }
+    }
+
+    pub(crate) async fn open_intent(
+        &self,
+        item: IntentItem,
+        answer: oneshot::Receiver<Result<Intent>>,
+    ) -> Result<Intent> {
+        let writing = self.writing.as_ref().ok_or(Error::Closed)?;
+        writing
+            .intents
+            .send(item, Priority::Normal)
+            .await
+            .map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    pub(crate) fn read<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Fault>,
+    ) -> Result<T> {
+        self.readers.read(operation, body)
+    }
+
+    /// Compares every counter with the rows it counts, in one snapshot. Blocks.
+    pub(crate) fn verify(&self) -> Result<Verification> {
+        const OPERATION: &str = "verify the catalogue";
+        // A connection of its own: the walk may take long, and the pool is for short reads.
+        let kept = self.verifier.lock().take();
+        let mut files = kept.map_or_else(|| open::verifier(self), Ok)?;
+        let tx = files.catalogue.transaction().map_err(database(OPERATION))?;
+        let live = match &self.writing {
+            Some(_) => Arc::clone(&self.live),
+            // The server beside us has gone on since we were opened.
+            None => open::live_beside(&self.path, &self.catalogue.read(), &tx)?,
+        };
+        let verified = verify::verify(&tx, &live, files.intents.as_ref());
+        drop(tx);
+        *self.verifier.lock() = Some(files);
+        verified.map_err(|fault| fault.named(OPERATION))
+    }
+}

@@ -1,0 +1,247 @@
+//! A PostgreSQL of the tests' own.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "another process is waited for, in real time"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::process::{command, free_port, hand_over, kill, run};
+
+/// Where Debian's packages put the programs of each version.
+const DEBIAN: &str = "/usr/lib/postgresql";
+const FOLDER_PREFIX: &str = "s3o-postgres-";
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Whether what is committed must survive the end of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It must: the server may be killed.
+    Durable,
+    /// The server ends with the tests.
+    Fleeting,
+}
+
+/// A running server; killed with the value.
+#[derive(Debug)]
+pub struct Postgres {
+    port: u16,
+    durability: Durability,
+    child: Option<Child>,
+    databases: AtomicU32,
+    folder: TempDir,
+}
+
+/// A database in it, empty at first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Where its server listens, on the loopback.
+    pub port: u16,
+    /// Its name.
+    pub name: String,
+}
+
+impl Database {
+    /// The role that may do everything; it needs no password.
+    pub const USER: &'static str = "postgres";
+
+    /// Runs statements, outside of whatever is tested.
+    pub fn run(&self, sql: &str) -> String {
+        let output = psql(self.port, &self.name)
+            .args(["--tuples-only", "--no-align", "--command", sql])
+            .output()
+            .expect("psql can be run: install the Debian package postgresql-client");
+        assert!(
+            output.status.success(),
+            "{sql}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+fn psql(port: u16, database: &str) -> Command {
+    let mut command = Command::new("psql");
+    command
+        .args(["--no-psqlrc", "--quiet", "--host", "127.0.0.1"])
+        .args(["--set", "ON_ERROR_STOP=1", "--username", Database::USER])
+        .args(["--port", &port.to_string(), "--dbname", database]);
+    command
+}
+
+impl Postgres {
+    /// One for all tests of this process, which must leave it running.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            sweep();
+            // The kernel ends the server with the thread that started it: this one stays.
+            let (ready, started) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let _nobody_waits = ready.send(Self::start(Durability::Fleeting));
+                loop {
+                    std::thread::park();
+                }
+            });
+            started.recv().expect("PostgreSQL starts")
+        })
+    }
+
+    /// One of a test's own. It must be used by the thread that starts it, and not outlive it.
+    pub fn start(durability: Durability) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
+            .tempdir()
+            .expect("there is room for a temporary folder");
+        hand_over(folder.path());
+        run(command(program("initdb"))
+            .args(["--auth", "trust", "--username", Database::USER])
+            .args(["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"])
+            .arg("--pgdata")
+            .arg(folder.path().join("data")));
+        let mut server = Self {
+            port: free_port(),
+            durability,
+            child: None,
+            databases: AtomicU32::new(0),
+            folder,
+        };
+        server.again();
+        server
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            kill(&mut child);
+        }
+        // Its own processes notice their end of the pipe; until then the folder is locked.
+        let lock = self.folder.path().join("data/postmaster.pid");
+        let _gone_already = std::fs::remove_file(lock);
+    }
+
+    /// Starts it once more, with what it had.
+    pub fn again(&mut self) {
+        self.kill();
+        let fsync = match self.durability {
+            Durability::Durable => "fsync=on",
+            Durability::Fleeting => "fsync=off",
+        };
+        let log = std::fs::File::create(self.folder.path().join("log"))
+            .expect("a file can be made in the folder");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut child = command(program("postgres"))
+                .arg("-D")
+                .arg(self.folder.path().join("data"))
+                .args(["-p", &self.port.to_string(), "-k", ""])
+                .args(["-c", "listen_addresses=127.0.0.1", "-c", fsync])
+                .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
+                .args(["-c", "max_locks_per_transaction=256"])
+                .stdout(Stdio::null())
+                .stderr(log.try_clone().expect("a file can be shared"))
+                .spawn()
+                .expect("setpriv can be run: install the Debian package util-linux");
+            // After a kill its shared memory may still be held for a moment; then it ends at once.
+            if self.answers(&mut child, deadline) {
+                self.child = Some(child);
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "PostgreSQL does not start:\n{}",
+                std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+            );
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn answers(&self, child: &mut Child, deadline: Instant) -> bool {
+        while Instant::now() < deadline {
+            if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return false;
+            }
+            let asked = psql(self.port, "postgres")
+                .args(["--command", "SELECT 1"])
+                .output()
+                .expect("psql can be run: install the Debian package postgresql-client");
+            if asked.status.success() {
+                return true;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        false
+    }
+
+    /// Makes an empty database.
+    pub fn database(&self) -> Database {
+        let n = self.databases.fetch_add(1, Ordering::Relaxed);
+        let database = Database {
+            port: self.port,
+            name: format!("test_{n}"),
+        };
+        let postgres = Database {
+            port: self.port,
+            name: "postgres".into(),
+        };
+        postgres.run(&format!("CREATE DATABASE {}", database.name));
+        database
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A program of the server: of the newest version that Debian's packages installed, else by its name.
+fn program(name: &str) -> PathBuf {
+    let newest = std::fs::read_dir(DEBIAN)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let version: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let path = Path::new(DEBIAN)
+                .join(version.to_string())
+                .join("bin")
+                .join(name);
+            path.exists().then_some((version, path))
+        })
+        .max();
+    newest.map_or_else(|| PathBuf::from(name), |(_, path)| path)
+}
+
+/// Removes what processes left behind that are gone: the shared server's folder outlives its tests.
+fn sweep() {
+    let entries = std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(FOLDER_PREFIX))
+        else {
+            continue;
+        };
+        let owner = rest.split('-').next().unwrap_or_default();
+        if owner.parse::<u32>().is_ok() && !Path::new("/proc").join(owner).exists() {
+            let _another_sweeps_too = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}

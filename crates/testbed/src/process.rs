@@ -1,0 +1,86 @@
+//! Processes and ports.
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Who runs what refuses to be run by root, in the order of preference.
+const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port");
+    listener
+        .local_addr()
+        .expect("a listener has an address")
+        .port()
+}
+
+/// The user and group to run as, where this process is root.
+fn unprivileged() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let exists = |name: &&&str| {
+        users
+            .lines()
+            .any(|line| line.split(':').next() == Some(**name))
+    };
+    UNPRIVILEGED.iter().find(exists).copied()
+}
+
+/// A command as somebody who is not root. The kernel ends what it starts together with the thread that
+/// starts it.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if let Some(user) = unprivileged() {
+        command.args([
+            "--reuid",
+            user,
+            "--regid",
+            &group_of(user),
+            "--clear-groups",
+        ]);
+    }
+    command.arg("--").arg(program).stdin(Stdio::null());
+    command
+}
+
+fn group_of(user: &str) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let line = users
+        .lines()
+        .find(|line| line.split(':').next() == Some(user));
+    line.and_then(|line| line.split(':').nth(3))
+        .unwrap_or("65534")
+        .to_owned()
+}
+
+/// Gives a folder to whoever runs the servers.
+pub(crate) fn hand_over(folder: &Path) {
+    if let Some(user) = unprivileged() {
+        run(Command::new("chown").arg("-R").arg(user).arg(folder));
+    }
+}
+
+/// Runs a command to its end; its output is shown where it fails.
+pub(crate) fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Kills a process and waits for its end.
+pub(crate) fn kill(child: &mut Child) {
+    let _gone_already = child.kill();
+    let _gone_already = child.wait();
+}

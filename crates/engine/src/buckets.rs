@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use base::BucketName;
-use metastore::model::{Bucket, BucketCreation, BucketId, BucketRemoval, UploadEntry, UploadQuery};
+use metastore::model::{
+    Bucket, BucketCreation, BucketId, BucketOwner, BucketRemoval, UploadEntry, UploadQuery,
+};
 
 use crate::{Engine, Error, Result};
 
@@ -72,7 +74,53 @@ impl Engine {
         self.inner.buckets.0.load().by_name.get(name).cloned()
     }
 
-    /// All virtual buckets, by name.
+    /// The virtual bucket with this name; where several instances share the catalogue, also one that
+    /// another of them has made, and no longer one that another has removed.
+    pub async fn find_bucket(&self, name: &BucketName) -> Result<Option<Arc<Bucket>>> {
+        let known = self.bucket(name);
+        let store = &self.inner.store;
+        let settled = known
+            .as_ref()
+            .is_some_and(|bucket| bucket.owner == BucketOwner::Config);
+        if settled || !store.is_shared() {
+            return Ok(known);
+        }
+        match (store.bucket_of_others(name).await?, known) {
+            (Some(found), Some(known)) if *known == found => Ok(Some(known)),
+            (Some(found), known) => {
+                if let Some(known) = known {
+                    self.inner.buckets.forget(&known);
+                }
+                self.inner.buckets.add(&found);
+                Ok(self.bucket(name))
+            }
+            (None, Some(known)) => {
+                self.inner.buckets.forget(&known);
+                Ok(None)
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// All virtual buckets, by name. Where several instances share the catalogue, those of clients are
+    /// looked up.
+    pub async fn all_buckets(&self) -> Result<Vec<Arc<Bucket>>> {
+        if self.inner.store.is_shared() {
+            let found = self.inner.store.client_buckets().await?;
+            for known in self.buckets() {
+                let gone = known.owner == BucketOwner::Catalogue && !found.contains(&known);
+                if gone {
+                    self.inner.buckets.forget(&known);
+                }
+            }
+            for bucket in &found {
+                self.inner.buckets.add(bucket);
+            }
+        }
+        Ok(self.buckets())
+    }
+
+    /// All virtual buckets that this process knows of, by name.
     pub fn buckets(&self) -> Vec<Arc<Bucket>> {
         let known = self.inner.buckets.0.load();
         let mut all: Vec<_> = known.by_name.values().cloned().collect();
@@ -101,7 +149,7 @@ impl Engine {
                 Ok(())
             }
             BucketCreation::Exists(bucket) => Err(Error::BucketExists {
-                in_use: self.bucket(&bucket.name).is_some(),
+                in_use: self.find_bucket(&bucket.name).await?.is_some(),
             }),
         }
     }

@@ -195,7 +195,6 @@ impl Fleet {
     /// which is harmless. A mark that is ahead of the row's can only mean that the row is older.
     pub(crate) async fn enlist(&self, store: &Store, member: &Member) -> Result<Option<String>> {
         let catalogue = store.catalogue();
-        let row = self.row(store, member).await?;
         let look = tokio::time::timeout(LOOK_MAX, member.backend().read_marker());
         let found = match look.await {
             Ok(Ok(found)) => found,
@@ -210,6 +209,8 @@ impl Fleet {
                 return Ok(None);
             }
         };
+        // Behind the marker: another instance may advance both at any time, the row first.
+        let row = self.row(store, member).await?;
         let finding = Mark::judge(found.as_deref(), &catalogue, &row);
         let first = finding == Finding::First;
         let suspicion = match finding {

@@ -45,6 +45,7 @@ pub use fleet::{BackendCheck, OutOfService};
 pub use get::{Looked, ReadRequest, ReadStream, Reading, Selection};
 pub use metastore::model as catalogue;
 pub use metastore::{Error as CatalogueError, Store as CatalogueStore};
+pub use metastore::{Server, TlsMode};
 pub use multipart::{
     CompleteRequest, CompletedPart, CreateUpload, PartCopyRequest, PartRequest, UploadedPart,
     Uploads,
@@ -53,6 +54,7 @@ pub use observe::{Access, Event, Observer, Outcome, Quiet};
 pub use overview::{BackendOverview, Located, LocatedCopy, Overview};
 pub use put::{PutRequest, Written};
 pub use recover::Recovered;
+pub use settings::CataloguePlace;
 #[cfg(feature = "testing")]
 pub use settings::CustomBackend;
 pub use settings::{

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base::{BackendName, BucketName, ByteSize, Secret};
+use metastore::Server;
 
 use crate::UsageLimits;
 
@@ -19,8 +20,8 @@ pub enum Routing {
 /// Limits and choices; the defaults are those of the configuration reference.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The catalogue's database file.
-    pub catalogue: PathBuf,
+    /// Where the catalogue is.
+    pub catalogue: CataloguePlace,
     /// The virtual buckets that exist, with their limit on open multipart uploads.
     pub buckets: Vec<(BucketName, Option<u32>)>,
     /// The backends in order.
@@ -47,6 +48,21 @@ pub struct Settings {
     pub usage_flush: UsageFlush,
     /// Where instances tell each other of usage that is not written yet.
     pub redis: Option<RedisSettings>,
+}
+
+/// Where the catalogue is.
+#[derive(Debug, Clone)]
+pub enum CataloguePlace {
+    /// In files of this process; the path of the first of them.
+    File(PathBuf),
+    /// On a PostgreSQL that instances share.
+    Server(Box<Server>),
+}
+
+impl From<PathBuf> for CataloguePlace {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
 }
 
 /// A Redis that instances share.
@@ -90,9 +106,9 @@ pub struct AdaptiveFlush {
 
 impl Settings {
     /// Settings for a catalogue at this place, without buckets and backends.
-    pub fn new(catalogue: PathBuf) -> Self {
+    pub fn new(catalogue: impl Into<CataloguePlace>) -> Self {
         Self {
-            catalogue,
+            catalogue: catalogue.into(),
             buckets: Vec::new(),
             backends: Vec::new(),
             routing: Routing::Pack,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::{BackendName, Clock, Ids, Month, report};
 use futures_util::future::join_all;
-use metastore::{OpenOptions, Store};
+use metastore::{ConnectOptions, OpenOptions, Server, Store};
 use tokio::sync::watch;
 
 use crate::buckets::Buckets;
@@ -16,7 +16,7 @@ use crate::multipart::Completing;
 use crate::observe::Observer;
 use crate::usage::{Book, Entry, Sharing};
 use crate::workers::{self, Bells, Workers};
-use crate::{Engine, Inner, Settings};
+use crate::{CataloguePlace, Engine, Inner, Settings};
 
 /// How long a clean stop waits for the last marks.
 const STOP_MARK_MAX: Duration = Duration::from_secs(5);
@@ -45,6 +45,15 @@ pub enum StartError {
         /// Which, with the number of rows that name it.
         missing: Vec<(BackendName, u64)>,
     },
+    /// A backup is the database's own business.
+    #[error(
+        "the catalogue {address} is backed up with the tools of PostgreSQL, such as pg_dump; \
+         docs/deployment.md says how, and what to do after a restore"
+    )]
+    BackupByServer {
+        /// Where it is.
+        address: String,
+    },
 }
 
 fn list(missing: &[(BackendName, u64)]) -> String {
@@ -53,7 +62,8 @@ fn list(missing: &[(BackendName, u64)]) -> String {
 }
 
 impl Engine {
-    /// Opens the catalogue as its one writing process and looks at every backend.
+    /// Opens the catalogue, as its one writing process or as one of its instances, and looks at every
+    /// backend.
     ///
     /// A backend that cannot be reached does not prevent the start; it is out of service until it
     /// answers.
@@ -63,12 +73,12 @@ impl Engine {
         ids: Arc<Ids>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        let store = Store::open(OpenOptions {
-            path: settings.catalogue.clone(),
-            clock: Arc::clone(&clock),
-            ids: Arc::clone(&ids),
-            read_grace: settings.read_grace,
-        })
+        let store = open(
+            &settings.catalogue,
+            Arc::clone(&clock),
+            Arc::clone(&ids),
+            settings.read_grace,
+        )
         .await?;
         match Self::assemble_from(store.clone(), settings, clock, ids, observer).await {
             Ok(engine) => Ok(engine),
@@ -201,22 +211,17 @@ impl Engine {
 
     /// Sets the recovery state of a catalogue that is known to be restored.
     pub async fn declare_restored(
-        catalogue: &Path,
+        catalogue: &CataloguePlace,
         clock: Arc<dyn Clock>,
         ids: Arc<Ids>,
     ) -> Result<(), StartError> {
-        let read_grace = Duration::ZERO;
-        let path = catalogue.to_owned();
-        if !path.exists() {
+        if let CataloguePlace::File(path) = catalogue
+            && !path.exists()
+        {
+            let path = path.clone();
             return Err(metastore::Error::Missing { path }.into());
         }
-        let store = Store::open(OpenOptions {
-            path,
-            clock,
-            ids,
-            read_grace,
-        })
-        .await?;
+        let store = open(catalogue, clock, ids, Duration::ZERO).await?;
         store
             .enter_recovery("declared by `catalogue restored`".to_owned())
             .await?;
@@ -225,12 +230,20 @@ impl Engine {
     }
 
     /// Copies a catalogue that may be in use to a new file.
+    ///
+    /// # Errors
+    /// [`StartError::BackupByServer`] where it is not in files.
     pub async fn backup_catalogue(
-        catalogue: &Path,
+        catalogue: &CataloguePlace,
         to: &Path,
         ids: &Ids,
     ) -> Result<(), StartError> {
-        Ok(Store::backup(catalogue, to, ids).await?)
+        match catalogue {
+            CataloguePlace::File(path) => Ok(Store::backup(path, to, ids).await?),
+            CataloguePlace::Server(server) => Err(StartError::BackupByServer {
+                address: server.address(),
+            }),
+        }
     }
 
     /// Looks at every backend of the settings without a catalogue: whether it answers, and what its
@@ -247,6 +260,35 @@ impl Engine {
             &observer,
         )
         .await
+    }
+}
+
+/// Opens the catalogue, whatever holds it.
+pub(crate) async fn open(
+    catalogue: &CataloguePlace,
+    clock: Arc<dyn Clock>,
+    ids: Arc<Ids>,
+    read_grace: Duration,
+) -> Result<Store, metastore::Error> {
+    match catalogue {
+        CataloguePlace::File(path) => {
+            Store::open(OpenOptions {
+                path: path.clone(),
+                clock,
+                ids,
+                read_grace,
+            })
+            .await
+        }
+        CataloguePlace::Server(server) => {
+            Store::connect(ConnectOptions {
+                server: Server::clone(server),
+                clock,
+                ids,
+                read_grace,
+            })
+            .await
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use backend::{Kind, ObjectBackend as _};
-use base::{BackendKey, BackendName, Clock, ObjectKey, report};
+use base::{BackendKey, BackendName, Clock, Ids, ObjectKey, report};
 use futures_util::stream::{self, StreamExt};
 use metastore::Store;
 use metastore::model::{LocationRow, Verification};
 
 use crate::fleet::Fleet;
 use crate::observe::Observer;
-use crate::{Engine, Settings, StartError};
+use crate::{CataloguePlace, Engine, Settings, StartError, start};
 
 /// Locations looked at together.
 const LOCATIONS_PER_PAGE: u32 = 1000;
@@ -61,7 +61,14 @@ impl Engine {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Verified, StartError> {
-        let store = Store::open_reader(&settings.catalogue).await?;
+        let store = match &settings.catalogue {
+            CataloguePlace::File(path) => Store::open_reader(path).await?,
+            // One instance more, for as long as this takes.
+            place @ CataloguePlace::Server(_) => {
+                let ids = Arc::new(Ids::new(Arc::clone(&clock)));
+                start::open(place, Arc::clone(&clock), ids, settings.read_grace).await?
+            }
+        };
         let rows = store.backends().await?;
         let known = settings.backends.iter().filter_map(|backend| {
             let row = rows.iter().find(|row| row.name == backend.name)?;
@@ -77,6 +84,7 @@ impl Engine {
             .map_err(|(name, reason)| StartError::Backend { name, reason })?;
         let sums = store.verify().await?;
         let (locations, faults) = look_at_all(&store, &fleet).await?;
+        store.close().await?;
         Ok(Verified {
             sums,
             locations,

@@ -234,6 +234,22 @@ impl Store {
         )
     }
 
+    /// The bucket with this name, where several instances share the catalogue: another one may have made
+    /// or removed it. `None` where it does not exist, and where nobody else could have made it.
+    pub async fn bucket_of_others(&self, name: &BucketName) -> Result<Option<Bucket>> {
+        match &self.inner.dialect {
+            Dialect::Sqlite(_) => Ok(None),
+            Dialect::Postgres(shared) => Box::pin(shared.bucket(name))
+                .await
+                .map_err(|fault| fault.named("look a bucket up")),
+        }
+    }
+
+    /// Whether other instances may share the catalogue.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.inner.dialect, Dialect::Postgres(_))
+    }
+
     /// The backends with these names, made where they are missing; in the order of the names.
     pub async fn ensure_backends(&self, names: &[BackendName]) -> Result<Vec<BackendRow>> {
         answer!(

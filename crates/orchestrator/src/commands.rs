@@ -60,7 +60,8 @@ impl Commands for Program {
 
     fn backup(&self, config: &Config, to: &Path) -> anyhow::Result<Report> {
         let (_, ids) = machine();
-        wait_for(async { Ok(Engine::backup_catalogue(&config.database_path, to, &ids).await?) })?;
+        let place = engine_settings(config)?.catalogue;
+        wait_for(async { Ok(Engine::backup_catalogue(&place, to, &ids).await?) })?;
         let text = format!(
             "{} holds a copy of the catalogue.\nAfter a restore, run `s3-orchestrator reconcile \
              --recover` before anything is deleted on a backend.\n",
@@ -90,7 +91,8 @@ impl Commands for Program {
 
     fn restored(&self, config: &Config) -> anyhow::Result<Report> {
         let (clock, ids) = machine();
-        wait_for(async { Ok(Engine::declare_restored(&config.database_path, clock, ids).await?) })?;
+        let place = engine_settings(config)?.catalogue;
+        wait_for(async { Ok(Engine::declare_restored(&place, clock, ids).await?) })?;
         let text = "The catalogue is marked as restored: nothing is deleted on backends until \
                     `s3-orchestrator reconcile --recover` has run.\n"
             .to_owned();

@@ -131,6 +131,10 @@ impl Engine {
                 {
                     return Err(Error::Conflict);
                 }
+                // Another instance is at it: two would take each other's success for a failure.
+                if !inner.store.drive_upload(request.upload).await? {
+                    return Err(Error::Conflict);
+                }
                 return self.assemble(&record).await;
             }
             UploadState::Open => {}
@@ -202,6 +206,9 @@ impl Engine {
             let Some(_running) = self.inner.completing.begin(record.upload) else {
                 continue;
             };
+            if !self.inner.store.drive_upload(record.upload).await? {
+                continue;
+            }
             match self.assemble(&record).await {
                 Ok(_) => done += 1,
                 Err(error) => {

@@ -118,7 +118,7 @@ impl Run {
         }
         if let Some(bug) = bug {
             world.engine().await.stop().await.unwrap();
-            bug.plant(&world.settings.catalogue);
+            bug.plant(world.file());
         }
         let engine = world.engine().await;
         Self {

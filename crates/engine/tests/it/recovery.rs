@@ -12,7 +12,7 @@ use crate::world::{World, bytes, get, key, photos, put, put_request};
 
 /// Puts the backup in the place of the catalogue, as an operator would.
 fn restore(world: &World, backup: &std::path::Path) {
-    let catalogue = &world.settings.catalogue;
+    let catalogue = world.file();
     let directory = catalogue.parent().unwrap();
     let name = catalogue.file_name().unwrap().to_str().unwrap().to_owned();
     for entry in fs::read_dir(directory).unwrap() {
@@ -31,7 +31,7 @@ async fn an_older_catalogue_deletes_nothing_until_it_has_adopted_what_it_forgot(
     let (old, newer, kept) = (bytes(1, 1000), bytes(2, 100_000), bytes(3, 10));
     put(&engine, "a", &old).await.unwrap();
     put(&engine, "kept", &kept).await.unwrap();
-    let backup = world.settings.catalogue.with_extension("backup");
+    let backup = world.file().with_extension("backup");
     Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
         .await
         .unwrap();
@@ -253,7 +253,7 @@ async fn an_upload_that_was_open_at_the_backup_and_completed_since_is_adopted() 
         .upload_part(part("unfinished", unfinished), body())
         .await
         .unwrap();
-    let backup = world.settings.catalogue.with_extension("backup");
+    let backup = world.file().with_extension("backup");
     Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
         .await
         .unwrap();

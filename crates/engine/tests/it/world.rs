@@ -16,8 +16,8 @@ use base::{
 use bytes::Bytes;
 use engine::catalogue::{BucketId, Known};
 use engine::{
-    BackendKind, BackendSettings, CustomBackend, Engine, Incoming, PutRequest, Quiet, ReadRequest,
-    Selection, Settings, StartError, UsageLimits, Written,
+    BackendKind, BackendSettings, CataloguePlace, CustomBackend, Engine, Incoming, PutRequest,
+    Quiet, ReadRequest, Selection, Settings, StartError, UsageLimits, Written,
 };
 use futures_util::StreamExt;
 use tempfile::TempDir;
@@ -78,6 +78,14 @@ impl World {
             clock,
             settings,
             _directory: directory,
+        }
+    }
+
+    /// The file of the catalogue.
+    pub(crate) fn file(&self) -> &std::path::Path {
+        match &self.settings.catalogue {
+            CataloguePlace::File(path) => path,
+            CataloguePlace::Server(_) => panic!("this catalogue is not in files"),
         }
     }
 

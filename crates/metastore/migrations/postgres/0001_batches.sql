@@ -733,7 +733,7 @@ $$;
 
 -- Freezes the part list. Claims of other instances that are under way keep it from freezing; those of
 -- this one are known to the caller.
-CREATE FUNCTION s3o_freeze(p_instance integer, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION s3o_freeze(p_instance integer, p_epoch bigint, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     p_upload uuid := (j->>'upload')::uuid;
     stage text;
@@ -760,35 +760,52 @@ BEGIN
         RETURN jsonb_build_object('v', 'part_changed', 'number', changed);
     END IF;
     UPDATE multipart_uploads SET state = 'completing', frozen = decode(j->>'frozen', 'hex'),
-        precondition = j->>'if'
+        precondition = j->>'if', driver = p_instance, driver_epoch = p_epoch
     WHERE upload_id = p_upload;
     RETURN '{"v": "frozen"}';
 END
 $$;
 
--- Why a step that needs a completing upload does not happen; NULL where it may.
-CREATE FUNCTION s3o_not_completing(p_upload uuid) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE
-    stage text;
+-- Takes over the completion of an upload whose driver is gone. Two that call a backend for the same
+-- upload would each take the other's success for a failure.
+CREATE FUNCTION s3o_drive(p_instance integer, p_epoch bigint, j jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT state INTO stage FROM multipart_uploads WHERE upload_id = p_upload;
-    RETURN CASE coalesce(stage, 'gone')
-        WHEN 'completing' THEN NULL
-        WHEN 'open' THEN '{"v": "superseded"}'::jsonb
-        ELSE '{"v": "no_upload"}'::jsonb
-    END;
+    UPDATE multipart_uploads u SET driver = p_instance, driver_epoch = p_epoch
+    WHERE upload_id = (j->>'upload')::uuid AND state = 'completing'
+        AND ((driver = p_instance AND driver_epoch = p_epoch)
+            OR NOT EXISTS (SELECT 1 FROM instances i
+                WHERE i.instance = u.driver AND i.epoch = u.driver_epoch AND i.live));
+    RETURN jsonb_build_object('v', CASE WHEN FOUND THEN 'done' ELSE 'superseded' END);
 END
 $$;
 
-CREATE FUNCTION s3o_thaw(j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+-- Why a step that needs an upload which this instance completes does not happen; NULL where it may.
+CREATE FUNCTION s3o_not_completing(p_upload uuid, p_instance integer, p_epoch bigint)
+RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    u multipart_uploads%ROWTYPE;
+BEGIN
+    SELECT * INTO u FROM multipart_uploads WHERE upload_id = p_upload;
+    IF NOT FOUND OR u.state IN ('completed', 'aborting') THEN
+        RETURN '{"v": "no_upload"}';
+    ELSIF u.state = 'open' OR u.driver <> p_instance OR u.driver_epoch <> p_epoch THEN
+        RETURN '{"v": "superseded"}';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION s3o_thaw(p_instance integer, p_epoch bigint, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     p_upload uuid := (j->>'upload')::uuid;
-    refused jsonb := s3o_not_completing(p_upload);
+    refused jsonb := s3o_not_completing(p_upload, p_instance, p_epoch);
 BEGIN
     IF refused IS NOT NULL THEN
         RETURN refused;
     END IF;
-    UPDATE multipart_uploads SET state = 'open', frozen = NULL, precondition = NULL
+    UPDATE multipart_uploads SET state = 'open', frozen = NULL, precondition = NULL,
+        driver = NULL, driver_epoch = NULL
     WHERE upload_id = p_upload;
     -- A leg that lost its parts: they are no longer shown, but whatever it holds stays reserved.
     UPDATE multipart_parts p SET missing = true
@@ -799,10 +816,10 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION s3o_complete_leg(j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION s3o_complete_leg(p_instance integer, p_epoch bigint, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     p_upload uuid := (j->>'upload')::uuid;
-    refused jsonb := s3o_not_completing(p_upload);
+    refused jsonb := s3o_not_completing(p_upload, p_instance, p_epoch);
 BEGIN
     IF refused IS NOT NULL THEN
         RETURN refused;
@@ -814,7 +831,8 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION s3o_complete_upload(p_now bigint, p_grace bigint, j jsonb)
+CREATE FUNCTION s3o_complete_upload(p_instance integer, p_epoch bigint, p_now bigint,
+    p_grace bigint, j jsonb)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     p_upload uuid := (j->>'upload')::uuid;
@@ -824,7 +842,7 @@ DECLARE
     verdict jsonb;
     moved jsonb;
 BEGIN
-    IF s3o_not_completing(p_upload) IS NOT NULL THEN
+    IF s3o_not_completing(p_upload, p_instance, p_epoch) IS NOT NULL THEN
         RETURN '{"v": "gone"}';
     END IF;
     SELECT jsonb_object_agg(l.copy_id,
@@ -1053,6 +1071,8 @@ BEGIN
     UPDATE write_intents SET epoch = i.epoch FROM instances i
     WHERE i.instance = mine AND write_intents.instance = mine;
     UPDATE multipart_claims SET under_way = false WHERE instance = mine AND under_way;
+    UPDATE multipart_uploads u SET driver_epoch = i.epoch FROM instances i
+    WHERE i.instance = mine AND u.driver = mine AND u.state = 'completing';
     UPDATE cleanup_queue SET claim = NULL, not_before = least(not_before, p_now)
     WHERE claim IS NOT NULL AND claim / 4294967296 = mine;
     INSERT INTO backend_slots (backend_id, instance) SELECT backend_id, mine FROM backends
@@ -1116,10 +1136,12 @@ BEGIN
     WHEN 'open_leg' THEN RETURN s3o_open_leg(j);
     WHEN 'drop_leg' THEN RETURN s3o_drop_leg(p_now, j);
     WHEN 'withdraw_part' THEN RETURN s3o_withdraw_part(j);
-    WHEN 'freeze' THEN RETURN s3o_freeze(p_instance, j);
-    WHEN 'complete_leg' THEN RETURN s3o_complete_leg(j);
-    WHEN 'thaw' THEN RETURN s3o_thaw(j);
-    WHEN 'complete_upload' THEN RETURN s3o_complete_upload(p_now, p_grace, j);
+    WHEN 'freeze' THEN RETURN s3o_freeze(p_instance, p_epoch, j);
+    WHEN 'complete_leg' THEN RETURN s3o_complete_leg(p_instance, p_epoch, j);
+    WHEN 'thaw' THEN RETURN s3o_thaw(p_instance, p_epoch, j);
+    WHEN 'complete_upload' THEN
+        RETURN s3o_complete_upload(p_instance, p_epoch, p_now, p_grace, j);
+    WHEN 'drive' THEN RETURN s3o_drive(p_instance, p_epoch, j);
     WHEN 'abort_upload' THEN RETURN s3o_abort_upload(p_now, j);
     WHEN 'forget_pending' THEN RETURN s3o_forget_pending(p_now);
     WHEN 'purge_parts' THEN RETURN s3o_purge_parts(j);

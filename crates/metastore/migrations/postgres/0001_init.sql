@@ -175,6 +175,8 @@ CREATE TABLE multipart_uploads (
     created         bigint  NOT NULL,
     frozen          bytea,            -- part number (4 bytes) and attempt (16 bytes), in order
     precondition    text,
+    driver          integer,          -- the instance that completes it, and its epoch
+    driver_epoch    bigint,
     version_id      uuid,             -- what it became
     etag            text,
     final_checksum  text,             -- 'ALGORITHM:base64/KIND'

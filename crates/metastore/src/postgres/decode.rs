@@ -54,6 +54,7 @@ pub(crate) fn answer(work: &Work, verdict: &Value) -> Result<(Answer, Effects), 
             other => return Err(unknown(other)),
         },
         Work::ReturnRoom { .. } | Work::Beat => done(word)?,
+        Work::Drive(_) => Answer::Upload(step(word)?),
         Work::Bury { .. } => Answer::Count(count(verdict, "n")?),
     };
     Ok((answer, effects))

@@ -489,16 +489,19 @@ pub(crate) fn sorted(mut locks: Vec<Lock>) -> (Vec<i64>, Vec<bool>) {
     (locks.into_iter().map(|lock| lock.0).collect(), shared)
 }
 
+/// What a step of an upload locks.
+pub(crate) fn upload_locks(upload: UploadId) -> Vec<Lock> {
+    vec![
+        (named("uploads", b""), Hold::Shared),
+        (of_upload(upload), Hold::Exclusive),
+    ]
+}
+
 /// What a job locks. Everything that two instances may write at the same time is behind one of these,
 /// but for single rows that a statement of its own changes.
 pub(crate) fn locks(job: &Job) -> Vec<Lock> {
     use Hold::{Exclusive, Shared};
-    let upload = |upload: &UploadId| {
-        vec![
-            (named("uploads", b""), Shared),
-            (of_upload(*upload), Exclusive),
-        ]
-    };
+    let upload = |upload: &UploadId| upload_locks(*upload);
     let version = |version: &NewVersion| {
         vec![
             (of_key(version.bucket, &version.key), Exclusive),

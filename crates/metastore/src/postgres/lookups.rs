@@ -1,6 +1,6 @@
 //! The lookups of a catalogue that several instances share, as its handle offers them.
 
-use base::{CopyId, Month, ObjectKey, Timestamp, UploadId, VersionId};
+use base::{BucketName, CopyId, Month, ObjectKey, Timestamp, UploadId, VersionId};
 
 use crate::fault::Fault;
 use crate::job::Held;
@@ -94,6 +94,10 @@ impl Shared {
 
     pub(crate) async fn client_buckets(&self) -> Found<Vec<Bucket>> {
         read::client_buckets(&self.pool).await
+    }
+
+    pub(crate) async fn bucket(&self, name: &BucketName) -> Found<Option<Bucket>> {
+        read::bucket(&self.pool, name).await
     }
 
     pub(crate) async fn backends(&self) -> Found<Vec<BackendRow>> {

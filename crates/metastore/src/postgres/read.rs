@@ -1,6 +1,6 @@
 //! Lookups: one flight each.
 
-use base::{CopyId, Month, ObjectKey, Timestamp, Traffic, UploadId, VersionId};
+use base::{BucketName, CopyId, Month, ObjectKey, Timestamp, Traffic, UploadId, VersionId};
 use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -42,6 +42,16 @@ pub(super) async fn client_buckets(pool: &Pool) -> Found<Vec<Bucket>> {
         )
         .await?;
     all(&found, rows::bucket)
+}
+
+pub(super) async fn bucket(pool: &Pool, name: &BucketName) -> Found<Option<Bucket>> {
+    let found = pool
+        .query(
+            "SELECT bucket_id, name, created, owner FROM buckets WHERE name = $1",
+            &[(&name.as_str(), Type::TEXT)],
+        )
+        .await?;
+    found.first().map(rows::bucket).transpose()
 }
 
 pub(super) async fn backends(pool: &Pool) -> Found<Vec<BackendRow>> {

@@ -172,7 +172,7 @@ impl Shared {
 
     // === the way to the writers ===
 
-    pub(super) async fn run(&self, work: Work) -> Result<Answer> {
+    pub(crate) async fn run(&self, work: Work) -> Result<Answer> {
         self.send(work, Held::Nothing, Priority::Normal).await.0
     }
 

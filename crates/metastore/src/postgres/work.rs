@@ -1,7 +1,7 @@
 //! What the writer of this dialect applies: the jobs of every catalogue, and those that only several
 //! instances need.
 
-use base::CopyId;
+use base::{CopyId, UploadId};
 use serde_json::{Value, json};
 
 use crate::check;
@@ -33,6 +33,8 @@ pub(crate) enum Work {
     },
     /// Buries an instance that has not shown itself for a lease.
     Bury { instance: i32, lease_ms: i64 },
+    /// Takes over the completion of an upload whose driver is gone.
+    Drive(UploadId),
     /// A sign of life.
     Beat,
 }
@@ -50,6 +52,7 @@ impl Work {
             Self::LeaseRoom { .. } => "lease room",
             Self::ReturnRoom { .. } => "return room",
             Self::Bury { .. } => "bury an instance",
+            Self::Drive(_) => "take up a completion",
             Self::Beat => "give a sign of life",
         }
     }
@@ -59,7 +62,7 @@ impl Work {
         match self {
             Self::Job(job) => job.rows(),
             Self::Withdraw(copies) => copies.len(),
-            Self::LeaseRoom { .. } | Self::ReturnRoom { .. } | Self::Beat => 1,
+            Self::LeaseRoom { .. } | Self::ReturnRoom { .. } | Self::Drive(_) | Self::Beat => 1,
             Self::Bury { .. } => crate::writer::BATCH_ROWS_MAX,
         }
     }
@@ -72,6 +75,7 @@ impl Work {
             | Self::LeaseRoom { .. }
             | Self::ReturnRoom { .. }
             | Self::Bury { .. }
+            | Self::Drive(_)
             | Self::Beat => Ok(()),
         }
     }
@@ -86,6 +90,7 @@ impl Work {
             Self::Bury { instance, .. } => {
                 vec![(encode::of_instance(*instance), Hold::Exclusive)]
             }
+            Self::Drive(upload) => encode::upload_locks(*upload),
             Self::Withdraw(_) | Self::ReturnRoom { .. } | Self::Beat => Vec::new(),
         }
     }
@@ -118,6 +123,10 @@ impl Work {
             }),
             Self::Bury { instance, lease_ms } => {
                 json!({"k": "bury", "instance": instance, "lease": lease_ms})
+            }
+            Self::Drive(upload) => {
+                let upload = encode::upload_uuid(*upload).hyphenated().to_string();
+                json!({"k": "drive", "upload": upload})
             }
             Self::Beat => json!({"k": "beat"}),
         }

@@ -12,6 +12,7 @@ use crate::model::{
     BucketId, Completion, Freeze, NewCopy, NewLeg, NewPartClaim, NewUpload, PartRow, UploadListing,
     UploadQuery, UploadRecord, UploadVerdict, Verdict,
 };
+use crate::postgres::work::Work;
 use crate::sqlite::{listing, parts, uploads};
 use crate::writer::Priority;
 
@@ -156,6 +157,19 @@ impl Store {
         match &self.inner.dialect {
             Dialect::Sqlite(_) => self.inner.live.claims_ended(upload).await,
             Dialect::Postgres(shared) => Box::pin(shared.claims_ended(upload)).await,
+        }
+    }
+
+    /// Takes up the completion of an upload that is completing; `false` where another instance that is
+    /// alive drives it. Whoever froze the part list drives it from then on.
+    pub async fn drive_upload(&self, upload: UploadId) -> Result<bool> {
+        match &self.inner.dialect {
+            Dialect::Sqlite(_) => Ok(true),
+            Dialect::Postgres(shared) => {
+                let driven: UploadVerdict =
+                    answer!(Box::pin(shared.run(Work::Drive(upload))).await, Upload)?;
+                Ok(driven == UploadVerdict::Done)
+            }
         }
     }
 

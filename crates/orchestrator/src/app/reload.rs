@@ -89,7 +89,10 @@ fn restart_only(old: &Config, new: &Config) -> Vec<&'static str> {
             "buckets[].max_multipart_uploads",
             limits(old) != limits(new),
         ),
-        ("database.path", old.database_path != new.database_path),
+        (
+            "database",
+            format!("{:?}", old.database) != format!("{:?}", new.database),
+        ),
         (
             "backends",
             format!("{:?}", old.backends) != format!("{:?}", new.backends),

@@ -3,14 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::{
-    AdaptiveFlush, BackendKind as EngineKind, BackendSettings, RedisSettings, Routing, S3Settings,
-    Settings, UsageFlush, UsageLimits,
-};
-
 use crate::config::{
-    BackendConfig, BackendKind, Config, HttpConfig, RedisConfig, RoutingStrategy, S3BackendConfig,
-    UsageFlushConfig,
+    BackendConfig, BackendKind, Config, DatabaseConfig, HttpConfig, RedisConfig, RoutingStrategy,
+    S3BackendConfig, SslMode, UsageFlushConfig,
+};
+use engine::{
+    AdaptiveFlush, BackendKind as EngineKind, BackendSettings, CataloguePlace, RedisSettings,
+    Routing, S3Settings, Server, Settings, TlsMode, UsageFlush, UsageLimits,
 };
 
 /// Why a backend cannot be set up.
@@ -28,7 +27,7 @@ pub enum SettingsError {
 
 /// What the engine is told.
 pub fn engine_settings(config: &Config) -> Result<Settings, SettingsError> {
-    let mut settings = Settings::new(config.database_path.clone());
+    let mut settings = Settings::new(catalogue(&config.database));
     settings.buckets = config
         .buckets
         .iter()
@@ -53,6 +52,31 @@ pub fn engine_settings(config: &Config) -> Result<Settings, SettingsError> {
     settings.usage_flush = usage_flush(&config.usage_flush);
     settings.redis = config.redis.as_ref().map(redis);
     Ok(settings)
+}
+
+fn catalogue(config: &DatabaseConfig) -> CataloguePlace {
+    let postgres = match config {
+        DatabaseConfig::Sqlite(path) => return CataloguePlace::File(path.clone()),
+        DatabaseConfig::Postgres(postgres) => postgres,
+    };
+    CataloguePlace::Server(Box::new(Server {
+        hosts: postgres.hosts.clone(),
+        database: postgres.database.clone(),
+        user: postgres.user.clone(),
+        password: postgres.password.clone(),
+        tls: match postgres.ssl_mode {
+            SslMode::Disable => TlsMode::Disable,
+            SslMode::Prefer => TlsMode::Prefer,
+            SslMode::Require => TlsMode::Require,
+            SslMode::VerifyCa => TlsMode::VerifyCa,
+            SslMode::VerifyFull => TlsMode::VerifyFull,
+        },
+        ca_file: postgres.ca_file.clone(),
+        conns_max: postgres.conns_max,
+        conns_min: postgres.conns_min,
+        conn_lifetime: postgres.conn_lifetime,
+        lease: postgres.lease,
+    }))
 }
 
 fn usage_flush(config: &UsageFlushConfig) -> UsageFlush {
@@ -82,7 +106,7 @@ fn backend(config: &BackendConfig) -> Result<BackendSettings, SettingsError> {
     Ok(BackendSettings {
         name: config.name.clone(),
         kind: match &config.kind {
-            BackendKind::Local { path } => EngineKind::Local { path: path.clone() },
+            BackendKind::Local { path, .. } => EngineKind::Local { path: path.clone() },
             BackendKind::Memory => EngineKind::Memory,
             BackendKind::S3(s3) => EngineKind::S3(Box::new(provider(s3, &config.http)?)),
         },

@@ -262,7 +262,7 @@ mod tests {
             if !path.is_empty() {
                 let text = draft(&path).render();
                 let loaded = parse(&text, Path::new("f"), &NoEnvironment).unwrap();
-                let BackendKind::Local { path: read } = &loaded.config.backends[0].kind else {
+                let BackendKind::Local { path: read, .. } = &loaded.config.backends[0].kind else {
                     panic!("{text}");
                 };
                 assert_eq!(read, &PathBuf::from(path));

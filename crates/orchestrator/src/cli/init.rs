@@ -336,7 +336,7 @@ mod tests {
         let text = from_flags(&args(&specs)).unwrap().render();
         let config = parse(&text, Path::new("f"), &NoEnvironment).unwrap().config;
         assert!(
-            matches!(&config.backends[0].kind, BackendKind::Local { path }
+            matches!(&config.backends[0].kind, BackendKind::Local { path, .. }
             if path == Path::new("/srv/a b"))
         );
         let BackendKind::S3(s3) = &config.backends[1].kind else {

@@ -192,7 +192,7 @@ fn banner(config: &Config, moved_from: Option<u16>, config_file: &Path, log_file
     }
     line("Region", REGION);
     for backend in &config.backends {
-        if let BackendKind::Local { path } = &backend.kind {
+        if let BackendKind::Local { path, .. } = &backend.kind {
             let quota = backend
                 .quota
                 .map(|quota| format!(" ({quota})"))
@@ -326,7 +326,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::config::NoEnvironment;
+    use crate::config::{DatabaseConfig, NoEnvironment};
 
     fn start(dir: &Path) -> Prepared {
         prepare(dir, &NoEnvironment).unwrap()
@@ -347,12 +347,12 @@ mod tests {
         assert_eq!(config.backends.len(), 3);
         for backend in &config.backends {
             assert_eq!(backend.quota.unwrap().0, 10 << 30);
-            let BackendKind::Local { path } = &backend.kind else {
+            let BackendKind::Local { path, .. } = &backend.kind else {
                 panic!("{backend:?}")
             };
             assert!(path.is_absolute() && path.starts_with(&dir) && path.is_dir());
         }
-        assert!(config.database_path.starts_with(&dir));
+        assert!(matches!(&config.database, DatabaseConfig::Sqlite(path) if path.starts_with(&dir)));
         assert_eq!(
             prepared.listener.local_addr().unwrap().port(),
             config.server.listen_addr.port()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::config::{BackendKind, Config, Credential, RoutingStrategy};
+use crate::config::{BackendKind, Config, Credential, DatabaseConfig, RoutingStrategy};
 
 use super::args::ValidateArgs;
 use super::{Commands, Console, Failure, load, show};
@@ -35,11 +35,18 @@ fn summary(config: &Config) -> String {
         "http"
     };
     let _ = writeln!(text, "listener: {} ({scheme})", config.server.listen_addr);
-    let _ = writeln!(
-        text,
-        "catalogue: sqlite, {}",
-        config.database_path.display()
-    );
+    let _ = match &config.database {
+        DatabaseConfig::Sqlite(path) => writeln!(text, "catalogue: sqlite, {}", path.display()),
+        DatabaseConfig::Postgres(postgres) => {
+            let hosts: Vec<String> = postgres
+                .hosts
+                .iter()
+                .map(|(host, port)| format!("{host}:{port}"))
+                .collect();
+            let (database, hosts) = (&postgres.database, hosts.join(", "));
+            writeln!(text, "catalogue: postgres, {database} at {hosts}")
+        }
+    };
     let _ = writeln!(text, "routing: {routing}");
     let _ = writeln!(text, "backends: {}", config.backends.len());
     for backend in &config.backends {
@@ -52,7 +59,7 @@ fn summary(config: &Config) -> String {
                     endpoint.trim_end_matches('/')
                 )
             }
-            BackendKind::Local { path } => format!("local, {}", path.display()),
+            BackendKind::Local { path, .. } => format!("local, {}", path.display()),
             BackendKind::Memory => "memory, gone at exit".to_owned(),
         };
         let quota = match backend.quota {

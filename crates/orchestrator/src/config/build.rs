@@ -4,6 +4,7 @@ mod access;
 mod backends;
 mod buckets;
 mod cors;
+mod database;
 mod usage;
 
 use std::time::Duration;
@@ -49,8 +50,10 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         _ => RoutingStrategy::Pack,
     };
     let redis = redis(&root.map("redis"), report);
-    let database = root.map("database");
-    check_database(&database, report);
+    let database = database::database(&root.map("database"), report);
+    if let Some(database) = &database {
+        database::check_backends(database, &backends, &root, report);
+    }
     warn_of_inert(&root, report);
     Some(Config {
         server: server?,
@@ -58,7 +61,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         root: root_account,
         grants,
         admin_token,
-        database_path: database.path("path").expect(PRESET),
+        database: database?,
         backends,
         routing_strategy,
         cleanup_queue: cleanup_queue(&root.map("cleanup_queue")),
@@ -214,30 +217,6 @@ fn metrics(metrics: &Section<'_>, report: &mut Report) -> Option<MetricsConfig> 
             listen: metrics.listen("listen"),
             require_listener: metrics.flag("require_listener").expect(PRESET),
         })
-}
-
-fn check_database(database: &Section<'_>, report: &mut Report) {
-    let driver = database.text("driver");
-    let asks = match driver.as_deref() {
-        Some("postgres") => Some("driver"),
-        Some(_) => None,
-        None => (!database.has("driver") && database.has("host")).then_some("host"),
-    };
-    if let Some(name) = asks {
-        report.problem(
-            database.place_of(name),
-            "PostgreSQL is not available in this release",
-            "use driver: sqlite with a path, and remove host",
-        );
-    }
-    let conns = |name| database.count(name).expect(PRESET);
-    if conns("min_conns") > conns("max_conns") {
-        report.problem(
-            database.place_of("min_conns"),
-            format!("it is above max_conns ({})", conns("max_conns")),
-            "lower it, or raise max_conns",
-        );
-    }
 }
 
 fn cleanup_queue(queue: &Section<'_>) -> CleanupQueueConfig {

@@ -23,8 +23,8 @@ pub struct Config {
     pub grants: Vec<CredentialGrant>,
     /// What opens the admin API, which is off without it: `ui.admin_token`, or else `ui.admin_key`.
     pub admin_token: Option<Secret>,
-    /// The file of the SQLite catalogue; default `s3-orchestrator.db` in the working directory.
-    pub database_path: PathBuf,
+    /// What holds the catalogue; default the file `s3-orchestrator.db` in the working directory.
+    pub database: DatabaseConfig,
     /// The storage backends, at least one, names unique, in the order of the file.
     pub backends: Vec<BackendConfig>,
     /// How backends are chosen for new objects; default pack.
@@ -41,6 +41,55 @@ pub struct Config {
     pub metrics: Option<MetricsConfig>,
     /// The breaker around the database. The embedded catalogue has no use for it.
     pub circuit_breaker: CircuitBreakerConfig,
+}
+
+/// `database`.
+#[derive(Debug, Clone)]
+pub enum DatabaseConfig {
+    /// Files of this process; the path of the first of them.
+    Sqlite(PathBuf),
+    /// A server that several instances share.
+    Postgres(Box<PostgresConfig>),
+}
+
+/// `database` where the driver is `postgres`.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// Hosts and ports, the preferred one first.
+    pub hosts: Vec<(String, u16)>,
+    /// Name of the database.
+    pub database: String,
+    /// Name of the role.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// How the connection is secured; default require.
+    pub ssl_mode: SslMode,
+    /// Certificates of authorities, beside those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Largest number of connections; default 50.
+    pub conns_max: u32,
+    /// Connections opened at the start; default 10.
+    pub conns_min: u32,
+    /// Age at which a connection is replaced; default 5 min.
+    pub conn_lifetime: Duration,
+    /// How long an instance may be silent; default 30 s.
+    pub lease: Duration,
+}
+
+/// `database.ssl_mode`, with the names of PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    /// In plain text.
+    Disable,
+    /// Encrypted where the server can.
+    Prefer,
+    /// Encrypted.
+    Require,
+    /// With a certificate of a known authority.
+    VerifyCa,
+    /// With one for this very host.
+    VerifyFull,
 }
 
 /// `server`.
@@ -273,6 +322,8 @@ pub enum BackendKind {
     Local {
         /// The directory.
         path: PathBuf,
+        /// Whether every instance sees it; default no.
+        shared: bool,
     },
     /// The memory of this process: gone when it ends.
     Memory,

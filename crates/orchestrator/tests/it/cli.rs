@@ -458,7 +458,7 @@ fn quickstart_prepares_serves_and_announces() {
     assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
     let served = recorder.served.take().unwrap().config;
     assert!(served.backends.iter().all(|backend| matches!(&backend.kind,
-        BackendKind::Local { path } if path.is_dir())));
+        BackendKind::Local { path, .. } if path.is_dir())));
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use base::ByteSize;
 use orchestrator::config::{
-    AdaptiveFlushConfig, Admission, BackendKind, Config, ConfigError, Credential, LogFormat,
-    NoEnvironment, UsageFlushConfig, UsageLimitsConfig, Verb, parse, render_reference,
+    AdaptiveFlushConfig, Admission, BackendKind, Config, ConfigError, Credential, DatabaseConfig,
+    LogFormat, NoEnvironment, SslMode, UsageFlushConfig, UsageLimitsConfig, Verb, parse,
+    render_reference,
 };
 use proptest::prelude::{any, proptest};
 
@@ -62,7 +63,9 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(server.shutdown_delay, Duration::ZERO);
     assert_eq!(server.shutdown_timeout, Duration::from_secs(30));
     assert!(server.tls.is_none() && config.metrics.is_none());
-    assert_eq!(config.database_path, Path::new("s3-orchestrator.db"));
+    assert!(
+        matches!(&config.database, DatabaseConfig::Sqlite(path) if path == Path::new("s3-orchestrator.db"))
+    );
     assert_eq!(config.backends[0].name.as_str(), "backend-1");
     assert_eq!(config.backends[0].quota, None);
     assert_eq!(config.write_path.replay_window, ByteSize(1 << 20));
@@ -211,8 +214,6 @@ fn what_this_release_lacks_is_refused_by_name_when_it_is_on() {
         ),
         ("telemetry:\n  tracing:\n    enabled: true\n", "tracing"),
         ("write_path:\n  spill: true\n", "spilling bodies to disk"),
-        ("database:\n  driver: postgres\n", "PostgreSQL"),
-        ("database:\n  host: db\n", "PostgreSQL"),
     ] {
         let problem = refused(lines);
         let expected = format!(": {feature} is not available in this release; ");
@@ -886,5 +887,90 @@ proptest! {
         assert_eq!(quota(format!("{gib}GiB")), Some(ByteSize(bytes)));
         assert_eq!(quota(format!("\"{gib} GB\"")), Some(ByteSize(bytes)));
         assert_eq!(quota(bytes.to_string()), Some(ByteSize(bytes)));
+    }
+}
+
+const POSTGRES: &str = "database:\n  host: db.example.com\n  database: s3o\n  user: s3o\n";
+const SHARED: &str = "backends:\n  - kind: local\n    path: /srv/shared\n    shared: true\n";
+
+fn postgres(lines: &str) -> String {
+    [SERVER, BUCKETS, SHARED, POSTGRES, lines].concat()
+}
+
+#[test]
+fn a_host_means_postgres_with_the_defaults_of_the_reference() {
+    let DatabaseConfig::Postgres(config) = accept(&postgres("  password: p\n")).database else {
+        panic!("not PostgreSQL")
+    };
+    assert_eq!(config.hosts, [("db.example.com".to_owned(), 5432)]);
+    assert_eq!((config.conns_max, config.conns_min), (50, 10));
+    assert_eq!(config.conn_lifetime, Duration::from_secs(300));
+    assert_eq!(config.lease, Duration::from_secs(30));
+    assert_eq!(config.ssl_mode, SslMode::Require);
+    assert_eq!(config.password.unwrap().reveal(), "p");
+    let several = postgres("").replace(
+        "host: db.example.com",
+        "hosts: [pooler:6432, db, '[::1]:5433']",
+    ) + "  port: 5434\n  ssl_mode: verify-full\n";
+    let DatabaseConfig::Postgres(config) = accept(&several).database else {
+        panic!("not PostgreSQL")
+    };
+    let hosts = [("pooler", 6432), ("db", 5434), ("::1", 5433)];
+    assert_eq!(
+        config.hosts,
+        hosts.map(|(host, port)| (host.to_owned(), port))
+    );
+    assert_eq!(config.ssl_mode, SslMode::VerifyFull);
+}
+
+#[test]
+fn what_postgres_needs_and_what_it_does_not_take_is_named() {
+    let refused = |text: &str| match parse(text, Path::new("f"), &NoEnvironment) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("accepted: {text}"),
+    };
+    let bare = [SERVER, BUCKETS, SHARED, "database:\n  driver: postgres\n"].concat();
+    let words = refused(&bare);
+    for key in ["host", "database", "user"] {
+        assert!(
+            words.contains(&format!("database.{key}: the key is missing")),
+            "{words}"
+        );
+    }
+    for (text, words) in [
+        (
+            postgres("  path: x.db\n"),
+            "database.path: PostgreSQL has no path",
+        ),
+        (
+            postgres("  max_conns: 2\n  min_conns: 1\n"),
+            "2 connections are not enough",
+        ),
+        (postgres("  hosts: [a]\n"), "host is there already"),
+        (
+            postgres("").replace("host: db.example.com", "hosts: ['a/b']"),
+            "'a/b' is no host",
+        ),
+        (
+            postgres("").replace("    shared: true\n", ""),
+            "must see the same directory",
+        ),
+        (
+            postgres("").replace(SHARED, BACKENDS),
+            "cannot reach the memory",
+        ),
+        (
+            [
+                SERVER,
+                BUCKETS,
+                BACKENDS,
+                "database:\n  driver: sqlite\n  host: db\n",
+            ]
+            .concat(),
+            "the driver sqlite has no host",
+        ),
+    ] {
+        let found = refused(&text);
+        assert!(found.contains(words), "{found}");
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn backends(root: &Section<'_>, report: &mut Report) -> Vec<BackendCo
 fn store(kind: &BackendKind) -> Option<(String, &'static str)> {
     match kind {
         BackendKind::Memory => None,
-        BackendKind::Local { path } => {
+        BackendKind::Local { path, .. } => {
             // The same directory under two spellings is caught by its marker at start.
             Some((format!("local {}", path.display()), "path"))
         }
@@ -125,7 +125,7 @@ fn kind(section: &Section<'_>, report: &mut Report) -> Option<BackendKind> {
     }
     let kind = section.text("kind").expect(PRESET);
     if kind != "local" {
-        refuse_foreign(section, &kind, &["path"], report);
+        refuse_foreign(section, &kind, &["path", "shared"], report);
     }
     if kind != "s3" {
         refuse_foreign(section, &kind, &S3_KEYS, report);
@@ -137,7 +137,10 @@ fn kind(section: &Section<'_>, report: &mut Report) -> Option<BackendKind> {
             if path.is_none() && !section.is_refused("path") {
                 missing(section, "path", "name the directory", report);
             }
-            Some(BackendKind::Local { path: path? })
+            Some(BackendKind::Local {
+                path: path?,
+                shared: section.flag("shared").expect(PRESET),
+            })
         }
         _ => s3(section, report).map(|s3| BackendKind::S3(Box::new(s3))),
     }

@@ -12,50 +12,64 @@ pub(super) static GROUPS: &[Group] = &[
             Key::new(
                 "driver",
                 Kind::Choice(&["sqlite", "postgres"]),
-                "What holds it. PostgreSQL is not available in this release.",
+                "What holds it: files of one process, or a PostgreSQL that several instances share.",
             )
-            .derived("postgres where host is set, else sqlite"),
+            .derived("postgres where host or hosts is set, else sqlite"),
             Key::new("path", Kind::Path, "The file of the SQLite catalogue.")
                 .or("s3-orchestrator.db"),
-            Key::new("host", Kind::Text, "Host of the PostgreSQL server.").inert(),
+            Key::new("host", Kind::Text, "Host of the PostgreSQL server."),
             Key::new("port", Kind::Count { max: 65_535 }, "Its port.")
                 .or("5432")
-                .zero(Zero::Default)
-                .inert(),
-            Key::new("database", Kind::Text, "Name of the database.").inert(),
-            Key::new("user", Kind::Text, "Name of the role.").inert(),
-            Key::new("password", Kind::Secret, "Password of the role.").inert(),
+                .zero(Zero::Default),
+            Key::new(
+                "hosts",
+                Kind::Words,
+                "Instead of `host`: several, as host or host:port, the preferred one first; a pooler \
+                 and the server behind it, for instance. Only one that takes writes and belongs to \
+                 the same cluster is used.",
+            ),
+            Key::new("database", Kind::Text, "Name of the database."),
+            Key::new("user", Kind::Text, "Name of the role."),
+            Key::new("password", Kind::Secret, "Password of the role."),
             Key::new(
                 "ssl_mode",
                 Kind::Choice(&["disable", "prefer", "require", "verify-ca", "verify-full"]),
-                "How the connection is secured.",
+                "How the connection is secured; only the last two look at the certificate.",
             )
-            .or("require")
-            .inert(),
+            .or("require"),
+            Key::new(
+                "ca_file",
+                Kind::Path,
+                "Certificates of authorities, beside those of the system.",
+            ),
             Key::new(
                 "max_conns",
                 Kind::Count { max: 10_000 },
-                "Largest number of connections.",
+                "Largest number of connections of one instance; at least 3.",
             )
             .or("50")
-            .zero(Zero::Default)
-            .inert(),
+            .zero(Zero::Default),
             Key::new(
                 "min_conns",
                 Kind::Count { max: 10_000 },
-                "Connections that are kept.",
+                "Connections that are opened at the start.",
             )
             .or("10")
-            .zero(Zero::Default)
-            .inert(),
+            .zero(Zero::Default),
             Key::new(
                 "max_conn_lifetime",
                 Kind::Duration,
                 "Age at which one is replaced.",
             )
             .or("5m")
-            .zero(Zero::Default)
-            .inert(),
+            .zero(Zero::Default),
+            Key::new(
+                "lease",
+                Kind::Duration,
+                "How long an instance may be silent before another one takes it for dead.",
+            )
+            .or("30s")
+            .zero(Zero::Default),
         ],
     },
     Group {
@@ -76,6 +90,13 @@ pub(super) static GROUPS: &[Group] = &[
                 Kind::Path,
                 "The directory; required for the kind `local`.",
             ),
+            Key::new(
+                "shared",
+                Kind::Bool,
+                "Whether every instance sees the same directory under that path. PostgreSQL takes no \
+                 directory that is not shared.",
+            )
+            .or("false"),
             Key::new(
                 "endpoint",
                 Kind::Text,

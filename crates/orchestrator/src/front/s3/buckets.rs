@@ -22,14 +22,18 @@ const BUCKETS_PER_PAGE: u32 = 10_000;
 
 impl Front {
     /// ListBuckets: those that the caller's rights show.
-    pub(super) fn list_buckets(&self, target: &Target, rights: &Rights) -> Result<Answer, Failure> {
+    pub(super) async fn list_buckets(
+        &self,
+        target: &Target,
+        rights: &Rights,
+    ) -> Result<Answer, Failure> {
         let Target::Service(params) = target else {
             return Err(ErrorCode::InvalidRequest.into());
         };
         let behind = params.continuation_token.as_deref().unwrap_or("");
         let max =
             usize::try_from(params.max_buckets.unwrap_or(BUCKETS_PER_PAGE)).unwrap_or(usize::MAX);
-        let all = self.engine.buckets();
+        let all = self.engine.all_buckets().await?;
         // By name, so that a token is the last name of the page before.
         let mut shown = all.iter().filter(|bucket| {
             let name = bucket.name.as_str();

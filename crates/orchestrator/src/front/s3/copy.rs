@@ -18,7 +18,7 @@ impl Call<'_> {
     ) -> Result<Answer, Failure> {
         let directive = headers::metadata_directive(&self.headers)?;
         let from_bucket = from.bucket.clone();
-        let source = self.source(from)?;
+        let source = self.source(from).await?;
         let tags = match headers::tagging_directive(&self.headers)? {
             TaggingDirective::Copy => self.source_tags(&from_bucket, &source, &key).await?,
             TaggingDirective::Replace => Taken::Replace(self.given_tags(&key)?),
@@ -61,7 +61,7 @@ impl Call<'_> {
         key: ObjectKey,
         params: UploadPartCopy,
     ) -> Result<Answer, Failure> {
-        let source = self.source(params.source)?;
+        let source = self.source(params.source).await?;
         let range = match params.range {
             None => None,
             Some(range) => {
@@ -132,8 +132,8 @@ impl Call<'_> {
     }
 
     /// The source, if the caller may read it.
-    fn source(&self, from: headers::CopySource) -> Result<CopySource, Failure> {
-        let Some(bucket) = self.front.engine.bucket(&from.bucket) else {
+    async fn source(&self, from: headers::CopySource) -> Result<CopySource, Failure> {
+        let Some(bucket) = self.front.engine.find_bucket(&from.bucket).await? else {
             return Err(ErrorCode::NoSuchBucket.into());
         };
         let key = from.key.as_str();

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use base::{BucketName, ETag, ObjectKey};
 use bytes::Bytes;
+use engine::catalogue::Bucket;
 use engine::{BodyError, Declared, PutRequest};
 use futures_util::StreamExt as _;
 use futures_util::stream::Stream;
@@ -64,7 +65,8 @@ impl Front {
         let rights = self.authenticate_form(ticket, &form)?;
         ticket.event = RequestEvent::Operation("PostObject");
         let policy = Policy::parse(form.get("policy").unwrap_or_default())?;
-        let (request, declared) = self.form_request(ticket, &form, bucket, &rights)?;
+        let found = self.engine.find_bucket(bucket).await?;
+        let (request, declared) = self.form_request(ticket, &form, found, &rights)?;
         self.admit(ticket)?;
         let mut body = file.into_body(length).await?;
         body.declared = declared;
@@ -95,14 +97,14 @@ impl Front {
         &self,
         ticket: &mut Ticket,
         form: &Form<'_>,
-        bucket: &BucketName,
+        found: Option<Arc<Bucket>>,
         rights: &Rights,
     ) -> Result<(PutRequest, Declared), Failure> {
         let key = form.key()?;
         ticket.key = Some(key.clone());
-        let found = self.engine.bucket(bucket).ok_or(ErrorCode::NoSuchBucket)?;
+        let found = found.ok_or(ErrorCode::NoSuchBucket)?;
         let tags = form.tags()?;
-        let may = |verb| rights.allow(verb, bucket, key.as_str());
+        let may = |verb| rights.allow(verb, &found.name, key.as_str());
         if !may(Verb::Write) || !(tags.is_empty() || may(Verb::Tags)) {
             ticket.event = RequestEvent::BucketMismatch;
             demand::granted(false)?;

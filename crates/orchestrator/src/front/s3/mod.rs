@@ -76,7 +76,7 @@ impl Front {
         let mut headers = parts.headers;
         hoist(&mut headers, parts.uri.query())?;
         refuse_unsupported(&headers)?;
-        let place = self.authorise(ticket, &target, &caller.rights)?;
+        let place = self.authorise(ticket, &target, &caller.rights).await?;
         self.admit(ticket)?;
         let body = Intake::new(
             body,
@@ -86,7 +86,7 @@ impl Front {
             self.read_timeout,
         );
         let bucket = match place {
-            Place::Service => return self.list_buckets(&target, &caller.rights),
+            Place::Service => return self.list_buckets(&target, &caller.rights).await,
             Place::New(name) => return self.create_bucket(&name, &headers, body).await,
             Place::Bucket(bucket) => bucket,
         };
@@ -130,7 +130,7 @@ impl Front {
     }
 
     /// Where the request may do what its target says.
-    fn authorise(
+    async fn authorise(
         &self,
         ticket: &mut Ticket,
         target: &Target,
@@ -145,7 +145,7 @@ impl Front {
             Target::Bucket(_, op) => demand::on_bucket(rights, name, op),
             Target::Object(_, key, op) => demand::on_object(rights, name, key.as_str(), op),
         };
-        match (self.engine.bucket(name), allowed) {
+        match (self.engine.find_bucket(name).await?, allowed) {
             (Some(bucket), Ok(())) => Ok(Place::Bucket(bucket)),
             (None, _) if creates && rights.are_all() => Ok(Place::New(name.clone())),
             // Whether a name is free is nobody's business.

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::site::Scheme;
 use super::ticket::Ticket;
 
 /// The clocks of a connection.
@@ -45,6 +46,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Connection {
     state: Mutex<State>,
+    scheme: Scheme,
     /// The client may still be sending a body that nobody reads.
     unread: AtomicBool,
 }
@@ -60,7 +62,7 @@ struct State {
 
 impl Connection {
     /// A connection on which nothing happened yet; its first head is awaited like a begun one.
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(scheme: Scheme) -> Arc<Self> {
         let state = State {
             phase: Phase::Head,
             open: 0,
@@ -68,8 +70,14 @@ impl Connection {
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            scheme,
             unread: AtomicBool::new(false),
         })
+    }
+
+    /// What it speaks.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Bytes came; between requests they begin a head.

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, error, warn};
 
 use super::io::{ClientIo, Connection, Patience, Transport};
+use super::site::Scheme;
 use super::tls::Tls;
 use super::{Door, Front};
 use crate::config::ListenAddr;
@@ -207,10 +208,10 @@ impl Peer {
             return;
         }
         let patience = self.front.patience();
-        let transport = match tls {
-            None => Transport::Plain(stream),
+        let (scheme, transport) = match tls {
+            None => (Scheme::Http, Transport::Plain(stream)),
             Some(tls) => match timeout(patience.head, tls.acceptor().accept(stream)).await {
-                Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
+                Ok(Ok(stream)) => (Scheme::Https, Transport::Tls(Box::new(stream))),
                 Ok(Err(error)) => {
                     debug!(remote = %self.remote, error = %error, "no TLS connection");
                     return;
@@ -218,7 +219,7 @@ impl Peer {
                 Err(_) => return,
             },
         };
-        let connection = Connection::new();
+        let connection = Connection::new(scheme);
         let io = self
             .talk(transport, Arc::clone(&connection), patience)
             .await;

@@ -18,6 +18,7 @@ mod render;
 mod reply;
 mod request_id;
 mod s3;
+mod site;
 mod ticket;
 mod tls;
 
@@ -44,6 +45,7 @@ use admission::Pools;
 use io::{Connection, Patience};
 use render::Failure;
 use request_id::RequestId;
+use site::Site;
 use ticket::{Purpose, Ticket};
 
 pub use access::{Access, NoRandomness};
@@ -166,6 +168,7 @@ impl Front {
             remote,
             purpose,
         );
+        ticket.site = Site::of(&parts, connection.scheme(), named.as_deref());
         if purpose == Purpose::Admin {
             let answer = self.answer_admin(parts, body, ticket, connection);
             return answer.instrument(span).await;

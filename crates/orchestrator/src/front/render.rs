@@ -283,16 +283,19 @@ fn account_engine(error: &engine::Error, status: u16) -> String {
     report
 }
 
-fn document(ticket: &Ticket, shown: &Shown) -> String {
-    let resource = match (&ticket.bucket, &ticket.key) {
+fn resource(ticket: &Ticket) -> String {
+    match (&ticket.bucket, &ticket.key) {
         (Some(bucket), Some(key)) => format!("/{bucket}/{key}"),
         (Some(bucket), None) => format!("/{bucket}"),
         (None, _) => ticket.path().to_owned(),
-    };
+    }
+}
+
+fn document(ticket: &Ticket, shown: &Shown) -> String {
     let document = ErrorDocument {
         code: shown.code.as_str().to_owned(),
         message: shown.message.clone().into_owned(),
-        resource,
+        resource: resource(ticket),
         request_id: ticket.id.as_str().to_owned(),
     };
     document.to_xml()
@@ -317,8 +320,17 @@ pub(super) fn late_failure(failure: &Failure, body: &BodyState, resource: &Late)
 /// What an error document names, for an answer that has lost its ticket to its body.
 #[derive(Debug, Clone)]
 pub(super) struct Late {
-    pub(super) resource: String,
-    pub(super) request_id: String,
+    resource: String,
+    request_id: String,
+}
+
+impl Late {
+    pub(super) fn of(ticket: &Ticket) -> Self {
+        Self {
+            resource: resource(ticket),
+            request_id: ticket.id.as_str().to_owned(),
+        }
+    }
 }
 
 /// The answer to a request that was carried out.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::intake::BodyState;
 use super::request_id::RequestId;
+use super::site::Site;
 use crate::telemetry::audit::{Audit, CLIENT_GONE, RequestEvent, RequestLine};
 use crate::telemetry::metrics::{Held, Label, Metrics};
 
@@ -38,6 +39,8 @@ pub(super) struct Ticket {
     method: Method,
     path: Box<str>,
     remote: SocketAddr,
+    /// How its client addresses us.
+    pub(super) site: Site,
     /// How it ended, as far as is known.
     pub(super) event: RequestEvent,
     /// The operation, once it was recognised.
@@ -93,6 +96,7 @@ impl Ticket {
             method,
             path: path.into(),
             remote,
+            site: Site::default(),
             event: RequestEvent::InvalidRequest,
             operation: None,
             bucket: None,

@@ -29,6 +29,7 @@ use super::super::access::Rights;
 use super::super::intake::{Cover, Intake, Reader};
 use super::super::render::{Answer, Failure, Success};
 use super::super::ticket::Ticket;
+use super::write::refused_early;
 use super::{demand, refuse_unsupported};
 use crate::config::Verb;
 use crate::telemetry::audit::RequestEvent;
@@ -71,8 +72,15 @@ impl Front {
         policy.check(&form, body.length, self.engine.clock().now())?;
         let key = request.key.clone();
         let written = self.engine.put(request, body).await;
-        let written = written.map_err(|error| self.refused_early(error))?;
-        Ok(answer(&form.success_action(), bucket, &key, &written.etag))
+        let written = written.map_err(|error| refused_early(&self.telemetry.metrics, error))?;
+        let place = ticket.site.locate(bucket, &key);
+        let stored = Stored {
+            place,
+            bucket,
+            key: &key,
+            etag: &written.etag,
+        };
+        Ok(answer(&form.success_action(), &stored))
     }
 
     fn authenticate_form(
@@ -126,18 +134,32 @@ impl Front {
     }
 }
 
+/// A file that was stored.
+struct Stored<'a> {
+    /// Its address.
+    place: String,
+    bucket: &'a BucketName,
+    key: &'a ObjectKey,
+    etag: &'a ETag,
+}
+
 /// What the client is told, as the form wants it.
-fn answer(action: &SuccessAction, bucket: &BucketName, key: &ObjectKey, etag: &ETag) -> Answer {
-    let path = format!("/{bucket}/{}", uri::encode_path(key.as_str()));
+fn answer(action: &SuccessAction, stored: &Stored<'_>) -> Answer {
+    let Stored {
+        place,
+        bucket,
+        key,
+        etag,
+    } = stored;
     let mut answer = match action {
         SuccessAction::NoContent => Answer::silent(),
         SuccessAction::Ok => Answer::empty(HeaderMap::new()),
         SuccessAction::Created => {
             let document = PostResponse {
-                location: path.clone(),
+                location: place.clone(),
                 bucket: bucket.as_str().to_owned(),
                 key: key.as_str().to_owned(),
-                etag: etag.clone(),
+                etag: (*etag).clone(),
             };
             let mut answer = Answer::xml(document.to_xml());
             answer.success = Success::Created;
@@ -159,11 +181,11 @@ fn answer(action: &SuccessAction, bucket: &BucketName, key: &ObjectKey, etag: &E
             let joint = if address.contains('?') { '&' } else { '?' };
             format!("{address}{joint}{query}")
         }
-        SuccessAction::NoContent | SuccessAction::Ok | SuccessAction::Created => path,
+        SuccessAction::NoContent | SuccessAction::Ok | SuccessAction::Created => place.clone(),
     };
     let tag = HeaderValue::try_from(etag.quoted()).expect("an MD5 is a header value");
     answer.headers.insert(ETAG, tag);
-    // A bucket's name may hold what no header can carry.
+    // The address of the form may hold what no header can carry.
     if let Ok(place) = HeaderValue::try_from(place) {
         answer.headers.insert(LOCATION, place);
     }

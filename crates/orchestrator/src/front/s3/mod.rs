@@ -10,6 +10,7 @@ mod copy;
 mod delete;
 mod demand;
 mod form;
+mod late;
 mod list;
 mod multipart;
 mod read;
@@ -276,13 +277,13 @@ impl Call<'_> {
             ObjectOp::GetObject(params) => self.get(key, &params).await,
             ObjectOp::HeadObject(params) => self.head(key, &params).await,
             ObjectOp::PutObject => self.put(key).await,
-            ObjectOp::CopyObject(source) => self.copy(key, source).await,
+            ObjectOp::CopyObject(source) => self.copy(key, source, ticket).await,
             ObjectOp::DeleteObject => self.delete(key).await,
             ObjectOp::CreateMultipartUpload => self.create_upload(key).await,
             ObjectOp::UploadPart { upload_id, part } => {
                 self.upload_part(key, upload_id, part).await
             }
-            ObjectOp::UploadPartCopy(params) => self.upload_part_copy(key, params).await,
+            ObjectOp::UploadPartCopy(params) => self.upload_part_copy(key, params, ticket).await,
             ObjectOp::CompleteMultipartUpload { upload_id } => {
                 self.complete_upload(key, upload_id, ticket).await
             }

@@ -136,7 +136,9 @@ async fn a_form_stores_its_file_with_everything_it_says() {
     let answer = post(&server, form).await.expect(201);
     assert_eq!(answer.element("Key"), "up/cat.txt");
     assert_eq!(answer.element("Bucket"), BUCKET);
-    assert_eq!(answer.header("location"), format!("/{BUCKET}/up/cat.txt"));
+    let place = format!("http://{}/{BUCKET}/up/cat.txt", server.addr);
+    assert_eq!(answer.header("location"), place);
+    assert_eq!(answer.element("Location"), place);
     let stored = server.get("up/cat.txt").await.expect(200);
     assert_eq!(&stored.body[..], b"hello");
     assert_eq!(stored.header("content-type"), "text/css");

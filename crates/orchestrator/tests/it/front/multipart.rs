@@ -63,6 +63,8 @@ async fn parts_become_an_object_that_can_be_read_as_a_whole_and_by_part() {
     let done = server.send(done).await.expect(200);
     let etag = done.element("ETag").replace("&quot;", "\"");
     assert!(etag.ends_with("-2\""), "{etag}");
+    let place = format!("http://{}/{BUCKET}/big", server.addr);
+    assert_eq!(done.element("Location"), place);
     let got = server.get("big").await.expect(200);
     assert!(got.body == [one.as_slice(), &two].concat());
     assert_eq!(got.header("etag"), etag);

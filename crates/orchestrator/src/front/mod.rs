@@ -19,6 +19,7 @@ mod reply;
 mod request_id;
 mod s3;
 mod site;
+mod subject;
 mod ticket;
 mod tls;
 
@@ -44,8 +45,9 @@ use crate::telemetry::log::LogControl;
 use admission::Pools;
 use io::{Connection, Patience};
 use render::Failure;
-use request_id::RequestId;
+use request_id::{HostId, RequestId};
 use site::Site;
+use subject::Said;
 use ticket::{Purpose, Ticket};
 
 pub use access::{Access, NoRandomness};
@@ -56,6 +58,7 @@ pub use tls::{Tls, TlsError};
 
 /// Everything that answers requests.
 pub struct Front {
+    host_id: HostId,
     engine: Engine,
     access: ArcSwap<Access>,
     pools: Pools,
@@ -99,6 +102,7 @@ impl Front {
     pub fn new(parts: FrontParts<'_>) -> Arc<Self> {
         let server = parts.server;
         Arc::new(Self {
+            host_id: HostId::draw(parts.engine.ids()),
             engine: parts.engine,
             access: ArcSwap::from_pointee(parts.access),
             pools: Pools::new(server.admission),
@@ -169,6 +173,8 @@ impl Front {
             purpose,
         );
         ticket.site = Site::of(&parts, connection.scheme(), named.as_deref());
+        ticket.said = Said::of(&parts);
+        ticket.host_id = self.host_id.clone();
         if purpose == Purpose::Admin {
             let answer = self.answer_admin(parts, body, ticket, connection);
             return answer.instrument(span).await;

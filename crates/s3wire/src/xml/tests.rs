@@ -271,9 +271,20 @@ fn a_success_may_turn_out_to_be_an_error() {
     let error = ErrorDocument {
         code: "InternalError".into(),
         message: "<sorry>".into(),
+        details: Vec::new(),
         resource: "/b/k".into(),
         request_id: "r".into(),
+        host_id: "h".into(),
     };
+    let detailed = ErrorDocument {
+        details: vec![("Key", "a<\u{1}&".into())],
+        ..error.clone()
+    };
+    assert!(
+        detailed
+            .to_xml()
+            .contains("</Message><Key>a&lt;&#x1;&amp;</Key><Resource>")
+    );
     let text = error.to_xml();
     assert_eq!(ErrorDocument::from_xml(text.as_bytes()).unwrap(), error);
     assert_eq!(

@@ -12,8 +12,9 @@ use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use super::super::intake::BodyState;
-use super::super::render::{self, Answer, Failure, late_failure};
+use super::super::render::{Answer, Failure, late_failure};
 use super::super::reply::{Content, Late, LateEnd};
+use super::super::subject::Subject;
 use super::super::ticket::Ticket;
 
 /// How long the work may take before the answer is begun without knowing its outcome.
@@ -28,17 +29,17 @@ pub(super) async fn in_time(
     if let Ok(outcome) = timeout(SILENCE_MAX, &mut work).await {
         return outcome.map(Answer::xml);
     }
-    let late = render::Late::of(ticket);
+    let subject = Subject::of(ticket);
     let state = Arc::clone(&ticket.body);
     let mut answer = Answer::xml(String::new());
-    answer.content = Content::Late(Late::new(Box::pin(finish(work, late, state))));
+    answer.content = Content::Late(Late::new(Box::pin(finish(work, subject, state))));
     Ok(answer)
 }
 
 /// A defect of the work is its outcome: the answer that was begun must end.
 async fn finish(
     work: impl Future<Output = Result<String, Failure>>,
-    late: render::Late,
+    subject: Subject,
     state: Arc<BodyState>,
 ) -> LateEnd {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
@@ -47,7 +48,7 @@ async fn finish(
             document,
             error: None,
         },
-        Err(failure) => late_failure(&failure, &state, &late),
+        Err(failure) => late_failure(&failure, &state, subject),
     }
 }
 

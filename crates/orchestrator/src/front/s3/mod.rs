@@ -78,6 +78,7 @@ impl Front {
         hoist(&mut headers, parts.uri.query())?;
         refuse_unsupported(&headers)?;
         let place = self.authorise(ticket, &target, &caller.rights)?;
+        ticket.said.reads(&target);
         self.admit(ticket)?;
         let body = Intake::new(
             body,

@@ -57,6 +57,8 @@ impl Driven {
             answer.element("RequestId"),
             answer.header("x-amz-request-id")
         );
+        assert!(!answer.element("HostId").is_empty());
+        assert_eq!(answer.element("HostId"), answer.header("x-amz-id-2"));
         if matches!(code.status(), 429 | 503) {
             assert_eq!(answer.header("retry-after"), "1");
         }

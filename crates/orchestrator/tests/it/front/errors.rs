@@ -187,6 +187,62 @@ async fn every_refusal_has_its_status_and_code() {
 }
 
 #[tokio::test]
+async fn an_error_names_what_it_is_about() {
+    let server = Server::start().await;
+    let put = server.put("k", b"hello").await.expect(200);
+    assert!(!put.header("x-amz-id-2").is_empty());
+    let read = || Request::get(&path("k"));
+    let copy = |from: &str| Request::put(&path("to")).header("x-amz-copy-source", from);
+    let own = format!("{BUCKET}/k");
+    let upload = format!("{}?uploadId", path("k"));
+    let table: [(Request, &[(&str, &str)]); 10] = [
+        (
+            Request::get(&path("a<&\u{1}")),
+            &[("Key", "a&lt;&amp;&#x1;")],
+        ),
+        (Request::get("/nowhere/k"), &[("BucketName", "nowhere")]),
+        (
+            Request::get(&format!("/{BUCKET}?cors")),
+            &[("BucketName", BUCKET)],
+        ),
+        (
+            Request::get(&format!("{upload}=no%20such")),
+            &[("UploadId", "no such")],
+        ),
+        (
+            read().header("if-match", "\"x\""),
+            &[("Condition", "If-Match")],
+        ),
+        (
+            Request::put(&path("k")).header("if-none-match", "*"),
+            &[("Condition", "If-None-Match")],
+        ),
+        (
+            copy(&own).header("x-amz-copy-source-if-match", "\"x\""),
+            &[("Condition", "x-amz-copy-source-If-Match")],
+        ),
+        // What a copy misses is its source.
+        (copy(&format!("{BUCKET}/absent")), &[("Key", "absent")]),
+        (copy("nowhere/k"), &[("BucketName", "nowhere")]),
+        (
+            read().header("range", "bytes=5-"),
+            &[("RangeRequested", "bytes=5-"), ("ActualObjectSize", "5")],
+        ),
+    ];
+    for (request, elements) in table {
+        let answer = server.send(request).await;
+        for (name, text) in elements {
+            assert_eq!(answer.element(name), *text, "{}", answer.text());
+        }
+        assert_eq!(answer.element("HostId"), put.header("x-amz-id-2"));
+    }
+    let plain = server.send(Request::get(&format!("/{BUCKET}/%zz"))).await;
+    for name in ["Key", "BucketName", "UploadId", "Condition"] {
+        assert!(!plain.text().contains(&format!("<{name}>")));
+    }
+}
+
+#[tokio::test]
 async fn a_head_that_fails_has_a_status_and_no_body() {
     let server = Server::start().await;
     let mut wire = server.connect().await;

@@ -197,6 +197,13 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
         engine::Error::InvalidPartOrder => ErrorCode::InvalidPartOrder.into(),
         engine::Error::PartTooSmall { .. } => ErrorCode::EntityTooSmall.into(),
         engine::Error::TooLarge { .. } => ErrorCode::EntityTooLarge.into(),
+        engine::Error::SourceTooLarge => with(
+            ErrorCode::InvalidRequest,
+            format!(
+                "The specified copy source is larger than the maximum allowable size for a copy source: {}",
+                engine::COPY_BYTES_MAX
+            ),
+        ),
         engine::Error::Body(ended) => match (ended, body.reject()) {
             (BodyError::Refused, Some(reject)) => Error::from(reject).into(),
             (BodyError::Refused, None) => ErrorCode::InvalidRequest.into(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{BucketName, ObjectKey, RangeSpec, Tags};
+use base::{BucketName, ObjectKey, RangeSpec, Tags, Validators};
 use engine::{CopyRequest, CopySource, PartCopyRequest, ReadRequest, Selection, Taken};
 use s3wire::headers::{self, MetadataDirective, ObjectChecksum, TaggingDirective};
 use s3wire::xml::{CopyResult, CopyRoot};
@@ -43,6 +43,7 @@ impl Call<'_> {
             }
             MetadataDirective::Copy => Taken::Keep,
         };
+        let precondition = self.precondition(&key)?;
         let request = CopyRequest {
             source,
             bucket: self.bucket.id,
@@ -50,13 +51,15 @@ impl Call<'_> {
             headers: kept,
             tags,
             checksum: headers::copy_checksum(&self.headers)?,
-            precondition: headers::write_precondition(&self.headers)?,
+            precondition,
         };
         let engine = self.front.engine.clone();
         let metrics = Arc::clone(&self.front.telemetry.metrics);
+        let absence = self.absence;
         let work = async move {
             let copied = engine.copy(request).await;
-            let copied = copied.map_err(|error| refused_early(&metrics, error))?;
+            let copied =
+                copied.map_err(|error| absence.told(refused_early(&metrics, error).into()))?;
             let document = CopyResult {
                 etag: copied.etag,
                 last_modified: copied.last_modified,
@@ -87,7 +90,16 @@ impl Call<'_> {
                         conditions: base::Conditions::default(),
                     })
                     .await?;
-                let size = looked.object.size;
+                let object = looked.object;
+                let current = Validators {
+                    etag: &object.etag,
+                    last_modified: object.last_modified,
+                };
+                // Another object than the client means is not measured.
+                if !source.conditions.copy_source(current) {
+                    return Err(engine::Error::PreconditionFailed.into());
+                }
+                let size = object.size;
                 // A part must not become shorter than asked.
                 let bytes = range.within(size).ok_or_else(|| {
                     let message =
@@ -110,9 +122,10 @@ impl Call<'_> {
         };
         let engine = self.front.engine.clone();
         let metrics = Arc::clone(&self.front.telemetry.metrics);
+        let absence = self.absence;
         let work = async move {
             let part = engine.upload_part_copy(request).await;
-            let part = part.map_err(|error| refused_early(&metrics, error))?;
+            let part = part.map_err(|error| absence.told(refused_early(&metrics, error).into()))?;
             let document = CopyResult {
                 etag: part.etag,
                 last_modified: part.last_modified,

@@ -18,7 +18,7 @@ mod write;
 
 use std::sync::Arc;
 
-use base::{BucketName, ObjectKey, Tags};
+use base::{BucketName, ObjectKey, Precondition, Tags};
 use engine::catalogue::{Bucket, StoredChecksum};
 use http::header::HOST;
 use http::request::Parts;
@@ -31,6 +31,7 @@ use s3wire::{BucketOp, Error, ErrorCode, ObjectOp, Query, Target};
 use super::access::{Caller, Proof, Rights};
 use super::intake::Intake;
 use super::render::{Answer, Failure};
+use super::subject::source;
 use super::ticket::Ticket;
 use super::{Front, cors};
 use crate::config::Verb;
@@ -48,6 +49,7 @@ struct Call<'a> {
     rights: Arc<Rights>,
     headers: HeaderMap,
     proof: Proof,
+    absence: Absence,
     body: Intake,
 }
 
@@ -92,15 +94,18 @@ impl Front {
             Place::New(name) => return self.create_bucket(&name, &headers, body).await,
             Place::Bucket(bucket) => bucket,
         };
+        let absence = Absence::of(&target, &caller.rights);
         let call = Call {
             front: self,
             bucket,
             rights: caller.rights,
             headers,
             proof: caller.proof,
+            absence,
             body,
         };
-        call.carry_out(target, ticket).await
+        let outcome = call.carry_out(target, ticket).await;
+        outcome.map_err(|failure| absence.told(failure))
     }
 
     /// Takes a place among the requests that are worked on.
@@ -178,6 +183,42 @@ impl Front {
         let rules = name.and_then(|name| self.access.load().cors(&name));
         let headers = cors::preflight(rules.as_deref(), &parts.headers)?;
         Ok(Answer::empty(headers))
+    }
+}
+
+/// What a caller is told of a key that is not there: who may not list keys learns none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// That it is not there.
+    Shown,
+    /// That it may not have it.
+    Hidden,
+}
+
+impl Absence {
+    /// Of the key that an operation on an object reads.
+    fn of(target: &Target, rights: &Rights) -> Self {
+        let own = || target.bucket().zip(target.key());
+        match source(target).or_else(own) {
+            Some((bucket, key)) => Self::of_key(rights, bucket, key),
+            None => Self::Shown,
+        }
+    }
+
+    fn of_key(rights: &Rights, bucket: &BucketName, key: &ObjectKey) -> Self {
+        match rights.allow(Verb::List, bucket, key.as_str()) {
+            true => Self::Shown,
+            false => Self::Hidden,
+        }
+    }
+
+    fn told(self, failure: Failure) -> Failure {
+        match (self, &failure) {
+            (Self::Hidden, Failure::Engine(engine::Error::NoSuchKey)) => {
+                ErrorCode::AccessDenied.into()
+            }
+            (Self::Hidden | Self::Shown, _) => failure,
+        }
     }
 }
 
@@ -299,6 +340,17 @@ impl Call<'_> {
             ObjectOp::GetObjectAcl => self.get_object_acl(&key).await,
             ObjectOp::PutObjectAcl => self.put_object_acl(&key).await,
         }
+    }
+
+    /// What must hold of the key for a write to happen, if the caller may know. Whether an object has a
+    /// certain tag is part of its content; whether there is one, its writer learns anyway.
+    fn precondition(&self, key: &ObjectKey) -> Result<Precondition, Failure> {
+        let precondition = headers::write_precondition(&self.headers)?;
+        if let Precondition::Match(_) = precondition {
+            let name = &self.bucket.name;
+            demand::granted(self.rights.allow(Verb::Read, name, key.as_str()))?;
+        }
+        Ok(precondition)
     }
 
     /// The tags that a write brings along, if the caller may give any.

@@ -80,7 +80,7 @@ impl Call<'_> {
         ticket: &Ticket,
     ) -> Result<Answer, Failure> {
         let (checksum, kind) = headers::complete_claim(&self.headers)?;
-        let precondition = headers::write_precondition(&self.headers)?;
+        let precondition = self.precondition(&key)?;
         let size = object_size(&self.headers)?;
         let of_body = without_checksums(&self.headers);
         let (body, _) = self

@@ -13,12 +13,13 @@ use crate::telemetry::metrics::Metrics;
 
 impl Call<'_> {
     pub(super) async fn put(self, key: ObjectKey) -> Result<Answer, Failure> {
+        let precondition = self.precondition(&key)?;
         let request = PutRequest {
             bucket: self.bucket.id,
             tags: self.given_tags(&key)?,
             key,
             headers: headers::object_headers(&self.headers)?,
-            precondition: headers::write_precondition(&self.headers)?,
+            precondition,
         };
         let body = self.body.into_incoming(&self.headers)?;
         let written = self.front.engine.put(request, body).await;

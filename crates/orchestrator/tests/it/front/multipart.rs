@@ -154,6 +154,30 @@ async fn parts_are_copied_from_ranges_that_lie_within_their_source() {
 }
 
 #[tokio::test]
+async fn conditions_on_a_source_come_before_its_range() {
+    let server = Server::start().await;
+    let put = server.put("from", b"hello").await.expect(200);
+    let upload = create(&server, "to").await;
+    let target = format!("{}?partNumber=1&uploadId={upload}", path("to"));
+    let copy = |condition: &str, value: &str| {
+        Request::put(&target)
+            .header("x-amz-copy-source", &format!("/{BUCKET}/from"))
+            .header("x-amz-copy-source-range", "bytes=0-9")
+            .header(condition, value)
+    };
+    for failing in [
+        copy("x-amz-copy-source-if-match", "\"other\""),
+        copy("x-amz-copy-source-if-none-match", put.header("etag")),
+    ] {
+        let refused = server.send(failing).await;
+        assert_eq!(refused.verdict(), (412, "PreconditionFailed".into()));
+    }
+    let holding = copy("x-amz-copy-source-if-match", put.header("etag"));
+    let refused = server.send(holding).await;
+    assert_eq!(refused.verdict(), (400, "InvalidArgument".into()));
+}
+
+#[tokio::test]
 async fn an_announced_checksum_is_kept_for_the_object() {
     let server = Server::start().await;
     let target = format!("{}?uploads", path("k"));

@@ -19,7 +19,7 @@ use http::header::{ETAG, LOCATION};
 use http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
 use s3wire::form::{Form, FormDecoder, Policy, SuccessAction, boundary};
-use s3wire::sigv4::{FormClaim, PayloadMode};
+use s3wire::sigv4::{FormClaim, PayloadMode, payload_mode};
 use s3wire::xml::PostResponse;
 use s3wire::{Error, ErrorCode, headers, uri};
 use tokio::time::timeout;
@@ -72,7 +72,11 @@ impl Front {
         policy.check(&form, body.length, self.engine.clock().now())?;
         let key = request.key.clone();
         let written = self.engine.put(request, body).await;
-        let written = written.map_err(|error| refused_early(&self.telemetry.metrics, error))?;
+        let written = written.map_err(|error| match error {
+            // Only the decoder refuses bytes here.
+            engine::Error::Body(BodyError::Refused) => ErrorCode::MalformedPostRequest.into(),
+            error => Failure::from(refused_early(&self.telemetry.metrics, error)),
+        })?;
         let place = ticket.site.locate(bucket, &key);
         let stored = Stored {
             place,
@@ -121,6 +125,14 @@ impl Front {
         let declared = Declared {
             md5: claims.md5,
             checksum: claims.checksum,
+            sha256: match payload_mode(&headers)?.unwrap_or(PayloadMode::Unsigned) {
+                PayloadMode::Sha256(sum) => Some(sum),
+                PayloadMode::Unsigned => None,
+                PayloadMode::Streaming(_) => {
+                    let message = "The file of a form does not come in signed chunks.";
+                    return Err(Error::new(ErrorCode::InvalidArgument, message).into());
+                }
+            },
             ..Declared::default()
         };
         let request = PutRequest {

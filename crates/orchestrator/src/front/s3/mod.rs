@@ -16,6 +16,7 @@ mod multipart;
 mod read;
 mod write;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base::{BucketName, ObjectKey, Precondition, Tags};
@@ -70,14 +71,21 @@ impl Front {
         if parts.method == Method::OPTIONS {
             return self.preflight(ticket, &parts, named);
         }
-        let target = recognise(ticket, &parts, named)?;
+        let wire = parts.uri.query().unwrap_or("");
+        let target = recognise(ticket, &parts, wire, named)?;
         if let Target::Bucket(bucket, BucketOp::PostObject) = &target {
             return self.post_object(ticket, bucket, &parts.headers, body).await;
         }
         let caller = self.authenticate(ticket, &parts)?;
+        // What was signed is what is done.
+        let query = caller.plus.apply(wire);
+        let target = match &query {
+            Cow::Borrowed(_) => target,
+            Cow::Owned(query) => recognise(ticket, &parts, query, named)?,
+        };
         ticket.event = RequestEvent::Operation(target.name());
-        let mut headers = parts.headers;
-        hoist(&mut headers, parts.uri.query())?;
+        let mut headers = parts.headers.clone();
+        hoist(&mut headers, &query)?;
         refuse_unsupported(&headers)?;
         let place = self.authorise(ticket, &target, &caller.rights)?;
         ticket.said.reads(&target);
@@ -233,11 +241,16 @@ enum Place {
 }
 
 /// Finds out what a request wants.
-fn recognise(ticket: &mut Ticket, parts: &Parts, named: Option<&str>) -> Result<Target, Failure> {
+fn recognise(
+    ticket: &mut Ticket,
+    parts: &Parts,
+    query: &str,
+    named: Option<&str>,
+) -> Result<Target, Failure> {
     let (method, path) = (&parts.method, parts.uri.path());
     let parsed = match named {
-        None => Target::parse(method, path, parts.uri.query(), &parts.headers),
-        Some(name) => Target::parse_in(name, method, path, parts.uri.query(), &parts.headers),
+        None => Target::parse(method, path, Some(query), &parts.headers),
+        Some(name) => Target::parse_in(name, method, path, Some(query), &parts.headers),
     };
     let target = parsed.map_err(|error| {
         ticket.event = match error.code {
@@ -265,8 +278,8 @@ fn refuse_unsupported(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// Headers that came as parameters of a presigned URL take their place among the others.
-fn hoist(headers: &mut HeaderMap, query: Option<&str>) -> Result<(), Error> {
-    for (name, value) in Query::parse(query.unwrap_or(""))?.hoisted()? {
+fn hoist(headers: &mut HeaderMap, query: &str) -> Result<(), Error> {
+    for (name, value) in Query::parse(query)?.hoisted()? {
         match headers.get(&name) {
             None => {
                 headers.insert(name, value);

@@ -342,6 +342,16 @@ fn deletes_read_back_and_are_bounded() {
     let object = |inner: &str| code(&format!("<Delete><Object>{inner}</Object></Delete>"));
     assert_eq!(object(""), ErrorCode::MalformedXml);
     assert_eq!(object("<Key></Key>"), ErrorCode::MalformedXml);
+    for twice in [
+        "<Key>a</Key><Key>b</Key>",
+        "<Key>a</Key><VersionId>null</VersionId><VersionId>1</VersionId>",
+        "<Key>a</Key><ETag>1</ETag><ETag>2</ETag>",
+    ] {
+        assert_eq!(object(twice), ErrorCode::MalformedXml, "{twice}");
+    }
+    let quiet = "<Quiet>true</Quiet><Quiet>false</Quiet>";
+    let quiet = format!("<Delete>{quiet}<Object><Key>a</Key></Object></Delete>");
+    assert_eq!(code(&quiet), ErrorCode::MalformedXml);
     assert_eq!(
         object(&format!("<Key>{}</Key>", "k".repeat(1025))),
         ErrorCode::KeyTooLong

@@ -84,7 +84,7 @@ impl Front {
             Cow::Owned(query) => recognise(ticket, &parts, query, named)?,
         };
         ticket.event = RequestEvent::Operation(target.name());
-        let mut headers = parts.headers.clone();
+        let mut headers = parts.headers;
         hoist(&mut headers, &query)?;
         refuse_unsupported(&headers)?;
         let place = self.authorise(ticket, &target, &caller.rights)?;
@@ -97,6 +97,7 @@ impl Front {
             Arc::clone(&self.telemetry.metrics),
             self.read_timeout,
         );
+        body.check_absent(&parts.method, &headers)?;
         let bucket = match place {
             Place::Service => return self.list_buckets(&target, &caller.rights),
             Place::New(name) => return self.create_bucket(&name, &headers, body).await,

@@ -243,6 +243,32 @@ async fn an_error_names_what_it_is_about() {
 }
 
 #[tokio::test]
+async fn the_hash_of_a_body_that_is_not_there_is_compared() {
+    let server = Server::start().await;
+    server.put("k", b"x").await.expect(200);
+    let uploads = format!("{}?uploads", path("k"));
+    for request in [
+        Request::get(&path("k")),
+        Request::get(&format!("/{BUCKET}")),
+        Request::delete(&path("k")),
+        Request::put(&path("k")),
+        Request::put(&path("c")).header("x-amz-copy-source", &format!("{BUCKET}/k")),
+        Request::post(&uploads),
+    ] {
+        let other = request.clone().payload(PayloadMode::of(b"other"));
+        let refused = server.send(other).await;
+        assert_eq!(refused.verdict(), (400, "XAmzContentSHA256Mismatch".into()));
+    }
+    let head = || Request::head(&path("k"));
+    let refused = server.send(head().payload(PayloadMode::of(b"other"))).await;
+    assert_eq!(refused.status, 400);
+    for payload in [PayloadMode::Unsigned, PayloadMode::of(b"")] {
+        server.send(head().payload(payload)).await.expect(200);
+    }
+    assert_eq!(server.get("k").await.text(), "x");
+}
+
+#[tokio::test]
 async fn a_head_that_fails_has_a_status_and_no_body() {
     let server = Server::start().await;
     let mut wire = server.connect().await;

@@ -47,6 +47,8 @@ enum Phase {
 pub struct Connection {
     state: Mutex<State>,
     scheme: Scheme,
+    /// What the HTTP library says of bytes that are no request was held back.
+    held_back: AtomicBool,
     /// The client may still be sending a body that nobody reads.
     unread: AtomicBool,
 }
@@ -71,6 +73,7 @@ impl Connection {
         Arc::new(Self {
             state: Mutex::new(state),
             scheme,
+            held_back: AtomicBool::new(false),
             unread: AtomicBool::new(false),
         })
     }
@@ -108,6 +111,16 @@ impl Connection {
     /// Whether the end of the connection must wait for the client.
     pub(super) fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing that is written can be the answer to a request.
+    fn has_no_request(&self) -> bool {
+        self.state.lock().open == 0
+    }
+
+    /// Whether something was written without a request, which did not reach the client.
+    pub(super) fn has_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
     }
 
     /// Everything that was written has left. Whether the connection became idle with that.
@@ -196,6 +209,16 @@ impl ClientIo {
         self.transport
     }
 
+    /// Without a request, the HTTP library has only one thing to write: that it could not read one.
+    /// We say that ourselves.
+    fn holds_back(&self) -> bool {
+        let holds_back = self.connection.has_no_request();
+        if holds_back {
+            self.connection.held_back.store(true, Ordering::Relaxed);
+        }
+        holds_back
+    }
+
     /// Progress disarms the clock of the answer, and waiting arms it.
     fn progress<T>(
         &mut self,
@@ -261,6 +284,9 @@ impl AsyncWrite for ClientIo {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.holds_back() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let polled = Pin::new(&mut this.transport).poll_write(cx, bytes);
         this.progress(polled, cx)
     }
@@ -271,6 +297,10 @@ impl AsyncWrite for ClientIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.holds_back() {
+            let count = slices.iter().map(|slice| slice.len()).sum();
+            return Poll::Ready(Ok(count));
+        }
         let polled = Pin::new(&mut this.transport).poll_write_vectored(cx, slices);
         this.progress(polled, cx)
     }

@@ -35,7 +35,7 @@ use engine::Engine;
 use futures_util::FutureExt as _;
 use http::header::{EXPECT, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::{Instrument as _, error, info_span};
 
@@ -216,6 +216,12 @@ impl Front {
 }
 
 impl Front {
+    /// What a client is told whose bytes are no request.
+    fn unreadable(&self, error: &hyper::Error) -> String {
+        let id = RequestId::of(&HeaderMap::new(), self.engine.ids());
+        render::unreadable(error, &id, &self.host_id)
+    }
+
     /// The bucket that the request's host names, where it does.
     fn named_bucket(&self, door: Door, parts: &Parts) -> Option<String> {
         if door != Door::S3 || self.domains.is_empty() {

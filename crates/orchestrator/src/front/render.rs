@@ -1,6 +1,7 @@
 //! The one place that turns outcomes into HTTP answers: every status code is decided here.
 
 mod admin;
+mod unreadable;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::ticket::Ticket;
 use crate::telemetry::metrics;
 
 pub(super) use admin::admin;
+pub(super) use unreadable::unreadable;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");

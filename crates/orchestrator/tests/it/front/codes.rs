@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use http::Method;
+use orchestrator::front::listener::HEAD_BYTES_MAX;
 use s3wire::ErrorCode;
 use s3wire::sigv4::PayloadMode;
 
@@ -194,6 +195,11 @@ async fn requests(driven: &mut Driven) {
         let answer = server.send(request).await;
         driven.expect(&answer, code);
     }
+    let head = Request::get(&path("k")).header("x-note", &"a".repeat(2 * HEAD_BYTES_MAX));
+    driven.expect(
+        &server.send(head).await,
+        ErrorCode::RequestHeaderSectionTooLarge,
+    );
     let (head, _) = put()
         .header("content-length", "10")
         .payload(PayloadMode::Unsigned)

@@ -303,9 +303,39 @@ async fn a_head_has_its_limits() {
     for request in [long, many] {
         let mut wire = server.connect().await;
         wire.write(&request.bytes(server.addr)).await;
-        let (status, _) = wire.head().await.unwrap();
-        assert_eq!(status, 431);
+        let refused = wire.response(false).await;
+        let code = "RequestHeaderSectionTooLarge";
+        assert_eq!(refused.verdict(), (400, code.into()));
         wire.rest().await;
     }
     server.put("k", b"still there").await.expect(200);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request_are_refused_with_a_document() {
+    let server = Server::start().await;
+    let garbage = [
+        &b"nonsense\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nno header\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ];
+    for first in [false, true] {
+        for bytes in garbage {
+            let mut wire = server.connect().await;
+            if first {
+                // After a request that was one.
+                let request = Request::head(&format!("/{BUCKET}"));
+                wire.write(&request.bytes(server.addr)).await;
+                wire.response(true).await.expect(200);
+            }
+            wire.write(bytes).await;
+            let refused = wire.response(false).await;
+            assert_eq!(refused.verdict(), (400, "BadRequest".into()));
+            assert_eq!(refused.header("connection"), "close");
+            assert_eq!(refused.header("content-type"), "application/xml");
+            let id = refused.header("x-amz-request-id");
+            assert_eq!(refused.element("RequestId"), id);
+            assert!(wire.rest().await.is_empty());
+        }
+    }
 }

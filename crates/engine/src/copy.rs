@@ -21,10 +21,10 @@ use crate::put::{PutAttempts, PutRequest, WritePlan, give_up};
 use crate::send::send;
 use crate::{Engine, Error, Result};
 
-/// The largest object that CopyObject takes at once, in bytes.
+/// The most bytes that CopyObject or UploadPartCopy takes at once.
 ///
-/// Source: Amazon S3 API reference, CopyObject.
-const NATIVE_BYTES_MAX: u64 = 5 << 30;
+/// Source: Amazon S3 API reference, CopyObject and UploadPartCopy.
+pub const COPY_BYTES_MAX: u64 = 5 << 30;
 
 /// What is copied.
 #[derive(Debug, Clone)]
@@ -96,6 +96,7 @@ impl Engine {
 
     async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {
         let plan = self.source_plan(&request.source).await?;
+        check_size(plan.object.size)?;
         self.check_early(request.bucket, &request.key, &request.precondition)
             .await?;
         let itself = request.source.bucket == request.bucket && request.source.key == request.key;
@@ -265,7 +266,7 @@ impl Engine {
             {
                 continue;
             }
-            if extent.blob_size > NATIVE_BYTES_MAX {
+            if extent.blob_size > COPY_BYTES_MAX {
                 return None;
             }
             let able = |copy: &&CopyRow| {
@@ -427,6 +428,14 @@ impl Engine {
             stream,
             declared,
         })
+    }
+}
+
+/// Whether so many bytes may be copied at once.
+pub(crate) fn check_size(bytes: u64) -> Result<()> {
+    match bytes <= COPY_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Error::SourceTooLarge),
     }
 }
 

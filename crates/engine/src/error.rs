@@ -99,6 +99,9 @@ pub enum Error {
         /// The limit.
         limit: ByteSize,
     },
+    /// What is to be copied is larger than one copy may be.
+    #[error("the copy source is larger than {}", crate::COPY_BYTES_MAX)]
+    SourceTooLarge,
     /// The client's body ended badly.
     #[error("the body was refused")]
     Body(#[source] BodyError),

@@ -38,7 +38,7 @@ use metastore::Store;
 
 pub use backend::{Capabilities, S3Settings};
 pub use body::{BodyError, BodyStream, Declared, Incoming, Trailer};
-pub use copy::{Copied, CopyRequest, CopySource, Taken};
+pub use copy::{COPY_BYTES_MAX, Copied, CopyRequest, CopySource, Taken};
 pub use delete::DeleteOutcome;
 pub use error::{Error, Result, Tried};
 pub use fleet::{BackendCheck, OutOfService};

@@ -155,6 +155,9 @@ codes! {
     /// A condition of the request does not hold.
     PreconditionFailed = "PreconditionFailed", 412,
         "At least one of the preconditions that you specified did not hold";
+    /// The head of the request is larger than the server reads.
+    RequestHeaderSectionTooLarge = "RequestHeaderSectionTooLarge", 400,
+        "Your request header section exceeds the maximum allowed request header section size.";
     /// The client sent nothing for too long.
     RequestTimeout = "RequestTimeout", 400,
         "Your socket connection to the server was not read from or written to within the timeout period.";

@@ -249,7 +249,7 @@ impl Seen {
     /// The bytes of the object, after everything that covers them has been checked: length,
     /// framing, chunk signatures, checksum.
     pub(crate) fn payload(&self) -> Vec<u8> {
-        let Verified { payload, chain } = self.verified();
+        let Verified { payload, chain, .. } = self.verified();
         assert_eq!(
             self.header("content-length"),
             Some(self.body.len().to_string().as_str())

@@ -8,7 +8,7 @@ use metastore::model::{BucketId, CopyRow, NewPartClaim, PartRow, ReadPlan, Uploa
 
 use super::part::{PartRequest, UploadedPart};
 use super::{accept, open_id};
-use crate::copy::CopySource;
+use crate::copy::{CopySource, check_size};
 use crate::{Engine, Error, Result};
 
 /// A part whose bytes come from another object.
@@ -58,6 +58,7 @@ impl Engine {
                 .resolve(size)
                 .map_err(|_| Error::InvalidRange { size })?,
         };
+        check_size(range.length)?;
         if let Some(native) = self.native_part(&record, &plan, range)
             && let Some(copied) = self.copy_part_natively(&part, native).await?
         {

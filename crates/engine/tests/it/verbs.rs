@@ -3,13 +3,16 @@
 use backend::MARKER_KEY;
 use backend::faulty::{Fault, Rates};
 use base::{
-    ByteRange, ByteSize, Conditions, ETag, ETagCondition, Md5, ObjectHeaders, Precondition,
-    RangeSpec,
+    BackendKey, BlobId, ByteRange, ByteSize, Clock as _, Conditions, CopyId, ETag, ETagCondition,
+    Md5, ObjectHeaders, Precondition, RangeSpec, Tags, VersionId,
 };
-use engine::catalogue::{ListEntry, ListQuery, ListStart};
+use engine::catalogue::{
+    Content, Extent, ListEntry, ListQuery, ListStart, NewBlob, NewCopy, NewIntent, NewVersion,
+    Verdict,
+};
 use engine::{
-    CopyRequest, CopySource, Declared, DeleteOutcome, Error, Incoming, OutOfService, ReadRequest,
-    Selection, Taken,
+    COPY_BYTES_MAX, CopyRequest, CopySource, CreateUpload, Declared, DeleteOutcome, Engine, Error,
+    Incoming, OutOfService, PartCopyRequest, ReadRequest, Selection, Taken,
 };
 
 use crate::world::{
@@ -660,4 +663,111 @@ async fn a_first_marker_that_never_arrived_is_written_again() {
         engine.settle(1).await;
     }
     put(&engine, "a", &bytes(1, 10)).await.unwrap();
+}
+
+/// An object of so many bytes of which only the catalogue knows.
+async fn claim(world: &World, engine: &Engine, name: &str, size: u64) {
+    let store = engine.store();
+    let backend = store.backends().await.unwrap()[0].id;
+    let (copy, blob) = (CopyId::draw(&world.ids), BlobId::draw(&world.ids));
+    let new = NewIntent {
+        copy,
+        blob,
+        key: BackendKey::new(&format!("photos/{name}~{copy}")).unwrap(),
+    };
+    let room = store.reserve(backend, size).await.unwrap();
+    let intent = store.open_intent(new, room).await.unwrap();
+    let version = NewVersion {
+        bucket: photos(engine),
+        key: key(name),
+        version: VersionId::draw(&world.ids),
+        size,
+        etag: ETag::new("e"),
+        last_modified: world.clock.now(),
+        headers: ObjectHeaders::default(),
+        tags: Tags::default(),
+        checksum: None,
+        parts: Vec::new(),
+        content: Content::Written {
+            blobs: vec![NewBlob {
+                blob,
+                size,
+                crc64: None,
+                copies: vec![NewCopy {
+                    copy,
+                    etag: None,
+                    version: None,
+                    crc64: None,
+                }],
+            }],
+            extents: vec![Extent {
+                blob,
+                offset: 0,
+                length: size,
+            }],
+        },
+        precondition: Precondition::None,
+    };
+    let (verdict, _) = store.commit(version, vec![intent]).await;
+    assert!(
+        matches!(verdict, Ok(Verdict::Committed { .. })),
+        "{verdict:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_larger_than_a_copy_may_be_is_not_copied_at_once() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    claim(&world, &engine, "most", COPY_BYTES_MAX).await;
+    claim(&world, &engine, "more", COPY_BYTES_MAX + 1).await;
+    let photos = photos(&engine);
+    let source = |name, etag: Option<&str>| CopySource {
+        bucket: photos,
+        key: key(name),
+        conditions: Conditions {
+            if_match: etag.map(|etag| ETagCondition::Tags(vec![ETag::new(etag)])),
+            ..Conditions::default()
+        },
+    };
+    let onto = async |to: &str, source: CopySource| {
+        let request = CopyRequest {
+            source,
+            bucket: photos,
+            key: key(to),
+            headers: Taken::Replace(ObjectHeaders::default()),
+            tags: Taken::Keep,
+            checksum: None,
+            precondition: Precondition::None,
+        };
+        engine.copy(request).await
+    };
+    // Onto itself, where no byte moves, as well.
+    for to in ["more", "other"] {
+        let refused = onto(to, source("more", None)).await;
+        assert!(matches!(refused, Err(Error::SourceTooLarge)), "{refused:?}");
+        let refused = onto(to, source("more", Some("other"))).await;
+        assert!(matches!(refused, Err(Error::PreconditionFailed)));
+    }
+    onto("most", source("most", None)).await.unwrap();
+    let upload = engine
+        .create_upload(CreateUpload {
+            bucket: photos,
+            key: key("a"),
+            headers: ObjectHeaders::default(),
+            tags: Tags::default(),
+            checksum: None,
+        })
+        .await
+        .unwrap();
+    let part = PartCopyRequest {
+        bucket: photos,
+        key: key("a"),
+        upload,
+        number: 1,
+        source: source("more", None),
+        range: None,
+    };
+    let refused = engine.upload_part_copy(part).await;
+    assert!(matches!(refused, Err(Error::SourceTooLarge)), "{refused:?}");
 }

@@ -13,7 +13,9 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use ring::hmac;
 use ring::rand::SystemRandom;
-use s3wire::sigv4::{Claim, FormClaim, PayloadMode, RequestHead, SigningSecret, payload_mode};
+use s3wire::sigv4::{
+    Claim, FormClaim, PayloadMode, Plus, RequestHead, SigningSecret, payload_mode,
+};
 use s3wire::{Error, ErrorCode};
 use subtle::ConstantTimeEq as _;
 
@@ -133,6 +135,8 @@ pub(super) struct Caller {
     pub(super) proof: Proof,
     /// How its body is covered.
     pub(super) cover: Cover,
+    /// What it means by a `+` in its query.
+    pub(super) plus: Plus,
 }
 
 impl Access {
@@ -282,6 +286,7 @@ impl Access {
                 payload: verified.payload,
                 chain: Some(verified.chain),
             },
+            plus: verified.plus,
         })
     }
 
@@ -304,6 +309,7 @@ impl Access {
                 payload,
                 chain: None,
             },
+            plus: Plus::default(),
         })
     }
 }

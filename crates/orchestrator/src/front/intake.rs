@@ -18,8 +18,8 @@ use bytes::{Bytes, BytesMut};
 use engine::{BodyError, Declared, Trailer};
 use futures_util::StreamExt as _;
 use futures_util::stream::Stream;
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, Method};
 use hyper::body::{Body as _, Incoming};
 use s3wire::chunked::{Decoder, Framing, Reject};
 use s3wire::headers::{self, BodyClaims};
@@ -88,6 +88,20 @@ impl Intake {
             state,
             metrics,
             stall,
+        }
+    }
+
+    /// Refuses the hash of another body where there is none: nobody reads it to compare.
+    pub(super) fn check_absent(&self, method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+        let bodiless = matches!(*method, Method::GET | Method::HEAD | Method::DELETE);
+        let length = headers.get(CONTENT_LENGTH);
+        let absent = self.body.is_end_stream()
+            && length.map_or(bodiless, |length| length.as_bytes() == b"0");
+        match self.cover.payload {
+            payload @ PayloadMode::Sha256(_) if absent && payload != PayloadMode::of(b"") => {
+                Err(ErrorCode::XAmzContentSha256Mismatch.into())
+            }
+            PayloadMode::Sha256(_) | PayloadMode::Unsigned | PayloadMode::Streaming(_) => Ok(()),
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::site::Scheme;
 use super::ticket::Ticket;
 
 /// The clocks of a connection.
@@ -45,6 +46,9 @@ enum Phase {
 #[derive(Debug)]
 pub struct Connection {
     state: Mutex<State>,
+    scheme: Scheme,
+    /// What the HTTP library says of bytes that are no request was held back.
+    held_back: AtomicBool,
     /// The client may still be sending a body that nobody reads.
     unread: AtomicBool,
 }
@@ -60,7 +64,7 @@ struct State {
 
 impl Connection {
     /// A connection on which nothing happened yet; its first head is awaited like a begun one.
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(scheme: Scheme) -> Arc<Self> {
         let state = State {
             phase: Phase::Head,
             open: 0,
@@ -68,8 +72,15 @@ impl Connection {
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            scheme,
+            held_back: AtomicBool::new(false),
             unread: AtomicBool::new(false),
         })
+    }
+
+    /// What it speaks.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Bytes came; between requests they begin a head.
@@ -100,6 +111,16 @@ impl Connection {
     /// Whether the end of the connection must wait for the client.
     pub(super) fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing that is written can be the answer to a request.
+    fn has_no_request(&self) -> bool {
+        self.state.lock().open == 0
+    }
+
+    /// Whether something was written without a request, which did not reach the client.
+    pub(super) fn has_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
     }
 
     /// Everything that was written has left. Whether the connection became idle with that.
@@ -188,6 +209,16 @@ impl ClientIo {
         self.transport
     }
 
+    /// Without a request, the HTTP library has only one thing to write: that it could not read one.
+    /// We say that ourselves.
+    fn holds_back(&self) -> bool {
+        let holds_back = self.connection.has_no_request();
+        if holds_back {
+            self.connection.held_back.store(true, Ordering::Relaxed);
+        }
+        holds_back
+    }
+
     /// Progress disarms the clock of the answer, and waiting arms it.
     fn progress<T>(
         &mut self,
@@ -253,6 +284,9 @@ impl AsyncWrite for ClientIo {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.holds_back() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let polled = Pin::new(&mut this.transport).poll_write(cx, bytes);
         this.progress(polled, cx)
     }
@@ -263,6 +297,10 @@ impl AsyncWrite for ClientIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.holds_back() {
+            let count = slices.iter().map(|slice| slice.len()).sum();
+            return Poll::Ready(Ok(count));
+        }
         let polled = Pin::new(&mut this.transport).poll_write_vectored(cx, slices);
         this.progress(polled, cx)
     }

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, error, warn};
 
 use super::io::{ClientIo, Connection, Patience, Transport};
+use super::site::Scheme;
 use super::tls::Tls;
 use super::{Door, Front};
 use crate::config::ListenAddr;
@@ -207,10 +208,10 @@ impl Peer {
             return;
         }
         let patience = self.front.patience();
-        let transport = match tls {
-            None => Transport::Plain(stream),
+        let (scheme, transport) = match tls {
+            None => (Scheme::Http, Transport::Plain(stream)),
             Some(tls) => match timeout(patience.head, tls.acceptor().accept(stream)).await {
-                Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
+                Ok(Ok(stream)) => (Scheme::Https, Transport::Tls(Box::new(stream))),
                 Ok(Err(error)) => {
                     debug!(remote = %self.remote, error = %error, "no TLS connection");
                     return;
@@ -218,11 +219,32 @@ impl Peer {
                 Err(_) => return,
             },
         };
-        let connection = Connection::new();
-        let io = self
+        let connection = Connection::new(scheme);
+        let (mut io, ended) = self
             .talk(transport, Arc::clone(&connection), patience)
             .await;
+        if let Err(error) = ended {
+            self.explain(&mut io, &connection, &error).await;
+        }
         farewell(io, &connection).await;
+    }
+
+    /// Tells a client that what it sent was no request, where nobody has told it.
+    async fn explain(&self, io: &mut Transport, connection: &Connection, error: &hyper::Error) {
+        let text = base::report(error).to_string();
+        debug!(remote = %self.remote, error = text, "connection ended early");
+        if !connection.has_held_back() {
+            return;
+        }
+        // There may be more of it, which nobody reads.
+        connection.leave_unread();
+        let answer = self.front.unreadable(error);
+        if timeout(FAREWELL, io.write_all(answer.as_bytes()))
+            .await
+            .is_err()
+        {
+            debug!(remote = %self.remote, "a refusal was not taken");
+        }
     }
 
     /// Serves requests until the connection ends, and gives the byte stream back.
@@ -231,7 +253,7 @@ impl Peer {
         transport: Transport,
         connection: Arc<Connection>,
         patience: Patience,
-    ) -> Transport {
+    ) -> (Transport, hyper::Result<()>) {
         let io = TokioIo::new(ClientIo::new(transport, Arc::clone(&connection), patience));
         let (front, door, remote) = (Arc::clone(&self.front), self.door, self.remote);
         let service = service_fn(move |request: Request<Incoming>| {
@@ -256,11 +278,8 @@ impl Peer {
                 }
             }
         };
-        if let Err(error) = ended {
-            let error = base::report(&error).to_string();
-            debug!(remote = %self.remote, error, "connection ended early");
-        }
-        served.into_parts().io.into_inner().into_transport()
+        let io = served.into_parts().io.into_inner();
+        (io.into_transport(), ended)
     }
 }
 

@@ -18,6 +18,8 @@ mod render;
 mod reply;
 mod request_id;
 mod s3;
+mod site;
+mod subject;
 mod ticket;
 mod tls;
 
@@ -33,7 +35,7 @@ use engine::Engine;
 use futures_util::FutureExt as _;
 use http::header::{EXPECT, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tracing::{Instrument as _, error, info_span};
 
@@ -43,7 +45,9 @@ use crate::telemetry::log::LogControl;
 use admission::Pools;
 use io::{Connection, Patience};
 use render::Failure;
-use request_id::RequestId;
+use request_id::{HostId, RequestId};
+use site::Site;
+use subject::Said;
 use ticket::{Purpose, Ticket};
 
 pub use access::{Access, NoRandomness};
@@ -54,6 +58,7 @@ pub use tls::{Tls, TlsError};
 
 /// Everything that answers requests.
 pub struct Front {
+    host_id: HostId,
     engine: Engine,
     access: ArcSwap<Access>,
     pools: Pools,
@@ -97,6 +102,7 @@ impl Front {
     pub fn new(parts: FrontParts<'_>) -> Arc<Self> {
         let server = parts.server;
         Arc::new(Self {
+            host_id: HostId::draw(parts.engine.ids()),
             engine: parts.engine,
             access: ArcSwap::from_pointee(parts.access),
             pools: Pools::new(server.admission),
@@ -166,6 +172,9 @@ impl Front {
             remote,
             purpose,
         );
+        ticket.site = Site::of(&parts, connection.scheme(), named.as_deref());
+        ticket.said = Said::of(&parts);
+        ticket.host_id = self.host_id.clone();
         if purpose == Purpose::Admin {
             let answer = self.answer_admin(parts, body, ticket, connection);
             return answer.instrument(span).await;
@@ -207,6 +216,12 @@ impl Front {
 }
 
 impl Front {
+    /// What a client is told whose bytes are no request.
+    fn unreadable(&self, error: &hyper::Error) -> String {
+        let id = RequestId::of(&HeaderMap::new(), self.engine.ids());
+        render::unreadable(error, &id, &self.host_id)
+    }
+
     /// The bucket that the request's host names, where it does.
     fn named_bucket(&self, door: Door, parts: &Parts) -> Option<String> {
         if door != Door::S3 || self.domains.is_empty() {

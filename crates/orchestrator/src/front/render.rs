@@ -1,6 +1,7 @@
 //! The one place that turns outcomes into HTTP answers: every status code is decided here.
 
 mod admin;
+mod unreadable;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,12 +21,15 @@ use tracing::{error, warn};
 use super::intake::BodyState;
 use super::io::Connection;
 use super::reply::{Content, LateEnd, Reply};
+use super::subject::Subject;
 use super::ticket::Ticket;
 use crate::telemetry::metrics;
 
 pub(super) use admin::admin;
+pub(super) use unreadable::unreadable;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
 
 /// What a read is told that every copy's monthly usage limit refuses: clients tell it from the 503 of
 /// a server that is busy, because it lasts.
@@ -195,6 +199,13 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
         engine::Error::InvalidPartOrder => ErrorCode::InvalidPartOrder.into(),
         engine::Error::PartTooSmall { .. } => ErrorCode::EntityTooSmall.into(),
         engine::Error::TooLarge { .. } => ErrorCode::EntityTooLarge.into(),
+        engine::Error::SourceTooLarge => with(
+            ErrorCode::InvalidRequest,
+            format!(
+                "The specified copy source is larger than the maximum allowable size for a copy source: {}",
+                engine::COPY_BYTES_MAX
+            ),
+        ),
         engine::Error::Body(ended) => match (ended, body.reject()) {
             (BodyError::Refused, Some(reject)) => Error::from(reject).into(),
             (BodyError::Refused, None) => ErrorCode::InvalidRequest.into(),
@@ -284,42 +295,18 @@ fn account_engine(error: &engine::Error, status: u16) -> String {
     report
 }
 
-fn document(ticket: &Ticket, shown: &Shown) -> String {
-    let resource = match (&ticket.bucket, &ticket.key) {
-        (Some(bucket), Some(key)) => format!("/{bucket}/{key}"),
-        (Some(bucket), None) => format!("/{bucket}"),
-        (None, _) => ticket.path().to_owned(),
-    };
-    let document = ErrorDocument {
-        code: shown.code.as_str().to_owned(),
-        message: shown.message.clone().into_owned(),
-        resource,
-        request_id: ticket.id.as_str().to_owned(),
-    };
-    document.to_xml()
-}
-
 /// The error in the body of an answer whose status has gone out already.
-pub(super) fn late_failure(failure: &Failure, body: &BodyState, resource: &Late) -> LateEnd {
+pub(super) fn late_failure(failure: &Failure, body: &BodyState, subject: Subject) -> LateEnd {
     let shown = show(failure, body);
     let error = account(failure, &shown);
-    let document = ErrorDocument {
-        code: shown.code.as_str().to_owned(),
-        message: shown.message.into_owned(),
-        resource: resource.resource.clone(),
-        request_id: resource.request_id.clone(),
-    };
     LateEnd {
-        document: document.to_xml(),
+        document: document(subject, shown).to_xml(),
         error: Some(error),
     }
 }
 
-/// What an error document names, for an answer that has lost its ticket to its body.
-#[derive(Debug, Clone)]
-pub(super) struct Late {
-    pub(super) resource: String,
-    pub(super) request_id: String,
+fn document(subject: Subject, shown: Shown) -> ErrorDocument {
+    subject.document(shown.code, shown.message.into_owned(), shown.size)
 }
 
 /// The answer to a request that was carried out.
@@ -372,7 +359,7 @@ pub(super) fn failure(
         true => Content::Empty,
         false => {
             headers.insert(CONTENT_TYPE, XML);
-            Content::Whole(document(&ticket, &shown).into())
+            Content::Whole(document(Subject::of(&ticket), shown).to_xml().into())
         }
     };
     finish(status, headers, content, ticket, connection)
@@ -397,6 +384,7 @@ fn finish(
 ) -> Response<Reply> {
     ticket.status = status.as_u16();
     headers.insert(REQUEST_ID, ticket.id.to_header());
+    headers.insert(HOST_ID, ticket.host_id.to_header());
     if connection.is_unread() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -222,6 +222,7 @@ mod tests {
     use http_body_util::BodyExt as _;
     use tokio::time::sleep;
 
+    use super::super::site::Scheme;
     use super::*;
 
     fn late(takes: Duration) -> Reply {
@@ -235,7 +236,7 @@ mod tests {
         Reply::new(
             Content::Late(Late::new(Box::pin(end))),
             None,
-            Connection::new(),
+            Connection::new(Scheme::Http),
         )
     }
 

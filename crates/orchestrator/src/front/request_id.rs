@@ -1,8 +1,12 @@
-//! The id of a request, in every reply, every log line and every audit line.
+//! The id of a request, in every reply, every log line and every audit line; and that of the server,
+//! in every reply.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base::Ids;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue};
 
 /// The longest id that is taken over from a client.
@@ -35,6 +39,27 @@ impl RequestId {
     }
 }
 
+/// The name of a running server, which tells nothing of it: opaque text, another one after each start.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HostId(Arc<str>);
+
+impl HostId {
+    /// A new one.
+    pub(super) fn draw(ids: &Ids) -> Self {
+        Self(STANDARD.encode(ids.uuid().as_bytes()).into())
+    }
+
+    /// The text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text for a header.
+    pub(super) fn to_header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).expect("base64 is a header value")
+    }
+}
+
 fn is_id(text: &str) -> bool {
     (1..=ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -47,8 +72,6 @@ impl fmt::Debug for RequestId {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use base::ManualClock;
 
     use super::*;

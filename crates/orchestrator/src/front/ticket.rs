@@ -16,7 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::intake::BodyState;
-use super::request_id::RequestId;
+use super::request_id::{HostId, RequestId};
+use super::site::Site;
+use super::subject::Said;
 use crate::telemetry::audit::{Audit, CLIENT_GONE, RequestEvent, RequestLine};
 use crate::telemetry::metrics::{Held, Label, Metrics};
 
@@ -38,6 +40,12 @@ pub(super) struct Ticket {
     method: Method,
     path: Box<str>,
     remote: SocketAddr,
+    /// Who answers it.
+    pub(super) host_id: HostId,
+    /// What its errors repeat.
+    pub(super) said: Said,
+    /// How its client addresses us.
+    pub(super) site: Site,
     /// How it ended, as far as is known.
     pub(super) event: RequestEvent,
     /// The operation, once it was recognised.
@@ -93,6 +101,9 @@ impl Ticket {
             method,
             path: path.into(),
             remote,
+            host_id: HostId::default(),
+            said: Said::default(),
+            site: Site::default(),
             event: RequestEvent::InvalidRequest,
             operation: None,
             bucket: None,

@@ -157,6 +157,11 @@ impl FormDecoder {
     fn step(&mut self, out: &mut Vec<Bytes>) -> Result<bool, Error> {
         match &self.state {
             State::Start => {
+                // What stands before the first delimiter means nothing; of that, line ends are sent.
+                if self.buffer.starts_with(LINE_END) {
+                    self.pass(LINE_END.len());
+                    return Ok(true);
+                }
                 let first = &self.delimiter[LINE_END.len()..];
                 if self.buffer.len() < first.len() {
                     return Ok(false);
@@ -211,7 +216,7 @@ impl FormDecoder {
                 self.state = State::Delimiter;
             }
             State::File => return Ok(self.step_in_file(out)),
-            State::Behind => return Ok(self.step_behind()),
+            State::Behind => return self.step_behind(),
             State::Done => {
                 // An epilogue means nothing (RFC 2046).
                 self.buffer.clear();
@@ -239,13 +244,21 @@ impl FormDecoder {
     }
 
     /// The buffer begins with a delimiter: is one of those that came the closing one?
-    fn step_behind(&mut self) -> bool {
-        let closing = [self.delimiter.as_slice(), b"--"].concat();
-        let closed = memmem::find(&self.buffer, &closing).is_some();
-        if closed {
-            self.state = State::Done;
+    fn step_behind(&mut self) -> Result<bool, Error> {
+        for at in memmem::find_iter(&self.buffer, &self.delimiter) {
+            let behind = at + self.delimiter.len();
+            match self.buffer.get(behind..behind + 2) {
+                Some(b"--") => {
+                    self.state = State::Done;
+                    return Ok(true);
+                }
+                Some(LINE_END) => {}
+                // Bytes of the file, or a delimiter: both readings have something against them.
+                Some(_) => return Err(malformed("a delimiter is not a line of its own")),
+                None => return Ok(false),
+            }
         }
-        closed
+        Ok(false)
     }
 
     /// Lets go of bytes before the file.
@@ -399,6 +412,40 @@ mod tests {
             );
         }
         assert_eq!(decode(body.chunks(1), body.len()), Ok(expected));
+    }
+
+    #[test]
+    fn line_ends_may_stand_before_the_form() {
+        let form = body(&[("key", "k")], b"bytes", "--\r\n");
+        let expected = whole(&form).unwrap();
+        for before in ["\r\n", "\r\n\r\n"] {
+            let body = [before.as_bytes(), &form].concat();
+            for pieces in [1, body.len()] {
+                assert_eq!(
+                    decode(body.chunks(pieces), body.len()),
+                    Ok(expected.clone())
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_boundary_with_more_behind_it_does_not_end_the_file() {
+        for behind in [
+            "X\r\n--B--\r\n",
+            "-\r\n--B--\r\n",
+            " --\r\n--B--\r\n",
+            "\r\n\r\nx\r\n--BX\r\n--B--\r\n",
+        ] {
+            let body = body(&[("key", "k")], b"bytes", behind);
+            for pieces in [1, 7, body.len()] {
+                assert_eq!(
+                    decode(body.chunks(pieces), body.len()),
+                    Err(ErrorCode::MalformedPostRequest),
+                    "{behind:?}"
+                );
+            }
+        }
     }
 
     #[test]

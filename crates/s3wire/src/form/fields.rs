@@ -24,6 +24,17 @@ const UNCONDITIONED: [&str; 4] = ["x-amz-signature", "policy", "awsaccesskeyid",
 /// A field that no condition has to name begins so.
 const IGNORED_PREFIX: &str = "x-ignore-";
 
+/// Fields whose header makes another operation of a PUT, or speaks of how its body comes: a form does
+/// neither, and has a field of its own for tags.
+const NOT_OF_FORMS: [&str; 6] = [
+    "x-amz-copy-source",
+    "x-amz-decoded-content-length",
+    "x-amz-metadata-directive",
+    "x-amz-tagging",
+    "x-amz-tagging-directive",
+    "x-amz-trailer",
+];
+
 /// What the client gets when its file is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SuccessAction {
@@ -103,9 +114,16 @@ impl<'a> Form<'a> {
     }
 
     /// The fields that are headers of a PUT, as such.
+    ///
+    /// # Errors
+    /// NotImplemented where a field asks for what a form does not do; ignoring it would store something
+    /// else than the client means.
     pub fn headers(&self) -> Result<HeaderMap, Error> {
         let mut headers = HeaderMap::new();
         for (name, value) in self.fields {
+            if is_not_of_forms(name) {
+                return Err(Error::not_implemented(&format!("The form field {name}")));
+            }
             let name = match name.as_str() {
                 "acl" => "x-amz-acl",
                 name if HEADERS.contains(&name) => name,
@@ -145,6 +163,10 @@ impl<'a> Form<'a> {
             (None, _) => SuccessAction::NoContent,
         }
     }
+}
+
+fn is_not_of_forms(name: &str) -> bool {
+    NOT_OF_FORMS.contains(&name) || name.starts_with("x-amz-copy-source-")
 }
 
 /// Whether a field of this name is an `x-amz-*` header of a PUT, and not one of the signature.

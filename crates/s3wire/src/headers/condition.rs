@@ -4,7 +4,7 @@
 //! over all lines of the header.
 
 use base::{Conditions, ETag, ETagCondition, Precondition, Timestamp};
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 use crate::Error;
 use crate::date::parse_http_date;
@@ -50,6 +50,39 @@ pub fn write_precondition(headers: &HeaderMap) -> Result<Precondition, Error> {
         (Some(_), Some(ETagCondition::Any)) => Err(Error::not_implemented(
             "If-Match together with If-None-Match",
         )),
+    }
+}
+
+/// Conditions as error documents name them, each with the one in front of it that, where it is there,
+/// alone counts (RFC 9110 section 13.2.2).
+const CONDITIONS: [(&str, Option<&str>); 7] = [
+    ("If-Match", None),
+    ("If-None-Match", None),
+    ("If-Unmodified-Since", Some("if-match")),
+    ("x-amz-copy-source-If-Match", None),
+    ("x-amz-copy-source-If-None-Match", None),
+    (
+        "x-amz-copy-source-If-Modified-Since",
+        Some("x-amz-copy-source-if-none-match"),
+    ),
+    (
+        "x-amz-copy-source-If-Unmodified-Since",
+        Some("x-amz-copy-source-if-match"),
+    ),
+];
+
+/// By which condition a request fails with PreconditionFailed, should it do so; `None` where there is
+/// more than one that it can fail by.
+pub fn condition_on_trial(method: &Method, headers: &HeaderMap) -> Option<&'static str> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let mut found = CONDITIONS.into_iter().filter(|(name, first)| {
+        let not_modified = reads && *name == "If-None-Match";
+        let passed_over = first.is_some_and(|first| headers.contains_key(first));
+        headers.contains_key(*name) && !passed_over && !not_modified
+    });
+    match (found.next(), found.next()) {
+        (Some((name, _)), None) => Some(name),
+        (None, _) | (Some(_), Some(_)) => None,
     }
 }
 
@@ -137,6 +170,24 @@ mod tests {
         assert_eq!(dates.if_unmodified_since, None);
         let copy = copy_conditions(&map(&[("x-amz-copy-source-if-match", "\"a\"")])).unwrap();
         assert_eq!(copy.if_match, of(&["a"]));
+    }
+
+    #[test]
+    fn the_condition_that_a_request_fails_by_is_named_where_it_can_be_told() {
+        let put = |pairs: &[(&'static str, &str)]| condition_on_trial(&Method::PUT, &map(pairs));
+        let get = |pairs: &[(&'static str, &str)]| condition_on_trial(&Method::GET, &map(pairs));
+        assert_eq!(put(&[]), None);
+        assert_eq!(put(&[("if-none-match", "*")]), Some("If-None-Match"));
+        // A read fails otherwise by the second.
+        let both = [("if-match", "a"), ("if-none-match", "b")];
+        assert_eq!((put(&both), get(&both)), (None, Some("If-Match")));
+        let date = "Fri, 24 May 2013 00:00:00 GMT";
+        let dated = [("if-match", "a"), ("if-unmodified-since", date)];
+        assert_eq!(get(&dated), Some("If-Match"));
+        assert_eq!(get(&dated[1..]), Some("If-Unmodified-Since"));
+        let source = ("x-amz-copy-source-if-modified-since", date);
+        assert_eq!(put(&[source]), Some("x-amz-copy-source-If-Modified-Since"));
+        assert_eq!(put(&[source, ("if-match", "a")]), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod tagging;
 mod unsupported;
 
 pub use attributes::{AttributesRequest, attributes_request};
-pub use condition::{conditions, copy_conditions, write_precondition};
+pub use condition::{condition_on_trial, conditions, copy_conditions, write_precondition};
 pub use copy::{
     CopyRange, CopySource, MetadataDirective, copy_source, copy_source_range, metadata_directive,
     print_copy_source,

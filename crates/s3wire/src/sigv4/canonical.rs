@@ -5,7 +5,10 @@
 //! choice there. Where clients differ in what they sign, each form is tried:
 //!
 //! * a path with raw reserved bytes may have been signed with them as they are;
-//! * a `+` in the query may have been signed as a plus or as a blank.
+//! * a `+` in the query may have been signed as a plus or as a blank. What it was signed as is what it
+//!   means: whoever changes `%2B` to `+` on the way changes nothing.
+
+use std::borrow::Cow;
 
 use http::HeaderMap;
 use ring::digest::{Context, SHA256};
@@ -16,7 +19,7 @@ use super::{ALGORITHM, Hex, RequestHead, hex};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
     path: PathForm,
-    plus: PlusForm,
+    pub(super) plus: Plus,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,19 +30,31 @@ enum PathForm {
     Raw,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PlusForm {
-    /// `%2B`
-    Plus,
-    /// `%20`
+/// What a `+` in a query stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Plus {
+    /// Itself: it was signed as `%2B`.
+    Literal,
+    /// A blank, as in a form: it was signed as `%20`. This is how [`crate::Query`] reads it.
+    #[default]
     Blank,
+}
+
+impl Plus {
+    /// A query that [`crate::Query`] reads as it was signed.
+    pub fn apply<'q>(self, query: &'q str) -> Cow<'q, str> {
+        match self {
+            Self::Literal if query.contains('+') => Cow::Owned(query.replace('+', "%2B")),
+            Self::Literal | Self::Blank => Cow::Borrowed(query),
+        }
+    }
 }
 
 impl Form {
     /// What a client should sign, and what ours does.
     pub(super) const STANDARD: Self = Self {
         path: PathForm::Encoded,
-        plus: PlusForm::Plus,
+        plus: Plus::Literal,
     };
 
     /// The forms that differ for this request.
@@ -47,14 +62,14 @@ impl Form {
         let raw_path = !head.path.bytes().all(stays_in_path);
         let plus = head.query.contains('+');
         [
-            (PathForm::Encoded, PlusForm::Plus),
-            (PathForm::Encoded, PlusForm::Blank),
-            (PathForm::Raw, PlusForm::Plus),
-            (PathForm::Raw, PlusForm::Blank),
+            (PathForm::Encoded, Plus::Literal),
+            (PathForm::Encoded, Plus::Blank),
+            (PathForm::Raw, Plus::Literal),
+            (PathForm::Raw, Plus::Blank),
         ]
         .into_iter()
         .filter(move |(path, _)| raw_path || *path == PathForm::Encoded)
-        .filter(move |(_, form)| plus || *form == PlusForm::Plus)
+        .filter(move |(_, form)| plus || *form == Plus::Literal)
         .map(|(path, plus)| Self { path, plus })
     }
 }
@@ -148,7 +163,7 @@ fn put_path(sink: &mut Sink, path: &str, form: PathForm) {
     sink.put(rest);
 }
 
-fn put_query(sink: &mut Sink, query: &str, plus: PlusForm) {
+fn put_query(sink: &mut Sink, query: &str, plus: Plus) {
     let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = query
         .split('&')
         .filter(|part| !part.is_empty())
@@ -168,13 +183,13 @@ fn put_query(sink: &mut Sink, query: &str, plus: PlusForm) {
 }
 
 /// Decodes percent escapes and encodes again; a `%` that is no escape stands for itself.
-fn recode(wire: &str, plus: PlusForm) -> Vec<u8> {
+fn recode(wire: &str, plus: Plus) -> Vec<u8> {
     let mut text = Vec::with_capacity(wire.len());
     for byte in percent_encoding::percent_decode_str(&wire.replace(
         '+',
         match plus {
-            PlusForm::Plus => "%2B",
-            PlusForm::Blank => "%20",
+            Plus::Literal => "%2B",
+            Plus::Blank => "%20",
         },
     )) {
         match unreserved(byte) {

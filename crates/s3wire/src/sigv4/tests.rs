@@ -752,6 +752,63 @@ proptest! {
     }
 }
 
+/// The parameters of a query in the order of a canonical request; a bare name is an empty value there.
+fn meaning(query: &str) -> Vec<(String, String)> {
+    let query = crate::Query::parse(query).unwrap();
+    let pair = |parameter: &crate::query::Parameter<'_>| {
+        let value = parameter.value.clone().unwrap_or_default();
+        (parameter.name.clone().into_owned(), value.into_owned())
+    };
+    let mut pairs: Vec<_> = query.parameters().iter().map(pair).collect();
+    pairs.sort();
+    pairs
+}
+
+proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4096))]
+
+    // On the way, a plus and a blank can both be written as `+`.
+    #[test]
+    fn a_plus_means_what_it_was_signed_as(
+        pairs in collection::vec(("[a+ ]{1,3}", "[a+ %]{0,4}"), 1..4),
+        changes in collection::vec(any::<bool>(), 24),
+    ) {
+        let query =
+            uri::encode_query(pairs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))));
+        let mut request = Request::signed(Method::GET, "/bucket", &query, &[]);
+        let mut changes = changes.into_iter();
+        let mut wire = String::new();
+        let mut rest = query.as_str();
+        while let Some(next) = rest.chars().next() {
+            let is_either = ["%2B", "%20"].iter().any(|escape| rest.starts_with(escape));
+            match is_either && changes.next().unwrap_or(false) {
+                true => {
+                    wire.push('+');
+                    rest = &rest[3..];
+                }
+                false => {
+                    wire.push(next);
+                    rest = &rest[1..];
+                }
+            }
+        }
+        request.query = wire;
+        if let Ok(verified) = request.verify() {
+            prop_assert_eq!(meaning(&verified.plus.apply(&request.query)), meaning(&query));
+        }
+    }
+
+    #[test]
+    fn either_reading_of_a_plus_verifies(text in "[a-z]{0,3}[+ ][a-z]{0,3}") {
+        let query = uri::encode_query([("prefix", Some(text.as_str()))]);
+        let mut request = Request::signed(Method::GET, "/bucket", &query, &[]);
+        request.query = query.replace("%2B", "+").replace("%20", "+");
+        let verified = request.verify().unwrap();
+        let read = verified.plus.apply(&request.query);
+        prop_assert_eq!(meaning(&read), [("prefix".to_owned(), text)]);
+    }
+}
+
 proptest! {
     #[test]
     fn presigned_urls_verify_for_every_key_and_query(

@@ -12,7 +12,7 @@ use base::Timestamp;
 use http::header::{AUTHORIZATION, DATE};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::canonical::{self, Form};
+use super::canonical::{self, Form, Plus};
 use super::chain::Chain;
 use super::key::SigningSecret;
 use super::payload::{PayloadMode, UNSIGNED};
@@ -64,6 +64,8 @@ pub struct Verified {
     pub payload: PayloadMode,
     /// Continues the signature over the chunks of a streaming body.
     pub chain: Chain,
+    /// What a `+` in the query was signed as, and so what it means.
+    pub plus: Plus,
 }
 
 impl<'a> Claim<'a> {
@@ -112,11 +114,15 @@ impl<'a> Claim<'a> {
         let key = cached.unwrap_or_else(|| secret.derive(date, region));
         let scope = self.scope.to_text();
         let signed = self.signed_headers.split(';');
-        let mut matches = Choice::from(0);
+        let (mut matches, mut literal) = (Choice::from(0), Choice::from(0));
         for form in Form::all(&self.head) {
             let hash = canonical::hash(&self.head, form, signed.clone(), &self.payload_text);
             let expected = canonical::sign_text(&key, &self.amz_date, &scope, &hash);
-            matches |= expected.ct_eq(&self.signature);
+            let fits = expected.ct_eq(&self.signature);
+            matches |= fits;
+            if form.plus == Plus::Literal {
+                literal |= fits;
+            }
         }
         if !bool::from(matches & secret.is_known()) {
             if was_cached {
@@ -132,6 +138,10 @@ impl<'a> Claim<'a> {
         Ok(Verified {
             payload: self.payload,
             chain,
+            plus: match bool::from(literal) {
+                true => Plus::Literal,
+                false => Plus::Blank,
+            },
         })
     }
 

@@ -69,6 +69,7 @@ impl Delete {
     /// A key that no object can have refuses the request as a whole, before anything is deleted.
     pub fn from_xml(body: &[u8]) -> Result<Self, Error> {
         let node = read_as(body, "Delete", DELETE_BODY_BYTES_MAX)?;
+        node.once(&["Quiet"])?;
         let items = node
             .children("Object")
             .map(DeleteItem::read)
@@ -106,6 +107,7 @@ impl DeleteItem {
                 ));
             }
         }
+        node.once(&["Key", "VersionId", "ETag"])?;
         let key = node
             .filled("Key")
             .ok_or(XmlError::Missing { element: "Key" })?;

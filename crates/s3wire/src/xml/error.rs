@@ -10,10 +10,14 @@ pub struct ErrorDocument {
     pub code: String,
     /// What people read.
     pub message: String,
+    /// Further elements, which differ from code to code; not read back.
+    pub details: Vec<(&'static str, String)>,
     /// The bucket or object that was asked for.
     pub resource: String,
     /// The request's identifier.
     pub request_id: String,
+    /// The identifier of the server that answered.
+    pub host_id: String,
 }
 
 impl ErrorDocument {
@@ -22,8 +26,12 @@ impl ErrorDocument {
         let mut writer = Writer::bare("Error");
         writer.element("Code", &self.code);
         writer.element("Message", &self.message);
+        for (name, text) in &self.details {
+            writer.element(name, text);
+        }
         writer.element("Resource", &self.resource);
         writer.element("RequestId", &self.request_id);
+        writer.element("HostId", &self.host_id);
         writer.finish()
     }
 
@@ -37,8 +45,10 @@ impl ErrorDocument {
         Ok(Self {
             code: node.required("Code")?.to_owned(),
             message: text("Message"),
+            details: Vec::new(),
             resource: text("Resource"),
             request_id: text("RequestId"),
+            host_id: text("HostId"),
         })
     }
 }

@@ -217,6 +217,15 @@ impl Node {
         self.children.iter().filter(move |child| child.is(name))
     }
 
+    /// Refuses children of these names that are there twice: which of them counts would be a guess.
+    pub(super) fn once(&self, names: &[&'static str]) -> Result<(), XmlError> {
+        let twice = |name: &&&'static str| self.children(name).nth(1).is_some();
+        match names.iter().find(twice) {
+            None => Ok(()),
+            Some(element) => Err(XmlError::Invalid { element }),
+        }
+    }
+
     pub(super) fn all(&self) -> &[Self] {
         &self.children
     }

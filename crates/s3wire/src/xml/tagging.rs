@@ -14,10 +14,12 @@ pub const TAGGING_BODY_BYTES_MAX: usize = 64 << 10;
 /// Reads a client's set of tags.
 pub fn parse_tagging(body: &[u8]) -> Result<Tags, Error> {
     let node = read_as(body, "Tagging", TAGGING_BODY_BYTES_MAX)?;
+    node.once(&["TagSet"])?;
     let set = node.must("TagSet")?;
     let pairs = set
         .children("Tag")
         .map(|tag| {
+            tag.once(&["Key", "Value"])?;
             Ok((
                 tag.required("Key")?.to_owned(),
                 tag.required("Value")?.to_owned(),
@@ -65,6 +67,11 @@ mod tests {
     fn documents_without_a_set_and_sets_that_break_a_rule_are_refused() {
         assert_eq!(code("<Tagging/>"), ErrorCode::MalformedXml);
         assert_eq!(code("<TagSet/>"), ErrorCode::MalformedXml);
+        let sets = "<Tagging><TagSet/><TagSet/></Tagging>";
+        assert_eq!(code(sets), ErrorCode::MalformedXml);
+        let keys = "<Tag><Key>a</Key><Key>b</Key><Value/></Tag>";
+        let keys = format!("<Tagging><TagSet>{keys}</TagSet></Tagging>");
+        assert_eq!(code(&keys), ErrorCode::MalformedXml);
         let tag = |key: &str, value: &str| format!("<Tag><Key>{key}</Key>{value}</Tag>");
         let set = |tags: &str| format!("<Tagging><TagSet>{tags}</TagSet></Tagging>");
         assert_eq!(code(&set(&tag("a", ""))), ErrorCode::MalformedXml);

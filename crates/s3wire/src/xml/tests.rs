@@ -271,9 +271,20 @@ fn a_success_may_turn_out_to_be_an_error() {
     let error = ErrorDocument {
         code: "InternalError".into(),
         message: "<sorry>".into(),
+        details: Vec::new(),
         resource: "/b/k".into(),
         request_id: "r".into(),
+        host_id: "h".into(),
     };
+    let detailed = ErrorDocument {
+        details: vec![("Key", "a<\u{1}&".into())],
+        ..error.clone()
+    };
+    assert!(
+        detailed
+            .to_xml()
+            .contains("</Message><Key>a&lt;&#x1;&amp;</Key><Resource>")
+    );
     let text = error.to_xml();
     assert_eq!(ErrorDocument::from_xml(text.as_bytes()).unwrap(), error);
     assert_eq!(
@@ -331,6 +342,16 @@ fn deletes_read_back_and_are_bounded() {
     let object = |inner: &str| code(&format!("<Delete><Object>{inner}</Object></Delete>"));
     assert_eq!(object(""), ErrorCode::MalformedXml);
     assert_eq!(object("<Key></Key>"), ErrorCode::MalformedXml);
+    for twice in [
+        "<Key>a</Key><Key>b</Key>",
+        "<Key>a</Key><VersionId>null</VersionId><VersionId>1</VersionId>",
+        "<Key>a</Key><ETag>1</ETag><ETag>2</ETag>",
+    ] {
+        assert_eq!(object(twice), ErrorCode::MalformedXml, "{twice}");
+    }
+    let quiet = "<Quiet>true</Quiet><Quiet>false</Quiet>";
+    let quiet = format!("<Delete>{quiet}<Object><Key>a</Key></Object></Delete>");
+    assert_eq!(code(&quiet), ErrorCode::MalformedXml);
     assert_eq!(
         object(&format!("<Key>{}</Key>", "k".repeat(1025))),
         ErrorCode::KeyTooLong

@@ -1,12 +1,17 @@
 //! CopyObject and UploadPartCopy.
 
-use base::{BucketName, ObjectKey, RangeSpec, Tags};
+use std::sync::Arc;
+
+use base::{BucketName, ObjectKey, RangeSpec, Tags, Validators};
 use engine::{CopyRequest, CopySource, PartCopyRequest, ReadRequest, Selection, Taken};
 use s3wire::headers::{self, MetadataDirective, ObjectChecksum, TaggingDirective};
 use s3wire::xml::{CopyResult, CopyRoot};
 use s3wire::{Error, ErrorCode, UploadPartCopy};
 
 use super::super::render::{Answer, Failure};
+use super::super::ticket::Ticket;
+use super::late::in_time;
+use super::write::refused_early;
 use super::{Call, demand, object_checksum};
 use crate::config::Verb;
 
@@ -15,6 +20,7 @@ impl Call<'_> {
         self,
         key: ObjectKey,
         from: headers::CopySource,
+        ticket: &Ticket,
     ) -> Result<Answer, Failure> {
         let directive = headers::metadata_directive(&self.headers)?;
         let from_bucket = from.bucket.clone();
@@ -37,6 +43,7 @@ impl Call<'_> {
             }
             MetadataDirective::Copy => Taken::Keep,
         };
+        let precondition = self.precondition(&key)?;
         let request = CopyRequest {
             source,
             bucket: self.bucket.id,
@@ -44,22 +51,30 @@ impl Call<'_> {
             headers: kept,
             tags,
             checksum: headers::copy_checksum(&self.headers)?,
-            precondition: headers::write_precondition(&self.headers)?,
+            precondition,
         };
-        let copied = self.front.engine.copy(request).await;
-        let copied = copied.map_err(|error| self.front.refused_early(error))?;
-        let document = CopyResult {
-            etag: copied.etag,
-            last_modified: copied.last_modified,
-            checksum: copied.checksum.map(|sum| object_checksum(&sum, None)),
+        let engine = self.front.engine.clone();
+        let metrics = Arc::clone(&self.front.telemetry.metrics);
+        let absence = self.absence;
+        let work = async move {
+            let copied = engine.copy(request).await;
+            let copied =
+                copied.map_err(|error| absence.told(refused_early(&metrics, error).into()))?;
+            let document = CopyResult {
+                etag: copied.etag,
+                last_modified: copied.last_modified,
+                checksum: copied.checksum.map(|sum| object_checksum(&sum, None)),
+            };
+            Ok(document.to_xml(CopyRoot::Object))
         };
-        Ok(Answer::xml(document.to_xml(CopyRoot::Object)))
+        in_time(work, ticket).await
     }
 
     pub(super) async fn upload_part_copy(
         self,
         key: ObjectKey,
         params: UploadPartCopy,
+        ticket: &Ticket,
     ) -> Result<Answer, Failure> {
         let source = self.source(params.source).await?;
         let range = match params.range {
@@ -75,7 +90,16 @@ impl Call<'_> {
                         conditions: base::Conditions::default(),
                     })
                     .await?;
-                let size = looked.object.size;
+                let object = looked.object;
+                let current = Validators {
+                    etag: &object.etag,
+                    last_modified: object.last_modified,
+                };
+                // Another object than the client means is not measured.
+                if !source.conditions.copy_source(current) {
+                    return Err(engine::Error::PreconditionFailed.into());
+                }
+                let size = object.size;
                 // A part must not become shorter than asked.
                 let bytes = range.within(size).ok_or_else(|| {
                     let message =
@@ -96,17 +120,23 @@ impl Call<'_> {
             source,
             range,
         };
-        let part = self.front.engine.upload_part_copy(request).await;
-        let part = part.map_err(|error| self.front.refused_early(error))?;
-        let document = CopyResult {
-            etag: part.etag,
-            last_modified: part.last_modified,
-            checksum: part.checksum.map(|checksum| ObjectChecksum {
-                checksum,
-                parts: None,
-            }),
+        let engine = self.front.engine.clone();
+        let metrics = Arc::clone(&self.front.telemetry.metrics);
+        let absence = self.absence;
+        let work = async move {
+            let part = engine.upload_part_copy(request).await;
+            let part = part.map_err(|error| absence.told(refused_early(&metrics, error).into()))?;
+            let document = CopyResult {
+                etag: part.etag,
+                last_modified: part.last_modified,
+                checksum: part.checksum.map(|checksum| ObjectChecksum {
+                    checksum,
+                    parts: None,
+                }),
+            };
+            Ok(document.to_xml(CopyRoot::Part))
         };
-        Ok(Answer::xml(document.to_xml(CopyRoot::Part)))
+        in_time(work, ticket).await
     }
 
     /// A tagged source needs the right to read its tags, and to write them at the target. Who does not

@@ -5,12 +5,12 @@ use engine::DeleteOutcome;
 use s3wire::xml::{
     DELETE_BODY_BYTES_MAX, Delete, DeleteFailure, DeleteItem, DeleteResult, Deleted,
 };
-use s3wire::{Error, ErrorCode, headers};
+use s3wire::{Error, ErrorCode};
 
 use super::super::intake::Vouched;
 use super::super::render::{Answer, Failure, describe};
 use super::super::ticket::Ticket;
-use super::Call;
+use super::{Absence, Call};
 use crate::config::Verb;
 
 /// The one version that exists where nothing is versioned.
@@ -18,7 +18,7 @@ const NULL_VERSION: &str = "null";
 
 impl Call<'_> {
     pub(super) async fn delete(self, key: ObjectKey) -> Result<Answer, Failure> {
-        let precondition = headers::write_precondition(&self.headers)?;
+        let precondition = self.precondition(&key)?;
         if precondition == Precondition::Absent {
             return Err(Error::new(
                 ErrorCode::NotImplemented,
@@ -79,10 +79,14 @@ impl Call<'_> {
                 _ if !allowed => note(item, Err(ErrorCode::AccessDenied.into())),
                 _ if !is_null => note(item, Err(ErrorCode::NoSuchVersion.into())),
                 None => plain.push(item),
+                Some(_) if !self.rights.allow(Verb::Read, name, item.key.as_str()) => {
+                    note(item, Err(ErrorCode::AccessDenied.into()));
+                }
                 Some(etag) => {
                     let only = Precondition::Match(ETagCondition::Tags(vec![etag.clone()]));
                     let removed = engine.remove(self.bucket.id, item.key.clone(), only).await;
-                    note(item, removed.map_err(Failure::from));
+                    let absence = Absence::of_key(&self.rights, name, &item.key);
+                    note(item, removed.map_err(|error| absence.told(error.into())));
                 }
             }
         }

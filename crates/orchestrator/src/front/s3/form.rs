@@ -20,7 +20,7 @@ use http::header::{ETAG, LOCATION};
 use http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
 use s3wire::form::{Form, FormDecoder, Policy, SuccessAction, boundary};
-use s3wire::sigv4::{FormClaim, PayloadMode};
+use s3wire::sigv4::{FormClaim, PayloadMode, payload_mode};
 use s3wire::xml::PostResponse;
 use s3wire::{Error, ErrorCode, headers, uri};
 use tokio::time::timeout;
@@ -30,6 +30,7 @@ use super::super::access::Rights;
 use super::super::intake::{Cover, Intake, Reader};
 use super::super::render::{Answer, Failure, Success};
 use super::super::ticket::Ticket;
+use super::write::refused_early;
 use super::{demand, refuse_unsupported};
 use crate::config::Verb;
 use crate::telemetry::audit::RequestEvent;
@@ -73,8 +74,19 @@ impl Front {
         policy.check(&form, body.length, self.engine.clock().now())?;
         let key = request.key.clone();
         let written = self.engine.put(request, body).await;
-        let written = written.map_err(|error| self.refused_early(error))?;
-        Ok(answer(&form.success_action(), bucket, &key, &written.etag))
+        let written = written.map_err(|error| match error {
+            // Only the decoder refuses bytes here.
+            engine::Error::Body(BodyError::Refused) => ErrorCode::MalformedPostRequest.into(),
+            error => Failure::from(refused_early(&self.telemetry.metrics, error)),
+        })?;
+        let place = ticket.site.locate(bucket, &key);
+        let stored = Stored {
+            place,
+            bucket,
+            key: &key,
+            etag: &written.etag,
+        };
+        Ok(answer(&form.success_action(), &stored))
     }
 
     fn authenticate_form(
@@ -115,6 +127,14 @@ impl Front {
         let declared = Declared {
             md5: claims.md5,
             checksum: claims.checksum,
+            sha256: match payload_mode(&headers)?.unwrap_or(PayloadMode::Unsigned) {
+                PayloadMode::Sha256(sum) => Some(sum),
+                PayloadMode::Unsigned => None,
+                PayloadMode::Streaming(_) => {
+                    let message = "The file of a form does not come in signed chunks.";
+                    return Err(Error::new(ErrorCode::InvalidArgument, message).into());
+                }
+            },
             ..Declared::default()
         };
         let request = PutRequest {
@@ -128,18 +148,32 @@ impl Front {
     }
 }
 
+/// A file that was stored.
+struct Stored<'a> {
+    /// Its address.
+    place: String,
+    bucket: &'a BucketName,
+    key: &'a ObjectKey,
+    etag: &'a ETag,
+}
+
 /// What the client is told, as the form wants it.
-fn answer(action: &SuccessAction, bucket: &BucketName, key: &ObjectKey, etag: &ETag) -> Answer {
-    let path = format!("/{bucket}/{}", uri::encode_path(key.as_str()));
+fn answer(action: &SuccessAction, stored: &Stored<'_>) -> Answer {
+    let Stored {
+        place,
+        bucket,
+        key,
+        etag,
+    } = stored;
     let mut answer = match action {
         SuccessAction::NoContent => Answer::silent(),
         SuccessAction::Ok => Answer::empty(HeaderMap::new()),
         SuccessAction::Created => {
             let document = PostResponse {
-                location: path.clone(),
+                location: place.clone(),
                 bucket: bucket.as_str().to_owned(),
                 key: key.as_str().to_owned(),
-                etag: etag.clone(),
+                etag: (*etag).clone(),
             };
             let mut answer = Answer::xml(document.to_xml());
             answer.success = Success::Created;
@@ -161,11 +195,11 @@ fn answer(action: &SuccessAction, bucket: &BucketName, key: &ObjectKey, etag: &E
             let joint = if address.contains('?') { '&' } else { '?' };
             format!("{address}{joint}{query}")
         }
-        SuccessAction::NoContent | SuccessAction::Ok | SuccessAction::Created => path,
+        SuccessAction::NoContent | SuccessAction::Ok | SuccessAction::Created => place.clone(),
     };
     let tag = HeaderValue::try_from(etag.quoted()).expect("an MD5 is a header value");
     answer.headers.insert(ETAG, tag);
-    // A bucket's name may hold what no header can carry.
+    // The address of the form may hold what no header can carry.
     if let Ok(place) = HeaderValue::try_from(place) {
         answer.headers.insert(LOCATION, place);
     }

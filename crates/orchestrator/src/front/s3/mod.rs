@@ -10,14 +10,16 @@ mod copy;
 mod delete;
 mod demand;
 mod form;
+mod late;
 mod list;
 mod multipart;
 mod read;
 mod write;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use base::{BucketName, ObjectKey, Tags};
+use base::{BucketName, ObjectKey, Precondition, Tags};
 use engine::catalogue::{Bucket, StoredChecksum};
 use http::header::HOST;
 use http::request::Parts;
@@ -30,6 +32,7 @@ use s3wire::{BucketOp, Error, ErrorCode, ObjectOp, Query, Target};
 use super::access::{Caller, Proof, Rights};
 use super::intake::Intake;
 use super::render::{Answer, Failure};
+use super::subject::source;
 use super::ticket::Ticket;
 use super::{Front, cors};
 use crate::config::Verb;
@@ -47,6 +50,7 @@ struct Call<'a> {
     rights: Arc<Rights>,
     headers: HeaderMap,
     proof: Proof,
+    absence: Absence,
     body: Intake,
 }
 
@@ -67,16 +71,24 @@ impl Front {
         if parts.method == Method::OPTIONS {
             return self.preflight(ticket, &parts, named);
         }
-        let target = recognise(ticket, &parts, named)?;
+        let wire = parts.uri.query().unwrap_or("");
+        let target = recognise(ticket, &parts, wire, named)?;
         if let Target::Bucket(bucket, BucketOp::PostObject) = &target {
             return self.post_object(ticket, bucket, &parts.headers, body).await;
         }
         let caller = self.authenticate(ticket, &parts)?;
+        // What was signed is what is done.
+        let query = caller.plus.apply(wire);
+        let target = match &query {
+            Cow::Borrowed(_) => target,
+            Cow::Owned(query) => recognise(ticket, &parts, query, named)?,
+        };
         ticket.event = RequestEvent::Operation(target.name());
         let mut headers = parts.headers;
-        hoist(&mut headers, parts.uri.query())?;
+        hoist(&mut headers, &query)?;
         refuse_unsupported(&headers)?;
         let place = self.authorise(ticket, &target, &caller.rights).await?;
+        ticket.said.reads(&target);
         self.admit(ticket)?;
         let body = Intake::new(
             body,
@@ -85,20 +97,24 @@ impl Front {
             Arc::clone(&self.telemetry.metrics),
             self.read_timeout,
         );
+        body.check_absent(&parts.method, &headers)?;
         let bucket = match place {
             Place::Service => return self.list_buckets(&target, &caller.rights).await,
             Place::New(name) => return self.create_bucket(&name, &headers, body).await,
             Place::Bucket(bucket) => bucket,
         };
+        let absence = Absence::of(&target, &caller.rights);
         let call = Call {
             front: self,
             bucket,
             rights: caller.rights,
             headers,
             proof: caller.proof,
+            absence,
             body,
         };
-        call.carry_out(target, ticket).await
+        let outcome = call.carry_out(target, ticket).await;
+        outcome.map_err(|failure| absence.told(failure))
     }
 
     /// Takes a place among the requests that are worked on.
@@ -179,6 +195,42 @@ impl Front {
     }
 }
 
+/// What a caller is told of a key that is not there: who may not list keys learns none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// That it is not there.
+    Shown,
+    /// That it may not have it.
+    Hidden,
+}
+
+impl Absence {
+    /// Of the key that an operation on an object reads.
+    fn of(target: &Target, rights: &Rights) -> Self {
+        let own = || target.bucket().zip(target.key());
+        match source(target).or_else(own) {
+            Some((bucket, key)) => Self::of_key(rights, bucket, key),
+            None => Self::Shown,
+        }
+    }
+
+    fn of_key(rights: &Rights, bucket: &BucketName, key: &ObjectKey) -> Self {
+        match rights.allow(Verb::List, bucket, key.as_str()) {
+            true => Self::Shown,
+            false => Self::Hidden,
+        }
+    }
+
+    fn told(self, failure: Failure) -> Failure {
+        match (self, &failure) {
+            (Self::Hidden, Failure::Engine(engine::Error::NoSuchKey)) => {
+                ErrorCode::AccessDenied.into()
+            }
+            (Self::Hidden | Self::Shown, _) => failure,
+        }
+    }
+}
+
 /// Where a request is at work.
 enum Place {
     /// Over all buckets.
@@ -190,11 +242,16 @@ enum Place {
 }
 
 /// Finds out what a request wants.
-fn recognise(ticket: &mut Ticket, parts: &Parts, named: Option<&str>) -> Result<Target, Failure> {
+fn recognise(
+    ticket: &mut Ticket,
+    parts: &Parts,
+    query: &str,
+    named: Option<&str>,
+) -> Result<Target, Failure> {
     let (method, path) = (&parts.method, parts.uri.path());
     let parsed = match named {
-        None => Target::parse(method, path, parts.uri.query(), &parts.headers),
-        Some(name) => Target::parse_in(name, method, path, parts.uri.query(), &parts.headers),
+        None => Target::parse(method, path, Some(query), &parts.headers),
+        Some(name) => Target::parse_in(name, method, path, Some(query), &parts.headers),
     };
     let target = parsed.map_err(|error| {
         ticket.event = match error.code {
@@ -222,8 +279,8 @@ fn refuse_unsupported(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// Headers that came as parameters of a presigned URL take their place among the others.
-fn hoist(headers: &mut HeaderMap, query: Option<&str>) -> Result<(), Error> {
-    for (name, value) in Query::parse(query.unwrap_or(""))?.hoisted()? {
+fn hoist(headers: &mut HeaderMap, query: &str) -> Result<(), Error> {
+    for (name, value) in Query::parse(query)?.hoisted()? {
         match headers.get(&name) {
             None => {
                 headers.insert(name, value);
@@ -276,13 +333,13 @@ impl Call<'_> {
             ObjectOp::GetObject(params) => self.get(key, &params).await,
             ObjectOp::HeadObject(params) => self.head(key, &params).await,
             ObjectOp::PutObject => self.put(key).await,
-            ObjectOp::CopyObject(source) => self.copy(key, source).await,
+            ObjectOp::CopyObject(source) => self.copy(key, source, ticket).await,
             ObjectOp::DeleteObject => self.delete(key).await,
             ObjectOp::CreateMultipartUpload => self.create_upload(key).await,
             ObjectOp::UploadPart { upload_id, part } => {
                 self.upload_part(key, upload_id, part).await
             }
-            ObjectOp::UploadPartCopy(params) => self.upload_part_copy(key, params).await,
+            ObjectOp::UploadPartCopy(params) => self.upload_part_copy(key, params, ticket).await,
             ObjectOp::CompleteMultipartUpload { upload_id } => {
                 self.complete_upload(key, upload_id, ticket).await
             }
@@ -297,6 +354,17 @@ impl Call<'_> {
             ObjectOp::GetObjectAcl => self.get_object_acl(&key).await,
             ObjectOp::PutObjectAcl => self.put_object_acl(&key).await,
         }
+    }
+
+    /// What must hold of the key for a write to happen, if the caller may know. Whether an object has a
+    /// certain tag is part of its content; whether there is one, its writer learns anyway.
+    fn precondition(&self, key: &ObjectKey) -> Result<Precondition, Failure> {
+        let precondition = headers::write_precondition(&self.headers)?;
+        if let Precondition::Match(_) = precondition {
+            let name = &self.bucket.name;
+            demand::granted(self.rights.allow(Verb::Read, name, key.as_str()))?;
+        }
+        Ok(precondition)
     }
 
     /// The tags that a write brings along, if the caller may give any.

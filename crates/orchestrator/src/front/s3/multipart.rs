@@ -1,12 +1,7 @@
 //! Multipart uploads: Create, UploadPart, Complete, Abort, ListParts.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Duration;
-
 use base::{ChecksumAlgorithm, ObjectKey, PartNumber, UploadId};
 use engine::{CompleteRequest, CompletedPart, CreateUpload, Engine, PartRequest};
-use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
 use s3wire::headers::{self, ObjectChecksum, UploadChecksum, insert_checksum};
 use s3wire::xml::{
@@ -14,18 +9,12 @@ use s3wire::xml::{
     parse_complete,
 };
 use s3wire::{Error, ErrorCode, ListParts};
-use tokio::time::timeout;
 
-use super::super::intake::BodyState;
-use super::super::render::{self, Answer, Failure, Success, late_failure};
-use super::super::reply::{Content, Late, LateEnd};
+use super::super::render::{Answer, Failure};
 use super::super::ticket::Ticket;
-use super::write::stored;
+use super::late::in_time;
+use super::write::{refused_early, stored};
 use super::{Call, object_checksum};
-
-/// How long Complete may take before the answer is begun without knowing its outcome. Clients and
-/// proxies give up on connections that stay silent for longer.
-const SILENCE_MAX: Duration = Duration::from_secs(4);
 
 impl Call<'_> {
     pub(super) async fn create_upload(self, key: ObjectKey) -> Result<Answer, Failure> {
@@ -70,7 +59,7 @@ impl Call<'_> {
         };
         let body = self.body.into_incoming(&self.headers)?;
         let part = self.front.engine.upload_part(request, body).await;
-        let part = part.map_err(|error| self.front.refused_early(error))?;
+        let part = part.map_err(|error| refused_early(&self.front.telemetry.metrics, error))?;
         let mut headers = stored(&part.etag, None);
         if let Some(checksum) = part.checksum {
             insert_checksum(
@@ -91,7 +80,7 @@ impl Call<'_> {
         ticket: &Ticket,
     ) -> Result<Answer, Failure> {
         let (checksum, kind) = headers::complete_claim(&self.headers)?;
-        let precondition = headers::write_precondition(&self.headers)?;
+        let precondition = self.precondition(&key)?;
         let size = object_size(&self.headers)?;
         let of_body = without_checksums(&self.headers);
         let (body, _) = self
@@ -128,24 +117,12 @@ impl Call<'_> {
             size,
             precondition,
         };
-        let bucket = self.bucket.name.as_str().to_owned();
         let named = Named {
-            bucket,
+            location: ticket.site.locate(&self.bucket.name, &key),
+            bucket: self.bucket.name.as_str().to_owned(),
             key: key.as_str().to_owned(),
         };
-        let mut work = Box::pin(complete(engine, request, named.clone()));
-        if let Ok(outcome) = timeout(SILENCE_MAX, &mut work).await {
-            return outcome.map(Answer::xml);
-        }
-        let late = render::Late {
-            resource: format!("/{}/{}", named.bucket, named.key),
-            request_id: ticket.id.as_str().to_owned(),
-        };
-        let state = Arc::clone(&ticket.body);
-        let mut answer = Answer::xml(String::new());
-        answer.success = Success::Whole;
-        answer.content = Content::Late(Late::new(Box::pin(finish_late(work, late, state))));
-        Ok(answer)
+        in_time(complete(engine, request, named), ticket).await
     }
 
     pub(super) async fn abort_upload(
@@ -210,8 +187,9 @@ impl Call<'_> {
 }
 
 /// What the answer to Complete repeats.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Named {
+    location: String,
     bucket: String,
     key: String,
 }
@@ -222,15 +200,9 @@ async fn complete(
     named: Named,
 ) -> Result<String, Failure> {
     let count = u32::try_from(request.parts.len()).ok();
-    let written = AssertUnwindSafe(engine.complete_upload(request))
-        .catch_unwind()
-        .await;
-    let Ok(written) = written else {
-        return Err(Failure::Defect);
-    };
-    let written = written?;
+    let written = engine.complete_upload(request).await?;
     let document = CompleteResult {
-        location: format!("/{}/{}", named.bucket, s3wire::uri::encode_path(&named.key)),
+        location: named.location,
         bucket: named.bucket,
         key: named.key,
         etag: written.etag,
@@ -240,20 +212,6 @@ async fn complete(
         kind: written.checksum.map(|stored| stored.kind),
     };
     Ok(document.to_xml())
-}
-
-async fn finish_late(
-    work: impl Future<Output = Result<String, Failure>>,
-    late: render::Late,
-    state: Arc<BodyState>,
-) -> LateEnd {
-    match work.await {
-        Ok(document) => LateEnd {
-            document,
-            error: None,
-        },
-        Err(failure) => late_failure(&failure, &state, &late),
-    }
 }
 
 fn listed(part: CompletePart) -> CompletedPart {

@@ -184,3 +184,21 @@ async fn signed_chunks_need_a_signed_request() {
         "AccessDenied",
     );
 }
+
+#[tokio::test]
+async fn a_plus_in_a_query_is_what_was_signed() {
+    let server = Server::start().await;
+    for key in ["a+b", "a b"] {
+        server.put(key, b"x").await.expect(200);
+    }
+    for (signed, key) in [("%2B", "a+b"), ("%20", "a b")] {
+        let list = format!("/{BUCKET}?prefix=a{signed}");
+        let (head, _) = Request::get(&list).head_bytes(server.addr);
+        let head = String::from_utf8(head).unwrap();
+        let changed = head.replacen(signed, "+", 1);
+        let mut wire = server.connect().await;
+        wire.write(changed.as_bytes()).await;
+        let listed = wire.response(false).await.expect(200);
+        assert_eq!(listed.elements("Key"), [key]);
+    }
+}

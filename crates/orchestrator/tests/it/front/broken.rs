@@ -213,6 +213,42 @@ async fn a_defect_is_answered_with_500_and_the_next_request_is_served() {
 }
 
 #[tokio::test]
+async fn a_copy_that_takes_long_is_answered_before_its_outcome() {
+    let frail = Frail::start(PATIENT).await;
+    let put = Request::put(&path("k")).body(&noise(1000));
+    frail.send(put).await.expect(200);
+    let create = Request::post(&format!("{}?uploads", path("m")));
+    let upload = frail.send(create).await.expect(200).element("UploadId");
+    frail.both(Rates {
+        stall: 1000,
+        ..Rates::NONE
+    });
+    let part = format!("{}?partNumber=1&uploadId={upload}", path("m"));
+    let copies = [path("copy"), part].map(|target| {
+        let from = format!("{}/k", super::support::BUCKET);
+        Request::put(&target).header("x-amz-copy-source", &from)
+    });
+    // What is known without the backend has a status of its own.
+    for copy in copies.clone() {
+        let refused = copy.header("x-amz-copy-source-if-match", "\"other\"");
+        let refused = frail.send(refused).await;
+        assert_eq!(refused.verdict(), (412, "PreconditionFailed".into()));
+    }
+    let mut waiting = Vec::new();
+    for copy in copies {
+        waiting.push(frail.wire(copy).await);
+    }
+    for wire in &mut waiting {
+        let (status, headers) = wire.head().await.unwrap();
+        assert_eq!(
+            (status, &headers["transfer-encoding"]),
+            (200, &"chunked".parse().unwrap())
+        );
+        assert_eq!(&wire.exactly(9).await[..], b"27\r\n<?xml");
+    }
+}
+
+#[tokio::test]
 async fn a_complete_that_takes_long_is_answered_before_its_outcome_and_can_be_asked_again() {
     let frail = Frail::start(PATIENT).await;
     let create = Request::post(&format!("{}?uploads", path("k")));

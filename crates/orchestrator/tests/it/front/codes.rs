@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use http::Method;
+use orchestrator::front::listener::HEAD_BYTES_MAX;
 use s3wire::ErrorCode;
 use s3wire::sigv4::PayloadMode;
 
@@ -57,6 +58,8 @@ impl Driven {
             answer.element("RequestId"),
             answer.header("x-amz-request-id")
         );
+        assert!(!answer.element("HostId").is_empty());
+        assert_eq!(answer.element("HostId"), answer.header("x-amz-id-2"));
         if matches!(code.status(), 429 | 503) {
             assert_eq!(answer.header("retry-after"), "1");
         }
@@ -192,6 +195,11 @@ async fn requests(driven: &mut Driven) {
         let answer = server.send(request).await;
         driven.expect(&answer, code);
     }
+    let head = Request::get(&path("k")).header("x-note", &"a".repeat(2 * HEAD_BYTES_MAX));
+    driven.expect(
+        &server.send(head).await,
+        ErrorCode::RequestHeaderSectionTooLarge,
+    );
     let (head, _) = put()
         .header("content-length", "10")
         .payload(PayloadMode::Unsigned)

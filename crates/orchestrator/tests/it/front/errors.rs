@@ -187,6 +187,88 @@ async fn every_refusal_has_its_status_and_code() {
 }
 
 #[tokio::test]
+async fn an_error_names_what_it_is_about() {
+    let server = Server::start().await;
+    let put = server.put("k", b"hello").await.expect(200);
+    assert!(!put.header("x-amz-id-2").is_empty());
+    let read = || Request::get(&path("k"));
+    let copy = |from: &str| Request::put(&path("to")).header("x-amz-copy-source", from);
+    let own = format!("{BUCKET}/k");
+    let upload = format!("{}?uploadId", path("k"));
+    let table: [(Request, &[(&str, &str)]); 10] = [
+        (
+            Request::get(&path("a<&\u{1}")),
+            &[("Key", "a&lt;&amp;&#x1;")],
+        ),
+        (Request::get("/nowhere/k"), &[("BucketName", "nowhere")]),
+        (
+            Request::get(&format!("/{BUCKET}?cors")),
+            &[("BucketName", BUCKET)],
+        ),
+        (
+            Request::get(&format!("{upload}=no%20such")),
+            &[("UploadId", "no such")],
+        ),
+        (
+            read().header("if-match", "\"x\""),
+            &[("Condition", "If-Match")],
+        ),
+        (
+            Request::put(&path("k")).header("if-none-match", "*"),
+            &[("Condition", "If-None-Match")],
+        ),
+        (
+            copy(&own).header("x-amz-copy-source-if-match", "\"x\""),
+            &[("Condition", "x-amz-copy-source-If-Match")],
+        ),
+        // What a copy misses is its source.
+        (copy(&format!("{BUCKET}/absent")), &[("Key", "absent")]),
+        (copy("nowhere/k"), &[("BucketName", "nowhere")]),
+        (
+            read().header("range", "bytes=5-"),
+            &[("RangeRequested", "bytes=5-"), ("ActualObjectSize", "5")],
+        ),
+    ];
+    for (request, elements) in table {
+        let answer = server.send(request).await;
+        for (name, text) in elements {
+            assert_eq!(answer.element(name), *text, "{}", answer.text());
+        }
+        assert_eq!(answer.element("HostId"), put.header("x-amz-id-2"));
+    }
+    let plain = server.send(Request::get(&format!("/{BUCKET}/%zz"))).await;
+    for name in ["Key", "BucketName", "UploadId", "Condition"] {
+        assert!(!plain.text().contains(&format!("<{name}>")));
+    }
+}
+
+#[tokio::test]
+async fn the_hash_of_a_body_that_is_not_there_is_compared() {
+    let server = Server::start().await;
+    server.put("k", b"x").await.expect(200);
+    let uploads = format!("{}?uploads", path("k"));
+    for request in [
+        Request::get(&path("k")),
+        Request::get(&format!("/{BUCKET}")),
+        Request::delete(&path("k")),
+        Request::put(&path("k")),
+        Request::put(&path("c")).header("x-amz-copy-source", &format!("{BUCKET}/k")),
+        Request::post(&uploads),
+    ] {
+        let other = request.clone().payload(PayloadMode::of(b"other"));
+        let refused = server.send(other).await;
+        assert_eq!(refused.verdict(), (400, "XAmzContentSHA256Mismatch".into()));
+    }
+    let head = || Request::head(&path("k"));
+    let refused = server.send(head().payload(PayloadMode::of(b"other"))).await;
+    assert_eq!(refused.status, 400);
+    for payload in [PayloadMode::Unsigned, PayloadMode::of(b"")] {
+        server.send(head().payload(payload)).await.expect(200);
+    }
+    assert_eq!(server.get("k").await.text(), "x");
+}
+
+#[tokio::test]
 async fn a_head_that_fails_has_a_status_and_no_body() {
     let server = Server::start().await;
     let mut wire = server.connect().await;
@@ -221,9 +303,39 @@ async fn a_head_has_its_limits() {
     for request in [long, many] {
         let mut wire = server.connect().await;
         wire.write(&request.bytes(server.addr)).await;
-        let (status, _) = wire.head().await.unwrap();
-        assert_eq!(status, 431);
+        let refused = wire.response(false).await;
+        let code = "RequestHeaderSectionTooLarge";
+        assert_eq!(refused.verdict(), (400, code.into()));
         wire.rest().await;
     }
     server.put("k", b"still there").await.expect(200);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request_are_refused_with_a_document() {
+    let server = Server::start().await;
+    let garbage = [
+        &b"nonsense\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nno header\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ];
+    for first in [false, true] {
+        for bytes in garbage {
+            let mut wire = server.connect().await;
+            if first {
+                // After a request that was one.
+                let request = Request::head(&format!("/{BUCKET}"));
+                wire.write(&request.bytes(server.addr)).await;
+                wire.response(true).await.expect(200);
+            }
+            wire.write(bytes).await;
+            let refused = wire.response(false).await;
+            assert_eq!(refused.verdict(), (400, "BadRequest".into()));
+            assert_eq!(refused.header("connection"), "close");
+            assert_eq!(refused.header("content-type"), "application/xml");
+            let id = refused.header("x-amz-request-id");
+            assert_eq!(refused.element("RequestId"), id);
+            assert!(wire.rest().await.is_empty());
+        }
+    }
 }

@@ -136,7 +136,9 @@ async fn a_form_stores_its_file_with_everything_it_says() {
     let answer = post(&server, form).await.expect(201);
     assert_eq!(answer.element("Key"), "up/cat.txt");
     assert_eq!(answer.element("Bucket"), BUCKET);
-    assert_eq!(answer.header("location"), format!("/{BUCKET}/up/cat.txt"));
+    let place = format!("http://{}/{BUCKET}/up/cat.txt", server.addr);
+    assert_eq!(answer.header("location"), place);
+    assert_eq!(answer.element("Location"), place);
     let stored = server.get("up/cat.txt").await.expect(200);
     assert_eq!(&stored.body[..], b"hello");
     assert_eq!(stored.header("content-type"), "text/css");
@@ -183,6 +185,73 @@ async fn a_large_file_streams_and_must_come_last() {
     };
     post(&server, small).await.expect(204);
     assert_eq!(&server.get("up/small").await.expect(200).body[..], b"hello");
+}
+
+#[tokio::test]
+async fn a_form_is_read_as_it_is_framed() {
+    let server = Server::start().await;
+    let before = |mut request: Request| {
+        request.body = [b"\r\n", &request.body[..]].concat().into();
+        request
+    };
+    for length in [5, 1_200_000] {
+        let form = |file| Form {
+            file,
+            ..Form::new("up/k", &[])
+        };
+        let file = noise(length);
+        let request = before(form(file.clone()).request());
+        server.send(request).await.expect(204);
+        assert_eq!(server.get("up/k").await.body, file);
+        // As if a part of the file looked like its end.
+        let junk = format!("\r\n--{BOUNDARY}X").into_bytes();
+        let inside = [&file[..], &junk, &file].concat();
+        let refused = post(&server, form(inside)).await;
+        assert_eq!(refused.verdict(), (400, "MalformedPOSTRequest".into()));
+        assert_eq!(server.get("up/k").await.body, file);
+    }
+}
+
+#[tokio::test]
+async fn what_a_field_asks_for_is_done_or_refused() {
+    let server = Server::start().await;
+    let hash = |byte: char| byte.to_string().repeat(64);
+    // Of the file that forms here have.
+    let right = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    for value in [right, "UNSIGNED-PAYLOAD"] {
+        let form = Form::new("up/k", &[("x-amz-content-sha256", value)]);
+        post(&server, form).await.expect(204);
+    }
+    for (name, value, status, code) in [
+        (
+            "x-amz-content-sha256",
+            hash('0').as_str(),
+            400,
+            "XAmzContentSHA256Mismatch",
+        ),
+        (
+            "x-amz-content-sha256",
+            "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+            400,
+            "InvalidArgument",
+        ),
+        ("x-amz-content-sha256", "x", 400, "InvalidArgument"),
+        ("x-amz-copy-source", "photos/up/k", 501, "NotImplemented"),
+        ("x-amz-copy-source-if-match", "\"e\"", 501, "NotImplemented"),
+        ("x-amz-metadata-directive", "COPY", 501, "NotImplemented"),
+        (
+            "x-amz-trailer",
+            "x-amz-checksum-crc32",
+            501,
+            "NotImplemented",
+        ),
+        ("x-amz-decoded-content-length", "5", 501, "NotImplemented"),
+        ("x-amz-tagging", "a=b", 501, "NotImplemented"),
+    ] {
+        let answer = post(&server, Form::new("up/other", &[(name, value)])).await;
+        assert_eq!(answer.verdict(), (status, code.to_owned()), "{name}");
+    }
+    assert_eq!(server.get("up/other").await.status, 404);
 }
 
 #[tokio::test]

@@ -45,6 +45,28 @@ async fn a_host_below_the_domain_names_the_bucket() {
 }
 
 #[tokio::test]
+async fn an_upload_is_where_the_client_sent_it() {
+    let server = server().await;
+    let host = format!("{BUCKET}.s3.example.com:8443");
+    let at = |request: Request| {
+        let request = request.header("host", &host);
+        request.header("x-forwarded-proto", "https")
+    };
+    let created = server.send(at(Request::post("/a%2Fb%20c?uploads"))).await;
+    let upload = created.expect(200).element("UploadId");
+    let part = Request::put(&format!("/a%2Fb%20c?partNumber=1&uploadId={upload}"));
+    let part = server.send(at(part.body(b"x"))).await.expect(200);
+    let list = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part>\
+         </CompleteMultipartUpload>",
+        part.header("etag")
+    );
+    let done = Request::post(&format!("/a%2Fb%20c?uploadId={upload}")).body(list.as_bytes());
+    let done = server.send(at(done)).await.expect(200);
+    assert_eq!(done.element("Location"), format!("https://{host}/a/b%20c"));
+}
+
+#[tokio::test]
 async fn another_bucket_in_the_host_is_another_bucket() {
     let server = server().await;
     let absent = Request::get("/k").header("host", "absent.s3.example.com");

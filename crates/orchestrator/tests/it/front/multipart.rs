@@ -63,6 +63,8 @@ async fn parts_become_an_object_that_can_be_read_as_a_whole_and_by_part() {
     let done = server.send(done).await.expect(200);
     let etag = done.element("ETag").replace("&quot;", "\"");
     assert!(etag.ends_with("-2\""), "{etag}");
+    let place = format!("http://{}/{BUCKET}/big", server.addr);
+    assert_eq!(done.element("Location"), place);
     let got = server.get("big").await.expect(200);
     assert!(got.body == [one.as_slice(), &two].concat());
     assert_eq!(got.header("etag"), etag);
@@ -149,6 +151,30 @@ async fn parts_are_copied_from_ranges_that_lie_within_their_source() {
         .await
         .expect(200);
     assert!(server.get("to").await.body == body[1000..2000]);
+}
+
+#[tokio::test]
+async fn conditions_on_a_source_come_before_its_range() {
+    let server = Server::start().await;
+    let put = server.put("from", b"hello").await.expect(200);
+    let upload = create(&server, "to").await;
+    let target = format!("{}?partNumber=1&uploadId={upload}", path("to"));
+    let copy = |condition: &str, value: &str| {
+        Request::put(&target)
+            .header("x-amz-copy-source", &format!("/{BUCKET}/from"))
+            .header("x-amz-copy-source-range", "bytes=0-9")
+            .header(condition, value)
+    };
+    for failing in [
+        copy("x-amz-copy-source-if-match", "\"other\""),
+        copy("x-amz-copy-source-if-none-match", put.header("etag")),
+    ] {
+        let refused = server.send(failing).await;
+        assert_eq!(refused.verdict(), (412, "PreconditionFailed".into()));
+    }
+    let holding = copy("x-amz-copy-source-if-match", put.header("etag"));
+    let refused = server.send(holding).await;
+    assert_eq!(refused.verdict(), (400, "InvalidArgument".into()));
 }
 
 #[tokio::test]

@@ -11,6 +11,12 @@ const SCOPED: &str = "      - access_key_id: READER
       - access_key_id: DROPBOX
         secret_access_key: dropbox-secret
         allow: [write]
+      - access_key_id: ERASER
+        secret_access_key: eraser-secret
+        allow: [list, write, delete]
+      - access_key_id: GETTER
+        secret_access_key: getter-secret
+        allow: [read, write]
       - access_key_id: ELSEWHERE
         secret_access_key: elsewhere-secret
         networks: [192.0.2.0/24]
@@ -144,6 +150,105 @@ async fn verbs_open_their_operations_and_no_others() {
         let shown = server.send(by(name, Request::get("/"))).await.expect(200);
         assert!(shown.elements("Name").is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_condition_on_a_tag_needs_the_right_to_read() {
+    let server = server().await;
+    let put = server.put("k", b"x").await.expect(200);
+    let etag = put.header("etag");
+    server.put("from", b"y").await.expect(200);
+    let target = format!("{}?uploads", path("k"));
+    let created = server.send(by("dropbox", Request::post(&target))).await;
+    let upload = created.expect(200).element("UploadId");
+    let part = format!("{}?partNumber=1&uploadId={upload}", path("k"));
+    let part = by("dropbox", Request::put(&part).body(b"x"));
+    let part = server.send(part).await.expect(200);
+    let list = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part>\
+         </CompleteMultipartUpload>",
+        part.header("etag")
+    );
+    let complete = format!("{}?uploadId={upload}", path("k"));
+    let complete = Request::post(&complete).body(list.as_bytes());
+    for tag in [etag, "\"other\"", "*"] {
+        let put = Request::put(&path("k")).body(b"z");
+        denied(
+            &server
+                .send(by("dropbox", put.header("if-match", tag)))
+                .await,
+        );
+        let complete = by("dropbox", complete.clone().header("if-match", tag));
+        denied(&server.send(complete).await);
+        let delete = Request::delete(&path("k")).header("if-match", tag);
+        denied(&server.send(by("eraser", delete)).await);
+    }
+    let batch = |name: &str| {
+        let body = format!("<Delete><Object><Key>k</Key><ETag>{etag}</ETag></Object></Delete>");
+        let batch = Request::post(&format!("/{BUCKET}?delete")).body(body.as_bytes());
+        let md5 = base::Md5::of(body.as_bytes()).to_base64();
+        by(name, batch.header("content-md5", &md5))
+    };
+    let refused = server.send(batch("eraser")).await.expect(200);
+    assert_eq!(refused.element("Code"), "AccessDenied");
+    assert_eq!(server.get("k").await.text(), "x");
+    // That there is something, a writer may know.
+    let absent = |key: &str| Request::put(&path(key)).header("if-none-match", "*");
+    let refused = server.send(by("dropbox", absent("k"))).await;
+    assert_eq!(refused.verdict(), (412, "PreconditionFailed".into()));
+    server
+        .send(by("dropbox", absent("fresh")))
+        .await
+        .expect(200);
+    // Who may do everything may do this.
+    let put = Request::put(&path("k")).body(b"z").header("if-match", etag);
+    server.send(put).await.expect(200);
+}
+
+#[tokio::test]
+async fn who_may_not_list_does_not_learn_which_keys_are_absent() {
+    let server = server().await;
+    server.put("k", b"x").await.expect(200);
+    let get = |key: &str| by("getter", Request::get(&path(key)));
+    server.send(get("k")).await.expect(200);
+    let copy = |to: &str| {
+        let from = format!("{BUCKET}/absent");
+        by(
+            "getter",
+            Request::put(to).header("x-amz-copy-source", &from),
+        )
+    };
+    let target = format!("{}?uploads", path("m"));
+    let created = server.send(by("getter", Request::post(&target))).await;
+    let upload = created.expect(200).element("UploadId");
+    let part = format!("{}?partNumber=1&uploadId={upload}", path("m"));
+    for request in [
+        get("absent"),
+        by("getter", Request::get(&format!("{}?acl", path("absent")))),
+        by(
+            "getter",
+            Request::get(&format!("{}?attributes", path("absent")))
+                .header("x-amz-object-attributes", "ETag"),
+        ),
+        by(
+            "getter",
+            Request::put(&path("absent")).header("if-match", "\"e\""),
+        ),
+        copy(&path("to")),
+        copy(&part),
+        copy(&part).header("x-amz-copy-source-range", "bytes=0-1"),
+    ] {
+        denied(&server.send(request).await);
+    }
+    let head = by("getter", Request::head(&path("absent")));
+    assert_eq!(server.send(head).await.status, 403);
+    // Who may list these keys is told.
+    let reader = server
+        .send(by("reader", Request::get(&path("absent"))))
+        .await;
+    assert_eq!(reader.verdict(), (404, "NoSuchKey".into()));
+    let team = by("team", Request::get(&path("team/absent")));
+    assert_eq!(server.send(team).await.verdict().0, 404);
 }
 
 #[tokio::test]

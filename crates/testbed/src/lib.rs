@@ -4,11 +4,13 @@
 //! A server that is missing is a failure with the way to get it, never a skipped test.
 
 #![expect(
-    clippy::missing_panics_doc,
-    reason = "a testbed that cannot be set up fails its test"
+    clippy::disallowed_methods,
+    reason = "other processes are waited for, in real time"
 )]
 
+mod pgbouncer;
 mod postgres;
 mod process;
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::{Database, Durability, Postgres};

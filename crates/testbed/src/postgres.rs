@@ -1,10 +1,5 @@
 //! A PostgreSQL of the tests' own.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "another process is waited for, in real time"
-)]
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -13,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::process::{command, free_port, hand_over, kill, run};
+use crate::process::{command, folder, free_port, hand_over, kill, run};
 
 /// Where Debian's packages put the programs of each version.
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -78,12 +73,20 @@ fn psql(port: u16, database: &str) -> Command {
     command
 }
 
+/// Whether a server, or a pooler in front of one, answers.
+pub(crate) fn answers(port: u16) -> bool {
+    let asked = psql(port, "postgres")
+        .args(["--command", "SELECT 1"])
+        .output()
+        .expect("psql can be run: install the Debian package postgresql-client");
+    asked.status.success()
+}
+
 impl Postgres {
     /// One for all tests of this process, which must leave it running.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(|| {
-            sweep();
             // The kernel ends the server with the thread that started it: this one stays.
             let (ready, started) = std::sync::mpsc::channel();
             std::thread::spawn(move || {
@@ -98,10 +101,7 @@ impl Postgres {
 
     /// One of a test's own. It must be used by the thread that starts it, and not outlive it.
     pub fn start(durability: Durability) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{FOLDER_PREFIX}{}-", std::process::id()))
-            .tempdir()
-            .expect("there is room for a temporary folder");
+        let folder = folder(FOLDER_PREFIX);
         hand_over(folder.path());
         run(command(program("initdb"))
             .args(["--auth", "trust", "--username", Database::USER])
@@ -175,11 +175,7 @@ impl Postgres {
             if child.try_wait().is_ok_and(|ended| ended.is_some()) {
                 return false;
             }
-            let asked = psql(self.port, "postgres")
-                .args(["--command", "SELECT 1"])
-                .output()
-                .expect("psql can be run: install the Debian package postgresql-client");
-            if asked.status.success() {
+            if answers(self.port) {
                 return true;
             }
             std::thread::sleep(LOOK_EVERY);
@@ -224,24 +220,4 @@ fn program(name: &str) -> PathBuf {
         })
         .max();
     newest.map_or_else(|| PathBuf::from(name), |(_, path)| path)
-}
-
-/// Removes what processes left behind that are gone: the shared server's folder outlives its tests.
-fn sweep() {
-    let entries = std::fs::read_dir(std::env::temp_dir())
-        .into_iter()
-        .flatten();
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(rest) = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(FOLDER_PREFIX))
-        else {
-            continue;
-        };
-        let owner = rest.split('-').next().unwrap_or_default();
-        if owner.parse::<u32>().is_ok() && !Path::new("/proc").join(owner).exists() {
-            let _another_sweeps_too = std::fs::remove_dir_all(entry.path());
-        }
-    }
 }

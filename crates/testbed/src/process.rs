@@ -5,8 +5,36 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use tempfile::TempDir;
+
 /// Who runs what refuses to be run by root, in the order of preference.
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
+
+/// A temporary folder that is known to be ours; those of processes that are gone are swept away.
+pub(crate) fn folder(prefix: &str) -> TempDir {
+    sweep(prefix);
+    tempfile::Builder::new()
+        .prefix(&format!("{prefix}{}-", std::process::id()))
+        .tempdir()
+        .expect("there is room for a temporary folder")
+}
+
+/// Shared servers' folders outlive their tests, because the kernel ends the process.
+fn sweep(prefix: &str) {
+    let entries = std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(prefix)) else {
+            continue;
+        };
+        let owner = rest.split('-').next().unwrap_or_default();
+        if owner.parse::<u32>().is_ok() && !Path::new("/proc").join(owner).exists() {
+            let _another_sweeps_too = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
 
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {

@@ -29,6 +29,8 @@ const SYSTEM: &[(&str, &str)] = &[
     ("npm", "npm"),
     ("redis-server", "redis-server"),
     ("psql", "postgresql-client"),
+    // By its path: users without privileges do not search there.
+    ("/usr/sbin/pgbouncer", "pgbouncer"),
     ("radosgw", "radosgw"),
     ("ceph-mon", "ceph-mon"),
     ("ceph-osd", "ceph-osd"),

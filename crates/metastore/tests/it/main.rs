@@ -22,6 +22,15 @@ macro_rules! on_each_database {
                 }
             )+
         }
+
+        mod pgbouncer {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(crate::support::Db::pgbouncer()).await;
+                }
+            )+
+        }
     };
 }
 
@@ -43,6 +52,7 @@ mod backup;
 mod buckets;
 mod cleanup;
 mod faults;
+mod instances;
 mod intents;
 mod listing;
 mod model;
@@ -50,5 +60,6 @@ mod multipart;
 mod objects;
 mod opening;
 mod overview;
+mod proxy;
 mod support;
 mod usage;

@@ -14,7 +14,7 @@ use metastore::model::{
 };
 use metastore::{ConnectOptions, Intent, OpenOptions, Result, Server, Store, TlsMode, Tuning};
 use tempfile::TempDir;
-use testbed::{Database, Postgres};
+use testbed::{Database, PgBouncer, Postgres};
 
 pub(crate) const READ_GRACE: Duration = Duration::from_secs(60);
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
@@ -22,7 +22,11 @@ pub(crate) const START_MS: i64 = 1_700_000_000_000;
 /// Where a catalogue is.
 enum Place {
     Files,
-    Postgres(Database),
+    Postgres {
+        server: Database,
+        /// The same, as the program reaches it.
+        way: Database,
+    },
 }
 
 /// How long an instance on PostgreSQL may be silent.
@@ -50,7 +54,30 @@ impl Db {
     }
 
     pub(crate) fn postgres_seeded(seed: u64) -> Self {
-        Self::seeded(Place::Postgres(Postgres::shared().database()), seed)
+        let server = Postgres::shared().database();
+        let way = server.clone();
+        Self::seeded(Place::Postgres { server, way }, seed)
+    }
+
+    /// Through a pooler that hands out connections by transaction.
+    pub(crate) fn pgbouncer() -> Self {
+        let server = Postgres::shared().database();
+        let way = PgBouncer::shared().before(&server);
+        Self::seeded(Place::Postgres { server, way }, 1)
+    }
+
+    /// The database on PostgreSQL.
+    pub(crate) fn database(&self) -> &Database {
+        match &self.place {
+            Place::Files => panic!("this catalogue is in files"),
+            Place::Postgres { server, .. } => server,
+        }
+    }
+
+    /// Another instance over the same catalogue on PostgreSQL, reached in this way.
+    pub(crate) async fn instance(&self, way: &Database) -> Open<'_> {
+        let store = Store::connect(self.connect_options(way)).await.unwrap();
+        self.set_up(store).await.unwrap()
     }
 
     fn seeded(place: Place, seed: u64) -> Self {
@@ -102,7 +129,7 @@ impl Db {
                 let conn = rusqlite::Connection::open(self.path()).unwrap();
                 conn.query_row(&sql, [], |row| row.get(0)).unwrap()
             }
-            Place::Postgres(database) => database.run(&sql).parse().unwrap(),
+            Place::Postgres { server, .. } => server.run(&sql).parse().unwrap(),
         }
     }
 
@@ -146,16 +173,16 @@ impl Db {
     pub(crate) async fn open_tuned(&self, tuning: Tuning) -> Result<Open<'_>> {
         let store = match &self.place {
             Place::Files => Store::open_tuned(self.options(), tuning).await?,
-            Place::Postgres(database) => {
+            Place::Postgres { server, way } => {
                 // The instance before is gone, as far as anybody can tell.
-                Self::silence(database);
-                Store::connect(self.connect_options(database)).await?
+                Self::silence(server);
+                Store::connect(self.connect_options(way)).await?
             }
         };
         self.set_up(store).await
     }
 
-    async fn set_up(&self, store: Store) -> Result<Open<'_>> {
+    pub(crate) async fn set_up(&self, store: Store) -> Result<Open<'_>> {
         let bucket = store.ensure_buckets(&["bucket".parse().unwrap()]).await?[0].id;
         let names = ["one".parse().unwrap(), "two".parse().unwrap()];
         let backends = store

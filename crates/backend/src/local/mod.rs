@@ -259,7 +259,11 @@ impl ObjectBackend for LocalBackend {
             version: None,
         };
         for outcome in self.delete(&[target]).await {
-            outcome?;
+            match outcome {
+                // Another instance probes the same directory.
+                Err(error) if error.kind == Kind::NotFound => {}
+                other => drop(other?),
+            }
         }
         match folded {
             false => Ok(CAPABILITIES),

@@ -318,7 +318,10 @@ impl Engine {
             .await?;
         let version = source.copy.version.as_deref();
         let result = match backend.copy(&source.copy.key, version, &key, &meta).await {
-            Ok(made) => self.prove_copy(source, &key, &made).await.map(|()| made),
+            Ok(made) => {
+                intent.answered();
+                self.prove_copy(source, &key, &made).await.map(|()| made)
+            }
             Err(error) => Err(error),
         };
         match result {

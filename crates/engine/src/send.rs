@@ -13,7 +13,10 @@ use base::{ByteSize, Crc64, Crc64Hasher, ETag, Md5, Md5Hasher};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use metastore::Intent;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+use tracing::Instrument as _;
 
 use crate::body::{Digests, Incoming, Verifier, WantMd5};
 use crate::fleet::Member;
@@ -47,11 +50,23 @@ pub(crate) trait Target: Send + Sync {
     async fn read_back(&self) -> Option<backend::Result<backend::Body>>;
 }
 
+/// What an announcement yields: it settles itself when it is dropped.
+pub(crate) trait Token: Send + 'static {
+    /// The backend has answered: nothing more of the attempt can appear.
+    fn answered(&self);
+}
+
+impl Token for Intent {
+    fn answered(&self) {
+        Self::answered(self);
+    }
+}
+
 /// Where attempts come from, and where failed ones go.
 #[async_trait]
 pub(crate) trait Attempts: Send {
     /// What an announcement yields.
-    type Token: Send + 'static;
+    type Token: Token;
 
     /// The next place to try. `tried` are the failures so far.
     async fn next(&mut self, tried: &Tried) -> Result<Option<Attempt<Self::Token>>>;
@@ -125,7 +140,12 @@ async fn send_withheld<A: Attempts>(
             Some(attempt) => attempt,
             None => delivery.another(attempts).await?,
         };
-        let token = match attempt.announce.await {
+        let Attempt {
+            member,
+            announce,
+            target,
+        } = attempt;
+        let token = match announce.await {
             Ok(token) => token,
             Err(error) => return Err(delivery.fail(attempts, error).await),
         };
@@ -135,13 +155,11 @@ async fn send_withheld<A: Attempts>(
             md5: digests.md5,
             ..Payload::from_bytes(bytes.clone())
         };
-        let result = attempt.target.put(payload).await;
-        let end = LegEnd {
-            member: attempt.member,
-            target: attempt.target,
-            token,
-            result,
+        let put = async move {
+            let result = target.put(payload).await;
+            Ok(LegEnd::new(member, target, token, result))
         };
+        let end = finished(detached(put).await)?;
         delivery
             .take(end, digests, bytes.len() as u64, attempts)
             .await;
@@ -179,7 +197,7 @@ async fn send_streamed<A: Attempts>(
     let window = Window::new(length, options.replay_window.0);
     let mut delivery = Collector::new(options.copies, length);
     let mut legs = FuturesUnordered::new();
-    legs.push(leg(first, &window, length));
+    legs.push(detached(leg(first, &window, length)));
     let mut pump = std::pin::pin!(pump(body, options.want_md5, &window));
     let mut digests: Option<Digests> = None;
     let mut early: Vec<LegEnd<A::Token>> = Vec::new();
@@ -197,7 +215,7 @@ async fn send_streamed<A: Attempts>(
                 return Err(delivery.out_of_backends(attempts).await);
             }
             let attempt = delivery.another(attempts).await?;
-            legs.push(leg(attempt, &window, length));
+            legs.push(detached(leg(attempt, &window, length)));
         }
         tokio::select! {
             pumped = &mut pump, if digests.is_none() => match pumped {
@@ -205,7 +223,7 @@ async fn send_streamed<A: Attempts>(
                 Err(error) => {
                     window.cut();
                     while let Some(end) = legs.next().await {
-                        if let Ok(end) = end {
+                        if let Ok(end) = finished(end) {
                             let effect = end.effect();
                             attempts.give_up(end.token, effect).await;
                         }
@@ -213,7 +231,7 @@ async fn send_streamed<A: Attempts>(
                     return Err(delivery.fail(attempts, error).await);
                 }
             },
-            Some(end) = legs.next() => match end {
+            Some(end) = legs.next() => match finished(end) {
                 Err(error) => return Err(delivery.fail(attempts, error).await),
                 // A leg can only have succeeded after the body was verified.
                 Ok(end) if end.result.is_ok() && digests.is_none() => early.push(end),
@@ -255,7 +273,28 @@ struct LegEnd<T> {
     result: backend::Result<Stored>,
 }
 
-impl<T> LegEnd<T> {
+impl<T: Token> LegEnd<T> {
+    fn new(
+        member: Arc<Member>,
+        target: Arc<dyn Target>,
+        token: T,
+        result: backend::Result<Stored>,
+    ) -> Self {
+        // From here on it is known what the backend did, whoever drops this.
+        if result
+            .as_ref()
+            .map_or_else(|error| error.effect == Effect::None, |_| true)
+        {
+            token.answered();
+        }
+        Self {
+            member,
+            target,
+            token,
+            result,
+        }
+    }
+
     fn effect(&self) -> Effect {
         match &self.result {
             Ok(_) => Effect::Unknown,
@@ -266,8 +305,28 @@ impl<T> LegEnd<T> {
 
 type LegFuture<T> = BoxFuture<'static, Result<LegEnd<T>>>;
 
+/// Runs a leg to its end whatever becomes of the request: where the client hangs up after its last
+/// byte, the backend's answer is still heard, and the attempt's bytes need not be taken for ones that
+/// may yet appear. A body that was not released whole is cut, so the end is near.
+fn detached<T: Token>(
+    leg: impl Future<Output = Result<LegEnd<T>>> + Send + 'static,
+) -> JoinHandle<Result<LegEnd<T>>> {
+    tokio::spawn(leg.in_current_span())
+}
+
+/// The end of a detached leg; one that panicked panics here.
+fn finished<T>(ended: std::result::Result<Result<LegEnd<T>>, JoinError>) -> Result<LegEnd<T>> {
+    ended.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime is going down.
+        Err(_) => Err(Error::WriteUnavailable {
+            tried: Tried::default(),
+        }),
+    })
+}
+
 /// Announces and sends at once; the last piece waits until the announcement is durable.
-fn leg<T: Send + 'static>(attempt: Attempt<T>, window: &Window, length: u64) -> LegFuture<T> {
+fn leg<T: Token>(attempt: Attempt<T>, window: &Window, length: u64) -> LegFuture<T> {
     let (gate, opened) = watch::channel(false);
     let payload = Payload::streamed(length, window.leg(opened));
     Box::pin(async move {
@@ -286,12 +345,7 @@ fn leg<T: Send + 'static>(attempt: Attempt<T>, window: &Window, length: u64) -> 
             token
         };
         let (token, result) = tokio::join!(announced, target.put(payload));
-        Ok(LegEnd {
-            member,
-            target,
-            token: token?,
-            result,
-        })
+        Ok(LegEnd::new(member, target, token?, result))
     })
 }
 
@@ -303,7 +357,7 @@ struct Collector<T> {
     tried: Tried,
 }
 
-impl<T: Send + 'static> Collector<T> {
+impl<T: Token> Collector<T> {
     fn new(wanted: usize, length: u64) -> Self {
         Self {
             wanted,

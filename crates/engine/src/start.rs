@@ -127,6 +127,7 @@ impl Engine {
             Sharing::new(instance, redis, Arc::clone(&observer))
         });
         let usage = Book::new(store.clone(), Arc::clone(&clock), entries, sharing);
+        let bells = Bells::new(&store);
         let engine = Self {
             inner: Arc::new(Inner {
                 store,
@@ -137,7 +138,7 @@ impl Engine {
                 ids,
                 observer,
                 reads: Reads::default(),
-                bells: Bells::default(),
+                bells,
                 completing: Completing::default(),
                 usage,
                 workers,

@@ -143,9 +143,13 @@ impl Window {
     }
 }
 
+/// A body that nobody completes any more is cut; one that is whole goes on to its legs.
 impl Drop for Window {
     fn drop(&mut self) {
-        self.cut();
+        let whole = self.shared.state.lock().end == self.shared.length;
+        if !whole {
+            self.cut();
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl fmt::Debug for Reservation {
 /// A durable intent that this process owns.
 ///
 /// Dropped without a commit it is abandoned: it stays open, and the reaper turns it into a cleanup
-/// row. So a future may be dropped at any time.
+/// row, unsettled unless [`Intent::answered`] was called. So a future may be dropped at any time.
 pub struct Intent {
     live: Arc<Live>,
     row: IntentRow,
@@ -102,6 +102,12 @@ impl Intent {
         self.row.copy
     }
 
+    /// The backend has answered the attempt: nothing more of it can appear. Given up or dropped from now
+    /// on, its bytes are deleted once and are then forgotten.
+    pub fn answered(&self) {
+        self.live.answered(self.row.copy, self.generation);
+    }
+
     /// On which backend.
     pub fn backend(&self) -> BackendId {
         self.row.backend
@@ -114,6 +120,29 @@ impl Intent {
     /// It was settled.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
+    }
+}
+
+/// A durable intent on its way to the caller, who may be gone. Dropped without being claimed, nothing was
+/// sent under it: nothing can appear.
+pub(crate) struct Unclaimed(Option<Intent>);
+
+impl Unclaimed {
+    pub(crate) fn new(intent: Intent) -> Self {
+        Self(Some(intent))
+    }
+
+    /// The caller has it.
+    pub(crate) fn claim(mut self) -> Intent {
+        self.0.take().expect("an intent is claimed once")
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(intent) = &self.0 {
+            intent.answered();
+        }
     }
 }
 

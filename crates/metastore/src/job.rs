@@ -8,7 +8,7 @@ use base::{
 
 use crate::guard::{Intent, PartClaim, Reservation};
 use crate::ledger::Counters;
-use crate::live::IntentRow;
+use crate::live::{GivenUp, IntentRow};
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
     CleanupItem, CleanupReport, Completion, Content, CopyState, Freeze, NewCopy, NewLeg,
@@ -39,7 +39,7 @@ pub(crate) enum Job {
     },
     /// Adds to what the rows of the months say.
     AddUsage(Vec<UsageRow>),
-    GiveUp(Vec<IntentRow>),
+    GiveUp(Vec<GivenUp>),
     Commit {
         version: NewVersion,
         intents: Vec<IntentRow>,

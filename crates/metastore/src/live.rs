@@ -6,6 +6,7 @@
 //! guards that requests hold are in `guard`; their drop settles here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use base::{BackendKey, BlobId, CopyId, UploadId};
 use parking_lot::Mutex;
@@ -25,6 +26,23 @@ pub(crate) struct IntentRow {
     pub(crate) bytes: u64,
 }
 
+/// Whether more of an attempt may still appear on its backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It may: the backend has not answered, as far as this process knows.
+    #[default]
+    Unknown,
+    /// It may not: the backend has answered.
+    Answered,
+}
+
+/// An intent that is given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    pub(crate) intent: IntentRow,
+    pub(crate) outcome: Outcome,
+}
+
 /// Who may settle an intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -40,6 +58,7 @@ enum Stage {
 struct Entry {
     row: IntentRow,
     stage: Stage,
+    outcome: Outcome,
     generation: Generation,
 }
 
@@ -85,6 +104,7 @@ pub(crate) struct IntentSums {
 pub(crate) struct Live {
     state: Mutex<State>,
     claims_ended: Notify,
+    abandoned: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -248,6 +268,7 @@ impl Live {
         state.abandoned.insert(row.copy);
         let entry = Entry {
             stage: Stage::Abandoned,
+            outcome: Outcome::Unknown,
             generation: state.generation,
             row,
         };
@@ -335,6 +356,7 @@ impl Live {
             ledger.open_intent(row.bytes);
             let entry = Entry {
                 stage: Stage::Open,
+                outcome: Outcome::Unknown,
                 generation: state.generation,
                 row,
             };
@@ -373,13 +395,36 @@ impl Live {
         }
     }
 
+    /// The backend has answered: nothing more of this attempt can appear.
+    pub(crate) fn answered(&self, copy: CopyId, generation: Generation) {
+        if let Some(entry) = self.state.lock().held(copy, generation) {
+            entry.outcome = Outcome::Answered;
+        }
+    }
+
+    /// What is known of an open intent's attempt.
+    pub(crate) fn outcome(&self, copy: CopyId) -> Outcome {
+        let state = self.state.lock();
+        state
+            .intents
+            .get(&copy)
+            .map_or(Outcome::Unknown, |entry| entry.outcome)
+    }
+
     /// The request is gone: the reaper may have it.
     pub(crate) fn abandon(&self, copy: CopyId, generation: Generation) {
         let mut state = self.state.lock();
         if let Some(entry) = state.held(copy, generation) {
             entry.stage = Stage::Abandoned;
             state.abandoned.insert(copy);
+            drop(state);
+            self.abandoned.notify_one();
         }
+    }
+
+    /// Rings when an intent is abandoned.
+    pub(crate) fn abandoned_bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.abandoned)
     }
 
     /// Forgets an open intent whose write had no effect; `false` where it is not open.
@@ -405,7 +450,7 @@ impl Live {
     }
 
     /// Takes abandoned intents for a queued job.
-    pub(crate) fn take_abandoned(&self, limit: usize) -> Vec<IntentRow> {
+    pub(crate) fn take_abandoned(&self, limit: usize) -> Vec<GivenUp> {
         let mut state = self.state.lock();
         let copies: Vec<CopyId> = state.abandoned.iter().take(limit).copied().collect();
         let mut rows = Vec::with_capacity(copies.len());
@@ -416,7 +461,10 @@ impl Live {
                 .get_mut(&copy)
                 .expect("abandoned intents are registered");
             entry.stage = Stage::Settling;
-            rows.push(entry.row.clone());
+            rows.push(GivenUp {
+                intent: entry.row.clone(),
+                outcome: entry.outcome,
+            });
         }
         rows
     }

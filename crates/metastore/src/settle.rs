@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use crate::Result;
-use crate::guard::{Intent, Reservation};
+use crate::guard::{Intent, Reservation, Unclaimed};
 use crate::job::{Answer, Held, Job};
 use crate::live::{Effects, IntentRow, Live};
 use crate::model::Catalogue;
@@ -22,7 +22,7 @@ pub(crate) struct Item<J = Job> {
 pub(crate) struct IntentItem {
     pub(crate) row: IntentRow,
     pub(crate) room: Reservation,
-    pub(crate) reply: oneshot::Sender<Result<Intent>>,
+    pub(crate) reply: oneshot::Sender<Result<Unclaimed>>,
 }
 
 /// What a batch changes in memory.

@@ -15,7 +15,7 @@ use metastore::model::{BucketId, Leg, NewPartClaim, PartRow, UploadRecord, Uploa
 use super::{accept, draw_leg, open_id};
 use crate::body::{Incoming, WantMd5};
 use crate::fleet::Member;
-use crate::send::{Attempt, Attempts, Delivery, SendOptions, Target, send};
+use crate::send::{Attempt, Attempts, Delivery, SendOptions, Target, Token, send};
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 
 /// A part to store.
@@ -293,6 +293,11 @@ impl PartAttempts {
             false => Ok(None),
         }
     }
+}
+
+impl Token for (PartClaim, CopyId) {
+    /// What a claim holds stays reserved until its number is written again, whatever was answered.
+    fn answered(&self) {}
 }
 
 #[async_trait]

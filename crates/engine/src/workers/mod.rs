@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use metastore::Store;
 use tokio::sync::Notify;
 
 pub use driver::{WorkerStatus, Workers};
@@ -80,6 +81,14 @@ pub(crate) struct Bells {
 }
 
 impl Bells {
+    /// The store rings when it is left with an intent.
+    pub(crate) fn new(store: &Store) -> Self {
+        Self {
+            intents: store.abandoned_bell(),
+            ..Self::default()
+        }
+    }
+
     /// There may be something to delete on a backend, or an intent to settle.
     pub(crate) fn settle(&self) {
         self.intents.notify_one();

@@ -8,6 +8,7 @@
 mod model;
 mod multipart;
 mod recovery;
+mod settled;
 mod usage;
 mod verbs;
 mod world;

@@ -176,7 +176,7 @@ fn job_answer(
         Job::GiveUp(intents) => {
             effects
                 .settled
-                .extend(intents.iter().map(|intent| intent.copy));
+                .extend(intents.iter().map(|given_up| given_up.intent.copy));
             Answer::Count(count(verdict, "n")?)
         }
         Job::Commit { version, .. } => {

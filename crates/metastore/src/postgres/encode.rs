@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::job::Job;
-use crate::live::{IntentRow, Live};
+use crate::live::{GivenUp, IntentRow, Live, Outcome};
 use crate::model::{
     BackendId, BucketId, CleanupOutcome, CleanupReport, Content, CopyState, Extent, NewBlob,
     NewLeg, NewVersion, PartRow,
@@ -267,10 +267,13 @@ fn insert_precondition(job: &mut Map<String, Value>, precondition: &Precondition
     }
 }
 
-fn give_up(intents: &[IntentRow]) -> Value {
+fn give_up(intents: &[GivenUp]) -> Value {
     let rows: Vec<Value> = intents
         .iter()
-        .map(|intent| json!([copy_text(intent.copy), true]))
+        .map(|given_up| {
+            let unsettled = given_up.outcome == Outcome::Unknown;
+            json!([copy_text(given_up.intent.copy), unsettled])
+        })
         .collect();
     json!({"k": "give_up", "rows": rows})
 }

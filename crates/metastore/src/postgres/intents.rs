@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use crate::Error;
 use crate::error::DatabaseError;
-use crate::guard::Intent;
+use crate::guard::{Intent, Unclaimed};
 use crate::live::Live;
 use crate::postgres::apply::{Failure, Identity, Line, Shared, kind};
 use crate::postgres::encode::{self, Hold};
@@ -181,7 +181,7 @@ impl IntentApplier {
             item.room.disarm();
             // A caller that is gone drops its intent here: abandoned, for the reaper.
             let intent = Intent::new(Arc::clone(&self.live), item.row);
-            let _caller_gone = item.reply.send(Ok(intent));
+            let _caller_gone = item.reply.send(Ok(Unclaimed::new(intent)));
         }
     }
 }

@@ -160,10 +160,10 @@ impl Shared {
                 return Ok(forgotten);
             }
             forgotten += rows.len() as u64;
-            let copies = rows.iter().map(|row| row.copy).collect();
+            let copies = rows.iter().map(|row| row.intent.copy).collect();
             let guards = rows
                 .into_iter()
-                .map(|row| Intent::new(std::sync::Arc::clone(&self.live), row))
+                .map(|row| Intent::new(std::sync::Arc::clone(&self.live), row.intent))
                 .collect();
             self.send(
                 Work::Withdraw(copies),

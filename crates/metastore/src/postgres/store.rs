@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::DatabaseError;
 use crate::fault::Fault;
-use crate::guard::Reservation;
+use crate::guard::{Reservation, Unclaimed};
 use crate::job::{Answer, Held};
 use crate::live::Live;
 use crate::model::{BackendId, Catalogue};
@@ -231,7 +231,7 @@ impl Shared {
     pub(crate) async fn open_intent(
         &self,
         item: IntentItem,
-        answer: oneshot::Receiver<Result<crate::Intent>>,
+        answer: oneshot::Receiver<Result<Unclaimed>>,
     ) -> Result<crate::Intent> {
         const OPERATION: &str = "record an intent";
         if *self.reach.borrow() == Reach::Silent {
@@ -244,7 +244,7 @@ impl Shared {
         let mut reach = self.reach.clone();
         tokio::select! {
             biased;
-            answer = answer => answer.unwrap_or(Err(Error::Closed)),
+            answer = answer => answer.unwrap_or(Err(Error::Closed)).map(Unclaimed::claim),
             _silent = reach.wait_for(|reach| *reach == Reach::Silent) => Err(silent(OPERATION)),
         }
     }

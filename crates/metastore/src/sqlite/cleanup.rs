@@ -7,21 +7,21 @@ use rusqlite::params;
 
 use crate::fault::Fault;
 use crate::job::Answer;
-use crate::live::IntentRow;
+use crate::live::{GivenUp, Outcome};
 use crate::model::{BackendId, CleanupItem, CleanupOutcome, CleanupReason, CleanupReport};
 use crate::rows;
 use crate::sqlite::apply::Work;
 use crate::values::int;
 
-/// Intents out, unsettled rows in; due at once.
-pub(super) fn give_up(work: &mut Work<'_>, intents: &[IntentRow]) -> Result<Answer, Fault> {
-    for intent in intents {
+/// Intents out, rows in; due at once.
+pub(super) fn give_up(work: &mut Work<'_>, intents: &[GivenUp]) -> Result<Answer, Fault> {
+    for GivenUp { intent, outcome } in intents {
         let size = int(intent.bytes)?;
         work.conn
             .prepare_cached(
                 "INSERT INTO cleanup_queue (copy_id, blob_id, kind, backend_id, backend_key, size,
                      reason, unsettled, created, not_before)
-                 VALUES (?1, ?2, 'object', ?3, ?4, ?5, ?6, 1, ?7, ?7)",
+                 VALUES (?1, ?2, 'object', ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
             )?
             .execute(params![
                 intent.copy.to_bytes(),
@@ -30,6 +30,7 @@ pub(super) fn give_up(work: &mut Work<'_>, intents: &[IntentRow]) -> Result<Answ
                 intent.key.as_str(),
                 size,
                 CleanupReason::IntentAbandoned.as_str(),
+                *outcome == Outcome::Unknown,
                 work.now.millis()
             ])?;
         work.effects.delta(intent.backend).orphan += size;

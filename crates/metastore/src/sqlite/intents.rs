@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tracing::warn;
 
 use crate::fault::{Fault, database};
-use crate::guard::Intent;
+use crate::guard::{Intent, Unclaimed};
 use crate::live::{IntentRow, Live};
 use crate::model::{BackendId, Catalogue};
 use crate::settle::IntentItem;
@@ -247,7 +247,8 @@ impl IntentApplier {
             let answer = match result {
                 Ok(()) => {
                     item.room.disarm();
-                    Ok(Intent::new(Arc::clone(&self.live), item.row))
+                    let intent = Intent::new(Arc::clone(&self.live), item.row);
+                    Ok(Unclaimed::new(intent))
                 }
                 Err(error) => {
                     // Before the answer: who is refused may look at the room at once.

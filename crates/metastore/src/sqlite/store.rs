@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 
 use crate::fault::{Fault, database};
+use crate::guard::Unclaimed;
 use crate::job::{Answer, Held, Job};
 use crate::live::Live;
 use crate::model::{Catalogue, Verification};
@@ -119,7 +120,7 @@ impl Files {
     pub(crate) async fn open_intent(
         &self,
         item: IntentItem,
-        answer: oneshot::Receiver<Result<Intent>>,
+        answer: oneshot::Receiver<Result<Unclaimed>>,
     ) -> Result<Intent> {
         let writing = self.writing.as_ref().ok_or(Error::Closed)?;
         writing
@@ -127,7 +128,10 @@ impl Files {
             .send(item, Priority::Normal)
             .await
             .map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        answer
+            .await
+            .unwrap_or(Err(Error::Closed))
+            .map(Unclaimed::claim)
     }
 
     pub(crate) fn read<T>(

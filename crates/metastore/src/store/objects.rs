@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use base::{BackendKey, CopyId, ObjectKey, Timestamp, VersionId};
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Dialect, Store, answer, lookup};
 use crate::guard::{Intent, Reservation};
 use crate::job::{Answer, Held, Job};
-use crate::live::IntentRow;
+use crate::live::{GivenUp, IntentRow};
 use crate::model::{
     BackendId, BucketId, CleanupItem, CleanupReport, Content, CopyState, Known, ListQuery, Listing,
     LocationRow, NewIntent, NewVersion, ObjectPart, ObjectRecord, QueueDepth, ReadPlan, Removal,
@@ -69,13 +69,19 @@ impl Store {
         }
     }
 
-    /// Gives an intent up whose write may have had an effect: intent out, unsettled cleanup row in.
+    /// Gives an intent up whose write may have had an effect: intent out, cleanup row in, which is
+    /// unsettled unless the backend [has answered](Intent::answered).
     pub async fn abandon_intent(&self, intent: Intent) -> Result<()> {
         let copy = intent.copy();
         if !self.inner.live.begin_settling(&[copy]) {
             return Err(Error::IntentGone { copy });
         }
-        let job = Job::GiveUp(vec![intent.row().clone()]);
+        let outcome = self.inner.live.outcome(copy);
+        let intent_row = intent.row().clone();
+        let job = Job::GiveUp(vec![GivenUp {
+            intent: intent_row,
+            outcome,
+        }]);
         // What fails leaves the guard to its drop: abandoned, for the reaper.
         self.run_with(job, Held::Intents(vec![intent]), Priority::Normal)
             .await
@@ -83,7 +89,12 @@ impl Store {
             .map(drop)
     }
 
-    /// Turns at most `limit` abandoned intents into unsettled cleanup rows; the number of them.
+    /// Rings when an intent is abandoned, for whoever reaps.
+    pub fn abandoned_bell(&self) -> Arc<Notify> {
+        self.inner.live.abandoned_bell()
+    }
+
+    /// Turns at most `limit` abandoned intents into cleanup rows; the number of them.
     /// None in recovery state.
     pub async fn reap_intents(&self, limit: u32) -> Result<u64> {
         if self.inner.catalogue.read().recovery.is_some() {
@@ -94,7 +105,7 @@ impl Store {
         if rows.is_empty() {
             return Ok(0);
         }
-        let guard = |row: &IntentRow| Intent::new(Arc::clone(&self.inner.live), row.clone());
+        let guard = |row: &GivenUp| Intent::new(Arc::clone(&self.inner.live), row.intent.clone());
         let held = Held::Intents(rows.iter().map(guard).collect());
         answer!(
             self.run_with(Job::GiveUp(rows), held, Priority::Normal)

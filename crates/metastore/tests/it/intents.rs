@@ -9,6 +9,7 @@ use crate::support::Db;
 on_each_database! {
     a_dropped_intent_is_reaped_into_an_unsettled_row,
     a_withdrawn_intent_leaves_nothing,
+    an_answered_intent_is_given_up_settled,
     an_abandoned_intent_cannot_be_committed,
     a_reaped_intent_cannot_be_committed,
     an_intent_survives_a_restart_as_an_abandoned_one,
@@ -341,5 +342,26 @@ async fn an_intent_that_is_not_durable_is_found(db: Db) {
     let found = format!("an intent that is not durable: {}", intent.copy());
     assert_eq!(verification.contradictions, [found]);
     open.store.withdraw_intent(intent).await.unwrap();
+    open.check().await;
+}
+
+async fn an_answered_intent_is_given_up_settled(db: Db) {
+    let open = db.open().await;
+    let (_, dropped) = open.intent(open.one(), 10).await.unwrap();
+    let (_, given_up) = open.intent(open.one(), 20).await.unwrap();
+    let (_, unknown) = open.intent(open.one(), 30).await.unwrap();
+    dropped.answered();
+    given_up.answered();
+    drop((dropped, unknown));
+    open.store.abandon_intent(given_up).await.unwrap();
+    assert_eq!(open.store.reap_intents(10).await.unwrap(), 2);
+    let visible = super::support::READ_GRACE;
+    let mut items = open.store.claim_cleanup(10, visible).await.unwrap();
+    items.sort_unstable_by_key(|item| item.bytes);
+    let found: Vec<_> = items
+        .iter()
+        .map(|item| (item.bytes, item.unsettled))
+        .collect();
+    assert_eq!(found, [(10, false), (20, false), (30, true)]);
     open.check().await;
 }

@@ -54,12 +54,12 @@ pub use observe::{Access, Event, Observer, Outcome, Quiet};
 pub use overview::{BackendOverview, Located, LocatedCopy, Overview};
 pub use put::{PutRequest, Written};
 pub use recover::Recovered;
-pub use settings::CataloguePlace;
 #[cfg(feature = "testing")]
 pub use settings::CustomBackend;
 pub use settings::{
     AdaptiveFlush, BackendKind, BackendSettings, RedisSettings, Routing, Settings, UsageFlush,
 };
+pub use settings::{CataloguePlace, Role};
 pub use start::StartError;
 pub use status::{BackendStatus, Status};
 pub use usage::{UsageLimits, UsageStatus};

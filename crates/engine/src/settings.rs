@@ -17,11 +17,25 @@ pub enum Routing {
     Spread,
 }
 
+/// Which parts of the engine run, where several processes share a catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Requests and background work.
+    #[default]
+    All,
+    /// Requests, and only the background work that belongs to this process.
+    Api,
+    /// Background work only.
+    Worker,
+}
+
 /// Limits and choices; the defaults are those of the configuration reference.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where the catalogue is.
     pub catalogue: CataloguePlace,
+    /// Which background work runs here.
+    pub role: Role,
     /// The virtual buckets that exist, with their limit on open multipart uploads.
     pub buckets: Vec<(BucketName, Option<u32>)>,
     /// The backends in order.
@@ -109,6 +123,7 @@ impl Settings {
     pub fn new(catalogue: impl Into<CataloguePlace>) -> Self {
         Self {
             catalogue: catalogue.into(),
+            role: Role::All,
             buckets: Vec::new(),
             backends: Vec::new(),
             routing: Routing::Pack,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Clock, Ids, SystemClock};
-use engine::Engine;
+use engine::{Engine, Role, Settings};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -85,6 +85,8 @@ pub struct ServeOptions {
     pub listener: Option<TcpListener>,
     /// Printed to standard output as soon as requests are answered.
     pub announce: Option<String>,
+    /// Which parts run.
+    pub role: Role,
 }
 
 /// Serves until a signal says otherwise.
@@ -106,6 +108,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), AppError> {
         clock,
         listener: options.listener,
         log: Some(control.clone()),
+        role: options.role,
     };
     let ended = run(parts, options.announce, &mut signals).await;
     if let Err(error) = &ended {
@@ -153,6 +156,8 @@ pub struct AppParts {
     pub listener: Option<TcpListener>,
     /// The log, for its level.
     pub log: Option<LogControl>,
+    /// Which parts run.
+    pub role: Role,
 }
 
 /// The running program.
@@ -216,6 +221,7 @@ impl App {
             clock,
             listener,
             log,
+            role,
         } = parts;
         let metrics = Arc::new(Metrics::new());
         let audit = Audit::new(Arc::clone(&metrics));
@@ -228,17 +234,20 @@ impl App {
         let socket = bind_s3(&config, listener, tls.clone()).await?;
         let pages = bind_pages(&config).await?;
         let ids = Arc::new(Ids::new(Arc::clone(&clock)));
-        let settings = engine_settings(&config)?;
+        let settings = Settings {
+            role,
+            ..engine_settings(&config)?
+        };
         let access = Access::new(&config)?;
         let engine = Engine::start(settings, Arc::clone(&clock), ids, Arc::new(recorder)).await?;
         let (stop_workers, stopping) = watch::channel(false);
         let work = engine.clone();
         let workers = Task::spawn("workers", async move { work.run_workers(stopping).await });
-        let door = if pages.is_some() {
-            Door::Pages
-        } else {
-            Door::S3
+        let main = match role {
+            Role::All | Role::Api => Door::S3,
+            Role::Worker => Door::Worker,
         };
+        let door = if pages.is_some() { Door::Pages } else { main };
         let front = Front::new(FrontParts {
             engine: engine.clone(),
             access,
@@ -250,7 +259,7 @@ impl App {
                 .map(|metrics| (door, metrics.path.as_str())),
             log: log.clone(),
         });
-        let s3 = Served::begin("s3", socket, &front, Door::S3)?;
+        let s3 = Served::begin("s3", socket, &front, main)?;
         let pages = match pages {
             None => None,
             Some(socket) => Some(Served::begin("metrics", socket, &front, Door::Pages)?),

@@ -34,6 +34,7 @@ impl Commands for Program {
             log,
             listener: request.listener,
             announce: request.announce,
+            role: request.role,
         };
         wait_for(async { Ok(app::serve(options).await?) })
     }

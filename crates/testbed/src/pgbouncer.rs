@@ -1,13 +1,13 @@
 //! A PgBouncer in transaction mode, in front of the shared PostgreSQL.
 
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::postgres::{Database, Postgres, answers};
-use crate::process::{command, free_port, hand_over, kill};
+use crate::process::{Process, command, free_port, hand_over};
 
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,30 +17,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct PgBouncer {
     port: u16,
-    child: Child,
-    folder: TempDir,
+    _process: Process,
+    _folder: TempDir,
 }
 
 impl PgBouncer {
     /// One for all tests of this process.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<PgBouncer> = OnceLock::new();
-        SHARED.get_or_init(|| {
-            let server = Postgres::shared().port();
-            // The kernel ends the pooler with the thread that started it: this one stays.
-            let (ready, started) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                let _nobody_waits = ready.send(Self::start(server));
-                loop {
-                    std::thread::park();
-                }
-            });
-            started.recv().expect("PgBouncer starts")
-        })
+        SHARED.get_or_init(|| Self::start(Postgres::shared().port()))
     }
 
-    /// One in front of the server at a port of the loopback. It must be used by the thread that starts
-    /// it, and not outlive it.
+    /// One in front of the server at a port of the loopback.
     pub fn start(server: u16) -> Self {
         let folder = crate::process::folder("s3o-pgbouncer-");
         let port = free_port();
@@ -61,28 +49,24 @@ impl PgBouncer {
         hand_over(folder.path());
         let log = std::fs::File::create(folder.path().join("log"))
             .expect("a file can be made in the folder");
-        let child = command("/usr/sbin/pgbouncer")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("setpriv can be run: install the Debian package util-linux");
-        let mut pooler = Self {
-            port,
-            child,
-            folder,
-        };
+        let mut pooler = command("/usr/sbin/pgbouncer");
+        pooler.arg(&file).stdout(Stdio::null()).stderr(log);
+        let mut process = Process::start(pooler);
         let deadline = Instant::now() + PATIENCE;
         while !answers(port) {
-            let ended = pooler.child.try_wait().is_ok_and(|ended| ended.is_some());
+            let ended = process.has_ended();
             assert!(
                 !ended && Instant::now() < deadline,
                 "PgBouncer does not start (install the Debian package pgbouncer):\n{}",
-                std::fs::read_to_string(pooler.folder.path().join("log")).unwrap_or_default()
+                std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
             );
             std::thread::sleep(LOOK_EVERY);
         }
-        pooler
+        Self {
+            port,
+            _process: process,
+            _folder: folder,
+        }
     }
 
     /// The same database, through the pooler.
@@ -91,11 +75,5 @@ impl PgBouncer {
             port: self.port,
             ..database.clone()
         }
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        kill(&mut self.child);
     }
 }

@@ -1,14 +1,14 @@
 //! A PostgreSQL of the tests' own.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::process::{command, folder, free_port, hand_over, kill, run};
+use crate::process::{Process, command, folder, free_port, hand_over, run};
 
 /// Where Debian's packages put the programs of each version.
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -31,7 +31,7 @@ pub enum Durability {
 pub struct Postgres {
     port: u16,
     durability: Durability,
-    child: Option<Child>,
+    process: Option<Process>,
     databases: AtomicU32,
     folder: TempDir,
 }
@@ -86,20 +86,10 @@ impl Postgres {
     /// One for all tests of this process, which must leave it running.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
-        SHARED.get_or_init(|| {
-            // The kernel ends the server with the thread that started it: this one stays.
-            let (ready, started) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                let _nobody_waits = ready.send(Self::start(Durability::Fleeting));
-                loop {
-                    std::thread::park();
-                }
-            });
-            started.recv().expect("PostgreSQL starts")
-        })
+        SHARED.get_or_init(|| Self::start(Durability::Fleeting))
     }
 
-    /// One of a test's own. It must be used by the thread that starts it, and not outlive it.
+    /// One of a test's own.
     pub fn start(durability: Durability) -> Self {
         let folder = folder(FOLDER_PREFIX);
         hand_over(folder.path());
@@ -111,7 +101,7 @@ impl Postgres {
         let mut server = Self {
             port: free_port(),
             durability,
-            child: None,
+            process: None,
             databases: AtomicU32::new(0),
             folder,
         };
@@ -126,9 +116,7 @@ impl Postgres {
 
     /// Kills it, as a power cut would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            kill(&mut child);
-        }
+        drop(self.process.take());
         // Its own processes notice their end of the pipe; until then the folder is locked.
         let lock = self.folder.path().join("data/postmaster.pid");
         let _gone_already = std::fs::remove_file(lock);
@@ -145,7 +133,8 @@ impl Postgres {
             .expect("a file can be made in the folder");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut child = command(program("postgres"))
+            let mut server = command(program("postgres"));
+            server
                 .arg("-D")
                 .arg(self.folder.path().join("data"))
                 .args(["-p", &self.port.to_string(), "-k", ""])
@@ -153,12 +142,11 @@ impl Postgres {
                 .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
                 .args(["-c", "max_locks_per_transaction=256"])
                 .stdout(Stdio::null())
-                .stderr(log.try_clone().expect("a file can be shared"))
-                .spawn()
-                .expect("setpriv can be run: install the Debian package util-linux");
+                .stderr(log.try_clone().expect("a file can be shared"));
+            let mut process = Process::start(server);
             // After a kill its shared memory may still be held for a moment; then it ends at once.
-            if self.answers(&mut child, deadline) {
-                self.child = Some(child);
+            if self.answers(&mut process, deadline) {
+                self.process = Some(process);
                 return;
             }
             assert!(
@@ -170,9 +158,9 @@ impl Postgres {
         }
     }
 
-    fn answers(&self, child: &mut Child, deadline: Instant) -> bool {
+    fn answers(&self, process: &mut Process, deadline: Instant) -> bool {
         while Instant::now() < deadline {
-            if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+            if process.has_ended() {
                 return false;
             }
             if answers(self.port) {

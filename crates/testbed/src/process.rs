@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use tempfile::TempDir;
 
@@ -107,8 +108,40 @@ pub(crate) fn run(command: &mut Command) {
     );
 }
 
-/// Kills a process and waits for its end.
-pub(crate) fn kill(child: &mut Child) {
-    let _gone_already = child.kill();
-    let _gone_already = child.wait();
+/// A running process; killed with the value.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    /// Ends the thread that started the process.
+    _keeper: mpsc::Sender<()>,
+}
+
+impl Process {
+    /// The kernel ends the process together with the thread that starts it, so that one is kept.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let (started, child) = mpsc::channel();
+        let (keeper, kept) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let child = command
+                .spawn()
+                .expect("setpriv can be run: install the Debian package util-linux");
+            let _nobody_waits = started.send(child);
+            let _ended = kept.recv();
+        });
+        Self {
+            child: child.recv().expect("the process starts"),
+            _keeper: keeper,
+        }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_some())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _gone_already = self.child.wait();
+    }
 }

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 pub use driver::{WorkerStatus, Workers};
 
-use crate::{Engine, Result, Settings};
+use crate::{Engine, Result, Role, Settings};
 
 /// When a worker's step runs.
 #[derive(Debug, Clone, Copy)]
@@ -57,17 +57,20 @@ pub trait Worker: Send + Sync + 'static {
     async fn step(&self, engine: &Engine) -> Result<Step>;
 }
 
-/// Every worker there is.
+/// Every worker that runs in this role.
 pub fn all(settings: &Settings) -> Vec<Box<dyn Worker>> {
+    // What only this process can do for itself, whatever else it does.
     let mut all: Vec<Box<dyn Worker>> = vec![
         Box::new(intents::Reaper),
-        Box::new(cleanup::Cleaner),
-        Box::new(uploads::StaleUploads),
         Box::<markers::Marker>::default(),
         Box::new(usage::Flusher::new(settings.usage_flush)),
     ];
     if settings.redis.is_some() {
         all.push(Box::new(usage::Sharer));
+    }
+    if settings.role != Role::Api {
+        all.push(Box::new(cleanup::Cleaner));
+        all.push(Box::new(uploads::StaleUploads));
     }
     all
 }

@@ -90,8 +90,8 @@ pub(super) struct ConfigArgs {
 pub(super) struct ServeArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
-    /// Which parts run: all (api and worker alone are not available in this release)
-    #[arg(long, value_enum, default_value = "all", hide_possible_values = true)]
+    /// Which parts run; api and worker need PostgreSQL
+    #[arg(long, value_enum, default_value = "all")]
     pub(super) mode: Mode,
 }
 

@@ -24,7 +24,9 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::admin as admin_api;
 use crate::admin::client::{Call, Server};
-use crate::config::{self, Config, ConfigError, Environment, Loaded};
+use engine::Role;
+
+use crate::config::{self, Config, ConfigError, DatabaseConfig, Environment, Loaded};
 use crate::telemetry::metrics;
 use args::{CatalogueCommand, Cli, Command, DocsCommand, Mode, ServeArgs};
 
@@ -94,6 +96,8 @@ pub struct ServeRequest {
     pub listener: Option<TcpListener>,
     /// Text for standard output as soon as requests are answered.
     pub announce: Option<String>,
+    /// Which parts run.
+    pub role: Role,
 }
 
 /// Where log lines go.
@@ -294,15 +298,6 @@ fn serve(
     commands: &dyn Commands,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    match args.mode {
-        Mode::All => {}
-        Mode::Api | Mode::Worker => {
-            return Err(Failure::Usage(anyhow::anyhow!(
-                "--mode api and --mode worker need a database that several processes share, which \
-                 is not available in this release; use --mode all"
-            )));
-        }
-    }
     let config_file = args.config.config;
     let loaded = match load(&config_file, console) {
         Err(Failure::Usage(error))
@@ -314,12 +309,24 @@ fn serve(
         }
         other => other?,
     };
+    let role = match args.mode {
+        Mode::All => Role::All,
+        Mode::Api => Role::Api,
+        Mode::Worker => Role::Worker,
+    };
+    if role != Role::All && matches!(loaded.config.database, DatabaseConfig::Sqlite(_)) {
+        return Err(Failure::Usage(anyhow::anyhow!(
+            "--mode api and --mode worker need a catalogue that several processes share: set \
+             database.driver: postgres, or use --mode all"
+        )));
+    }
     let request = ServeRequest {
         config: loaded.config,
         config_file,
         log: LogTarget::Stdout,
         listener: None,
         announce: None,
+        role,
     };
     commands.serve(request).map_err(Failure::Failed)
 }
@@ -341,6 +348,7 @@ fn run_quickstart(
         log: LogTarget::File(prepared.log_file),
         listener: Some(prepared.listener),
         announce: Some(prepared.banner),
+        role: Role::All,
     };
     commands
         .serve(request)

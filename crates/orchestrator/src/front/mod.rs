@@ -78,6 +78,8 @@ pub enum Door {
     S3,
     /// The one for operators: pages only.
     Pages,
+    /// That of a process that does background work: pages, and the admin API.
+    Worker,
 }
 
 /// What a front is made of.
@@ -150,7 +152,9 @@ impl Front {
         let id = RequestId::of(request.headers(), self.engine.ids());
         let (parts, body) = request.into_parts();
         let named = self.named_bucket(door, &parts);
+        let hidden = door == Door::Worker && is_admin(parts.uri.path());
         if named.is_none()
+            && !hidden
             && let Some(page) = self.page(door, parts.uri.path(), &parts.method).await
         {
             if !body.is_end_stream() {
@@ -158,7 +162,8 @@ impl Front {
             }
             return render::page(page, &parts.method, id.to_header(), connection);
         }
-        let purpose = match door == Door::S3 && named.is_none() && is_admin(parts.uri.path()) {
+        let admin = door != Door::Pages && named.is_none() && is_admin(parts.uri.path());
+        let purpose = match admin {
             true => Purpose::Admin,
             false => Purpose::S3,
         };

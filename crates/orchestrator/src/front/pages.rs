@@ -18,7 +18,7 @@ impl Front {
         if !matches!(path, "/health" | "/health/ready") && !has_metrics {
             return match door {
                 Door::S3 => None,
-                Door::Pages => Some(Page::Nothing),
+                Door::Pages | Door::Worker => Some(Page::Nothing),
             };
         }
         if !matches!(*method, Method::GET | Method::HEAD) {

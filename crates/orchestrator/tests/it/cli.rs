@@ -249,7 +249,7 @@ fn modes_that_need_a_shared_database_are_refused_by_name() {
         let outcome = call(&Recorder::default(), &["-config", &file, "-mode", mode]);
         assert_eq!(outcome.code, 64);
         assert!(
-            outcome.err.contains("not available in this release"),
+            outcome.err.contains("database.driver: postgres"),
             "{}",
             outcome.err
         );

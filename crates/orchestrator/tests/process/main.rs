@@ -10,6 +10,7 @@
 )]
 
 mod failures;
+mod instances;
 mod kill;
 mod memory;
 mod support;

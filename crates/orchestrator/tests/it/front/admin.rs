@@ -440,6 +440,7 @@ async fn with_log(level: LogLevel) -> (App, Wire<TcpStream>, tempfile::TempDir) 
         clock,
         listener: None,
         log: Some(control),
+        role: engine::Role::All,
     });
     let app = app.await.unwrap();
     let wire = Wire::new(TcpStream::connect(app.s3_addr()).await.unwrap());

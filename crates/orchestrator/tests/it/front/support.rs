@@ -74,6 +74,7 @@ impl Server {
             clock: Arc::new(SystemClock),
             listener: None,
             log: None,
+            role: engine::Role::All,
         });
         let app = app.await.unwrap();
         let addr = app.s3_addr();

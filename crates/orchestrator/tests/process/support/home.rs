@@ -63,6 +63,8 @@ pub(crate) struct Home {
     pub(crate) server: Vec<String>,
     /// The file of the catalogue.
     pub(crate) database: PathBuf,
+    /// The server that holds it instead.
+    pub(crate) postgres: Option<testbed::Database>,
 }
 
 /// How a command ended.
@@ -95,7 +97,18 @@ impl Home {
             extra: String::new(),
             server: Vec::new(),
             database,
+            postgres: None,
         }
+    }
+
+    /// A home that several processes share, with local backends of these names.
+    pub(crate) fn shared(names: &[&str], postgres: testbed::Database) -> Self {
+        let mut home = Self::with_local(names);
+        for backend in &mut home.backends {
+            backend.lines.push("shared: true".to_owned());
+        }
+        home.postgres = Some(postgres);
+        home
     }
 
     /// A home with local backends of these names.
@@ -135,11 +148,22 @@ impl Home {
         for line in &self.server {
             writeln!(text, "  {line}").unwrap();
         }
+        match &self.postgres {
+            None => writeln!(text, "database:\n  path: {}", self.database.display()),
+            Some(server) => writeln!(
+                text,
+                "database:\n  host: 127.0.0.1\n  port: {}\n  database: {}\n  user: {}\n  \
+                 ssl_mode: disable\n  max_conns: 8\n  min_conns: 2\n  lease: 2s",
+                server.port,
+                server.name,
+                testbed::Database::USER
+            ),
+        }
+        .unwrap();
         writeln!(
             text,
-            "database:\n  path: {}\nbuckets:\n- name: {BUCKET}\n  credentials:\n  - access_key_id: \
-             {ACCESS_KEY}\n    secret_access_key: {SECRET}\nbackends:",
-            self.database.display()
+            "buckets:\n- name: {BUCKET}\n  credentials:\n  - access_key_id: {ACCESS_KEY}\n    \
+             secret_access_key: {SECRET}\nbackends:"
         )
         .unwrap();
         for backend in &self.backends {
@@ -159,6 +183,17 @@ impl Home {
         self.write_config();
         let mut command = Command::new(PROGRAM);
         command.arg("serve").arg("-config").arg(self.config());
+        Server::start(command).await.unwrap_or_else(|done| {
+            panic!("the server did not start: {done:?}");
+        })
+    }
+
+    /// Starts one of several processes, with only some of its parts.
+    pub(crate) async fn serve_mode(&self, mode: &str) -> Server {
+        self.write_config();
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--mode", mode]);
+        command.arg("-config").arg(self.config());
         Server::start(command).await.unwrap_or_else(|done| {
             panic!("the server did not start: {done:?}");
         })

@@ -45,7 +45,7 @@ pub use fleet::{BackendCheck, OutOfService};
 pub use get::{Looked, ReadRequest, ReadStream, Reading, Selection};
 pub use metastore::model as catalogue;
 pub use metastore::{Error as CatalogueError, Store as CatalogueStore};
-pub use metastore::{Server, TlsMode};
+pub use metastore::{MoveOptions, Moved, Progress, Server, TlsMode, move_to_postgres};
 pub use multipart::{
     CompleteRequest, CompletedPart, CreateUpload, PartCopyRequest, PartRequest, UploadedPart,
     Uploads,

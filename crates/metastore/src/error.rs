@@ -40,7 +40,21 @@ pub enum Error {
         /// What it is instead, and what to do.
         found: String,
     },
-    /// The catalogue was retired or is missing where one is required.
+    /// The catalogue must not be used any more, or not yet.
+    #[error("the catalogue {path} is not in use: {why}")]
+    Retired {
+        /// The database file, or the address.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The place holds a catalogue already.
+    #[error("{path} holds a catalogue already: name an empty database")]
+    Occupied {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The catalogue is missing where one is required.
     #[error("there is no catalogue at {path}")]
     Missing {
         /// The database file.

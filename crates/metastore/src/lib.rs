@@ -15,6 +15,7 @@ mod guard;
 mod job;
 mod ledger;
 mod live;
+mod migration;
 pub mod model;
 #[cfg(feature = "testing")]
 mod planted;
@@ -29,6 +30,7 @@ mod writer;
 pub use error::{DatabaseError, Error, Result};
 pub use guard::{Intent, PartClaim, Reservation};
 pub use job::Landing;
+pub use migration::{MoveOptions, Moved, Progress, move_to_postgres};
 #[cfg(feature = "testing")]
 pub use planted::PlantedBug;
 pub use postgres::store::ConnectOptions;

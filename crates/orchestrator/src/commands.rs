@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use base::{ByteSize, Clock, Ids, SystemClock};
-use engine::{Capabilities, Engine, Quiet, Recovered, Verified};
+use engine::{
+    Capabilities, Engine, MoveOptions, Moved, Quiet, Recovered, Server as DatabaseServer, Verified,
+    move_to_postgres,
+};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::admin::client::{Call, Server};
 use crate::app::{self, ServeOptions, engine_settings};
 use crate::cli::{Commands, LogTarget, Report, ServeRequest, Verdict};
-use crate::config::Config;
+use crate::config::{Config, DatabaseConfig};
 use crate::telemetry::log::Destination;
 
 /// Lines of each kind that a report shows; the rest is counted.
@@ -67,6 +71,46 @@ impl Commands for Program {
             "{} holds a copy of the catalogue.\nAfter a restore, run `s3-orchestrator reconcile \
              --recover` before anything is deleted on a backend.\n",
             to.display()
+        );
+        Ok(Report {
+            text,
+            verdict: Verdict::Sound,
+        })
+    }
+
+    fn migrate(&self, config: &Config, to: &DatabaseServer) -> anyhow::Result<Report> {
+        let DatabaseConfig::Sqlite(path) = &config.database else {
+            anyhow::bail!("the configuration names a catalogue on PostgreSQL already");
+        };
+        let (clock, ids) = machine();
+        let bar = ProgressBar::new(0).with_style(
+            ProgressStyle::with_template("{bar:40} {pos} of {len} rows, {msg} ({eta} left)")
+                .expect("the template is valid"),
+        );
+        let moved = wait_for(async {
+            let options = MoveOptions { clock, ids };
+            let moved = move_to_postgres(path, to.clone(), options, |progress| {
+                bar.set_length(progress.rows);
+                bar.set_position(progress.copied);
+                bar.set_message(progress.table);
+            });
+            Ok(moved.await?)
+        });
+        bar.finish_and_clear();
+        let Moved { rows, address } = moved?;
+        let hosts: Vec<String> = to
+            .hosts
+            .iter()
+            .map(|(host, port)| format!("'{host}:{port}'"))
+            .collect();
+        let text = format!(
+            "{rows} rows were moved to {address}, and add up there.\n{} starts no more. To switch, \
+             put this in the place of its section in the configuration:\n\n\
+             database:\n  hosts: [{}]\n  database: {}\n  user: {}\n  password_file: FILE\n",
+            path.display(),
+            hosts.join(", "),
+            to.database,
+            to.user
         );
         Ok(Report {
             text,

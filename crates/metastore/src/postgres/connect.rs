@@ -34,11 +34,11 @@ pub(crate) struct Session {
 }
 
 /// A statement's parameters with their types, which are named so that nothing has to be prepared.
-pub(super) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
+pub(crate) type Params<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
 impl Session {
     /// One flight, without a named statement.
-    pub(super) async fn query(
+    pub(crate) async fn query(
         &self,
         sql: &str,
         params: &Params<'_>,
@@ -74,7 +74,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(server: &Server) -> Result<Self> {
+    pub(crate) fn new(server: &Server) -> Result<Self> {
         let config = |(host, port): &(String, u16)| {
             let mut config = Config::new();
             config
@@ -118,7 +118,7 @@ impl Connector {
     }
 
     /// A session to the first host that serves.
-    pub(super) async fn connect(&self) -> std::result::Result<Session, DatabaseError> {
+    pub(crate) async fn connect(&self) -> std::result::Result<Session, DatabaseError> {
         let mut failed = None;
         for (n, config) in self.hosts.iter().enumerate() {
             match self.try_host(config).await {

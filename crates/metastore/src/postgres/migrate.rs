@@ -160,8 +160,10 @@ async fn migrate(
     let row = rows
         .first()
         .ok_or_else(|| Fault::damaged("the catalogue has no identity"))?;
-    if row.maybe_text(3)?.is_some() {
-        return Err(Fault::Known(Error::Missing { path: place() }));
+    if let Some(why) = row.maybe_text(3)? {
+        // The schema is kept: whoever fills it goes on with it.
+        tx.commit().await?;
+        return Err(Fault::Known(Error::Retired { path: place(), why }));
     }
     let catalogue = Catalogue {
         uuid: Uuid::from_bytes(row.id(0)?),

@@ -8,13 +8,13 @@
 mod apply;
 mod beat;
 mod coalesce;
-mod connect;
+pub(crate) mod connect;
 mod decode;
 mod encode;
 pub(crate) mod intents;
 mod listing;
 mod lookups;
-mod migrate;
+pub(crate) mod migrate;
 mod read;
 pub(crate) mod store;
 mod tls;
@@ -73,6 +73,48 @@ pub struct Server {
 }
 
 impl Server {
+    /// Reads an address such as `postgres://user:password@host:5432/name?sslmode=require`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(address: &str) -> Result<Self, String> {
+        let config: tokio_postgres::Config = address
+            .parse()
+            .map_err(|error: tokio_postgres::Error| base::report(&error).to_string())?;
+        let ports = config.get_ports();
+        let mut hosts = Vec::new();
+        for (n, host) in config.get_hosts().iter().enumerate() {
+            let tokio_postgres::config::Host::Tcp(host) = host else {
+                return Err("sockets in the file system are not supported".into());
+            };
+            let port = ports.get(n).or(ports.first()).copied().unwrap_or(5432);
+            hosts.push((host.clone(), port));
+        }
+        if hosts.is_empty() {
+            return Err("it names no host".into());
+        }
+        let password = config.get_password().map(String::from_utf8_lossy);
+        Ok(Self {
+            hosts,
+            database: config
+                .get_dbname()
+                .ok_or("it names no database")?
+                .to_owned(),
+            user: config.get_user().ok_or("it names no user")?.to_owned(),
+            password: password.map(|text| Secret::new(text.into_owned())),
+            tls: match config.get_ssl_mode() {
+                tokio_postgres::config::SslMode::Disable => TlsMode::Disable,
+                tokio_postgres::config::SslMode::Prefer => TlsMode::Prefer,
+                _ => TlsMode::Require,
+            },
+            ca_file: None,
+            conns_max: 4,
+            conns_min: 1,
+            conn_lifetime: Duration::from_secs(300),
+            lease: Duration::from_secs(30),
+        })
+    }
+
     /// The address for people: no password.
     pub fn address(&self) -> String {
         let hosts: Vec<String> = self

@@ -155,7 +155,10 @@ fn identity(conn: &Connection, path: &Path) -> Result<Catalogue> {
         .map_err(database("read the catalogue's identity"))?;
     match row {
         Some((catalogue, None)) => Ok(catalogue),
-        Some((_, Some(_))) => Err(Error::Missing { path: path.into() }),
+        Some((_, Some(why))) => Err(Error::Retired {
+            path: path.into(),
+            why,
+        }),
         None => Err(Error::Damaged {
             what: "the catalogue has no identity".into(),
         }),

@@ -384,7 +384,7 @@ async fn databases_of_others_and_of_the_future_are_refused_by_name() {
     let db = Db::postgres();
     drop(db.instance(db.database()).await);
     let error = refused(&db, "UPDATE catalogue SET retired = 'moved'").await;
-    assert!(matches!(error, Error::Missing { .. }), "{error:?}");
+    assert!(matches!(error, Error::Retired { .. }), "{error:?}");
 }
 
 #[tokio::test]

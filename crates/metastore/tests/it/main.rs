@@ -55,6 +55,7 @@ mod faults;
 mod instances;
 mod intents;
 mod listing;
+mod migration;
 mod model;
 mod multipart;
 mod objects;

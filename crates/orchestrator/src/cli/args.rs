@@ -161,6 +161,14 @@ pub(super) enum CatalogueCommand {
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
+    /// Move the catalogue from files to PostgreSQL; what was interrupted goes on
+    Migrate {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// An empty database, such as postgres://user:password@host:5432/name?sslmode=require
+        #[arg(long, value_name = "ADDRESS")]
+        to: String,
+    },
     /// Check that all sums are right and every copy exists
     Verify {
         #[command(flatten)]

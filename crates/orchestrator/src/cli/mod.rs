@@ -24,7 +24,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::admin as admin_api;
 use crate::admin::client::{Call, Server};
-use engine::Role;
+use engine::{Role, Server as DatabaseServer};
 
 use crate::config::{self, Config, ConfigError, DatabaseConfig, Environment, Loaded};
 use crate::telemetry::metrics;
@@ -57,6 +57,12 @@ pub trait Commands {
     /// # Errors
     /// Why there is no backup.
     fn backup(&self, config: &Config, to: &Path) -> anyhow::Result<Report>;
+
+    /// `catalogue migrate`: moves the catalogue from files to PostgreSQL.
+    ///
+    /// # Errors
+    /// Why it was not moved.
+    fn migrate(&self, config: &Config, to: &DatabaseServer) -> anyhow::Result<Report>;
 
     /// `catalogue verify`: checks the sums, and that every location exists.
     ///
@@ -224,6 +230,14 @@ fn dispatch(cli: Cli, commands: &dyn Commands, console: &mut Console<'_>) -> Res
             CatalogueCommand::Backup { config, to } => {
                 let loaded = load(&config.config, console)?;
                 show(commands.backup(&loaded.config, &to), console)
+            }
+            CatalogueCommand::Migrate { config, to } => {
+                let loaded = load(&config.config, console)?;
+                let server = DatabaseServer::parse(&to).map_err(|why| {
+                    let form = "postgres://user:password@host:5432/name?sslmode=require";
+                    Failure::Usage(anyhow::anyhow!("--to: {why}; write it as {form}"))
+                })?;
+                show(commands.migrate(&loaded.config, &server), console)
             }
             CatalogueCommand::Verify { config } => {
                 let loaded = load(&config.config, console)?;

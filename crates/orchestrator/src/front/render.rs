@@ -263,6 +263,8 @@ fn show_catalogue(error: &CatalogueError) -> Shown {
         | CatalogueError::TooNew { .. }
         | CatalogueError::Foreign { .. }
         | CatalogueError::Missing { .. }
+        | CatalogueError::Retired { .. }
+        | CatalogueError::Occupied { .. }
         | CatalogueError::File { .. }
         | CatalogueError::Damaged { .. } => ErrorCode::InternalError,
     }

@@ -52,6 +52,10 @@ impl Commands for Recorder {
             ..self.note("verify")?
         })
     }
+    fn migrate(&self, _: &Config, to: &engine::Server) -> anyhow::Result<Report> {
+        self.note(format!("migrate {}", to.address()))
+    }
+
     fn restored(&self, _: &Config) -> anyhow::Result<Report> {
         bail!("the catalogue is in use")
     }
@@ -128,6 +132,7 @@ fn help_is_what_was_committed() {
         &["version"],
         &["catalogue"],
         &["catalogue", "backup"],
+        &["catalogue", "migrate"],
         &["catalogue", "verify"],
         &["catalogue", "restored"],
         &["reconcile"],
@@ -310,6 +315,11 @@ fn commands_reach_the_running_parts_and_their_verdict_the_exit_code() {
     for (args, code, expected) in [
         (&["validate", "-connect"][..], 0, "connect"),
         (&["catalogue", "backup", "-to", "/x/y"], 0, "backup /x/y"),
+        (
+            &["catalogue", "migrate", "-to", "postgres://u:p@h:1/d"],
+            0,
+            "migrate postgres://h:1/d",
+        ),
         (&["catalogue", "verify"], 1, "verify"),
         (&["reconcile", "-recover"], 0, "recover"),
     ] {

@@ -122,7 +122,7 @@ impl Fleet {
             let member = member.map_err(named)?;
             member.usage().load(month, written(usage, row.id));
             // Only the very first use makes a directory: later, one that is gone is a lost mount.
-            if let BackendKind::Local { path } = &backend.kind
+            if let BackendKind::Local { path, .. } = &backend.kind
                 && !marker::expected(row)
             {
                 let made = LocalBackend::create(path);

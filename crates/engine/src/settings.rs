@@ -170,6 +170,8 @@ pub enum BackendKind {
     Local {
         /// Where.
         path: PathBuf,
+        /// Whether other instances write to it as well.
+        shared: bool,
     },
     /// An S3 bucket at a provider.
     S3(Box<backend::S3Settings>),

@@ -44,7 +44,7 @@ use crate::{
 };
 use failure::Failure;
 use files::{Disk, Files};
-use store::{Root, Seen, Store};
+use store::{Owners, Root, Seen, Store};
 use write::{blocking, receive};
 
 /// The longest path of the root in bytes: with the longest path below it, it stays within the 4096 of
@@ -75,7 +75,14 @@ impl LocalBackend {
         if root.as_os_str().len() > ROOT_BYTES_MAX {
             return Err(io::Error::from(io::ErrorKind::InvalidFilename));
         }
-        Ok(Self::over(name, Arc::new(Disk), root))
+        Ok(Self::over(name, Arc::new(Disk), root, Owners::One))
+    }
+
+    /// The same, over a directory that other processes write to as well.
+    pub fn shared(name: BackendName, root: &Path) -> io::Result<Self> {
+        let Self { name, store } = Self::new(name, root)?;
+        let root = store.root.clone();
+        Ok(Self::over(name, Arc::new(Disk), root, Owners::Several))
     }
 
     /// Makes the directory and those above it, durably. Only for a backend that was never used.
@@ -101,10 +108,10 @@ impl LocalBackend {
         Ok(())
     }
 
-    fn over(name: BackendName, files: Arc<dyn Files>, root: PathBuf) -> Self {
+    fn over(name: BackendName, files: Arc<dyn Files>, root: PathBuf, owners: Owners) -> Self {
         Self {
             name,
-            store: Arc::new(Store::new(files, root)),
+            store: Arc::new(Store::new(files, root, owners)),
         }
     }
 
@@ -232,7 +239,7 @@ const CAPABILITIES: Capabilities = Capabilities {
 };
 
 /// A file system that folds case would show the second under the first.
-const CASE_PROBE_KEYS: [&str; 2] = [".s3o/probe/case~K", ".s3o/probe/case~k"];
+const CASE_PROBE_ENDS: [char; 2] = ['K', 'k'];
 
 #[async_trait]
 impl ObjectBackend for LocalBackend {
@@ -249,7 +256,10 @@ impl ObjectBackend for LocalBackend {
     }
 
     async fn probe(&self) -> Result<Capabilities> {
-        let [upper, lower] = CASE_PROBE_KEYS.map(|key| BackendKey::new(key).expect("a legal key"));
+        // Other instances may probe the same directory at the same time.
+        let id = self.store.draw();
+        let [upper, lower] = CASE_PROBE_ENDS
+            .map(|end| BackendKey::new(&format!(".s3o/probe/{id}~{end}")).expect("a legal key"));
         let payload = Payload::from_bytes(Bytes::from_static(b"s3o"));
         self.put_as("probe", &upper, ObjectHeaders::default(), payload)
             .await?;
@@ -259,11 +269,7 @@ impl ObjectBackend for LocalBackend {
             version: None,
         };
         for outcome in self.delete(&[target]).await {
-            match outcome {
-                // Another instance probes the same directory.
-                Err(error) if error.kind == Kind::NotFound => {}
-                other => drop(other?),
-            }
+            outcome?;
         }
         match folded {
             false => Ok(CAPABILITIES),

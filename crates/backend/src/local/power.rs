@@ -29,7 +29,12 @@ const KEYS: [&str; 7] = [
 
 fn on(disk: &Scripted) -> LocalBackend {
     let name = "local".parse().expect("a legal name");
-    LocalBackend::over(name, Arc::new(disk.clone()), PathBuf::from(ROOT))
+    LocalBackend::over(
+        name,
+        Arc::new(disk.clone()),
+        PathBuf::from(ROOT),
+        Owners::One,
+    )
 }
 
 fn key(key: &str) -> BackendKey {

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::{BackendKey, Timestamp, report};
+use base::{BackendKey, Clock as _, SystemClock, Timestamp, report};
 use parking_lot::{Mutex, RwLock};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -85,7 +85,22 @@ pub(super) struct Store {
     /// that was assembled meanwhile.
     uploads: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     rng: Mutex<StdRng>,
+    owners: Owners,
 }
+
+/// Who writes to a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// This process alone.
+    One,
+    /// Others too: what they write is not swept away, and what they may have pruned is not trusted to be
+    /// durable.
+    Several,
+}
+
+/// A temporary file of this age belongs to nobody any more, where several processes write: no body takes
+/// so long.
+const ABANDONED_MS: i64 = 24 * 3600 * 1000;
 
 /// A file that was opened, and what it says of itself.
 pub(super) struct Opened {
@@ -95,8 +110,9 @@ pub(super) struct Opened {
 }
 
 impl Store {
-    pub(super) fn new(files: Arc<dyn Files>, root: PathBuf) -> Self {
+    pub(super) fn new(files: Arc<dyn Files>, root: PathBuf, owners: Owners) -> Self {
         Self {
+            owners,
             files,
             root,
             identity: Mutex::new(None),
@@ -182,16 +198,27 @@ impl Store {
     /// still work.
     fn sweep(&self) {
         for name in self.names_in(Path::new(TEMPORARY)).unwrap_or_default() {
-            if let Err(error) = self
-                .files
-                .remove(&self.absolute(&Path::new(TEMPORARY).join(name)))
-            {
+            let path = self.absolute(&Path::new(TEMPORARY).join(name));
+            if self.is_in_use(&path) {
+                continue;
+            }
+            if let Err(error) = self.files.remove(&path) {
                 warn!(root = %self.root.display(), error = report(&error).to_string(),
                     "temporary file not removed");
             }
         }
         for upload in self.names_in(Path::new(TRASH)).unwrap_or_default() {
             self.empty_trash(&upload);
+        }
+    }
+
+    /// Whether another process may be writing a temporary file.
+    fn is_in_use(&self, path: &Path) -> bool {
+        match self.owners {
+            Owners::One => false,
+            Owners::Several => self.files.stat(path).is_ok_and(|stat| {
+                SystemClock.now().millis() - stat.modified.millis() < ABANDONED_MS
+            }),
         }
     }
 
@@ -278,8 +305,9 @@ impl Store {
                 let durable = self.durable.read();
                 match self.files.rename(from, &target) {
                     Ok(()) => {
-                        let known = directory.as_os_str().is_empty()
-                            || durable.directories.contains(directory);
+                        let remembered =
+                            self.owners == Owners::One && durable.directories.contains(directory);
+                        let known = directory.as_os_str().is_empty() || remembered;
                         return Ok((known, durable.forgotten));
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -306,7 +334,8 @@ impl Store {
         let mut fresh = Vec::new();
         let mut path = directory;
         while let Some(parent) = path.parent() {
-            if self.durable.read().directories.contains(path) {
+            let remembered = self.durable.read().directories.contains(path);
+            if remembered && self.owners == Owners::One {
                 break;
             }
             self.files.sync_dir(&self.absolute(parent))?;

@@ -25,7 +25,7 @@ fn runtime() -> Runtime {
 async fn holding(keys: &BTreeSet<String>) -> LocalBackend {
     let name = "local".parse().expect("a legal name");
     let disk = Arc::new(Scripted::new(Plant::Nothing));
-    let backend = LocalBackend::over(name, disk, PathBuf::from(ROOT));
+    let backend = LocalBackend::over(name, disk, PathBuf::from(ROOT), Owners::One);
     for key in keys {
         let key = BackendKey::new(key).expect("a legal key");
         let payload = Payload::from_bytes(Bytes::from_static(b"x"));

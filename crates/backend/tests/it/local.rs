@@ -413,8 +413,9 @@ async fn a_late_part_does_not_change_a_completed_object() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_instances_may_look_at_one_directory_at_the_same_time() {
-    let (one, directory) = local();
-    let other = LocalBackend::new("local".parse().unwrap(), directory.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let shared = || LocalBackend::shared("local".parse().unwrap(), directory.path()).unwrap();
+    let (one, other) = (shared(), shared());
     for _ in 0..50 {
         let looks = [&one, &other, &one, &other].map(|backend| backend.probe());
         for found in futures_util::future::join_all(looks).await {

@@ -157,8 +157,12 @@ fn construct(
 ) -> Result<Arc<dyn ObjectBackend>, String> {
     let name = settings.name.clone();
     Ok(match &settings.kind {
-        BackendKind::Local { path } => {
-            Arc::new(LocalBackend::new(name, path).map_err(|error| report(&error).to_string())?)
+        BackendKind::Local { path, shared } => {
+            let made = match shared {
+                true => LocalBackend::shared(name, path),
+                false => LocalBackend::new(name, path),
+            };
+            Arc::new(made.map_err(|error| report(&error).to_string())?)
         }
         BackendKind::Memory => Arc::new(MemoryBackend::new(name)),
         BackendKind::S3(s3) => {

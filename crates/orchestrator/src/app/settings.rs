@@ -106,7 +106,10 @@ fn backend(config: &BackendConfig) -> Result<BackendSettings, SettingsError> {
     Ok(BackendSettings {
         name: config.name.clone(),
         kind: match &config.kind {
-            BackendKind::Local { path, .. } => EngineKind::Local { path: path.clone() },
+            BackendKind::Local { path, shared } => EngineKind::Local {
+                path: path.clone(),
+                shared: *shared,
+            },
             BackendKind::Memory => EngineKind::Memory,
             BackendKind::S3(s3) => EngineKind::S3(Box::new(provider(s3, &config.http)?)),
         },

@@ -52,11 +52,14 @@ pub fn choose(
     }
     match routing {
         Routing::Pack => {}
-        // Shares are compared as cross products: used/limit < other used/other limit.
+        // Shares are compared as cross products: used/limit < other used/other limit. Those without a
+        // limit are all equally empty, and among them the one that holds least comes first.
         Routing::Spread => places.sort_by(|&left, &right| {
-            let (used, limit) = share(&candidates[left].room);
-            let (other_used, other_limit) = share(&candidates[right].room);
-            (used * other_limit).cmp(&(other_used * limit))
+            let (left, right) = (&candidates[left].room, &candidates[right].room);
+            let ((used, limit), (other_used, other_limit)) = (share(left), share(right));
+            (used * other_limit)
+                .cmp(&(other_used * limit))
+                .then(taken(left).cmp(&taken(right)))
         }),
     }
     Ok(places)
@@ -88,11 +91,15 @@ fn fits(candidate: &Candidate, size: u64) -> bool {
     candidate.room.free() >= size && candidate.object_bytes_max.is_none_or(|max| size <= max)
 }
 
+fn taken(room: &Room) -> u64 {
+    room.used + room.orphan + room.reserved
+}
+
 fn share(room: &Room) -> (u128, u128) {
     match room.limit {
         None => (0, 1),
         Some(limit) => {
-            let taken = room.used + room.orphan + room.reserved;
+            let taken = taken(room);
             (u128::from(taken), u128::from(limit.max(1)))
         }
     }
@@ -135,6 +142,16 @@ mod tests {
         let fleet = [candidate(99, Some(100)), candidate(1 << 40, None)];
         assert_eq!(choose(Routing::Pack, &fleet, 2), Ok(vec![1]));
         assert_eq!(choose(Routing::Spread, &fleet, 1), Ok(vec![1, 0]));
+    }
+
+    #[test]
+    fn spread_fills_evenly_where_nothing_is_limited() {
+        let mut used = [0_u64; 3];
+        for _ in 0..30 {
+            let fleet = used.map(|used| candidate(used, None));
+            used[choose(Routing::Spread, &fleet, 5).unwrap()[0]] += 5;
+        }
+        assert_eq!(used, [50; 3]);
     }
 
     #[test]

@@ -140,7 +140,13 @@ impl Engine {
             UploadState::Open => {}
         }
         let part_size_min = inner.settings.part_size_min;
-        let assembly = check_list(&record, stored, &request, part_size_min)?;
+        let assembly = match check_list(&record, stored, &request, part_size_min) {
+            // Its parts went with the upload, between the two looks.
+            Err(Error::InvalidPart { .. }) if self.has_ended(&request).await? => {
+                return Err(Error::NoSuchUpload);
+            }
+            checked => checked?,
+        };
         self.check_early(request.bucket, &request.key, &request.precondition)
             .await?;
         self.freeze(&request, &assembly).await?;
@@ -149,6 +155,12 @@ impl Engine {
             .upload(request.bucket, &request.key, request.upload)
             .await?;
         self.assemble(&record.ok_or(Error::NoSuchUpload)?).await
+    }
+
+    async fn has_ended(&self, request: &CompleteRequest) -> Result<bool> {
+        let store = &self.inner.store;
+        let found = store.upload(request.bucket, &request.key, request.upload);
+        Ok(found.await?.is_none())
     }
 
     async fn completed_before(

@@ -11,7 +11,7 @@ mod part;
 
 use std::sync::Arc;
 
-use backend::{Guarded, ObjectBackend as _};
+use backend::{Guarded, Kind, ObjectBackend as _};
 use base::{
     BlobId, ByteSize, ChecksumAlgorithm, ChecksumKind, CopyId, ObjectHeaders, ObjectKey,
     Precondition, Tags, Traffic, UploadId, VersionId,
@@ -114,7 +114,13 @@ impl Engine {
             .abort_upload(request.bucket, &request.key, upload)
             .await?;
         inner.bells.settle();
-        Err(Error::WriteUnavailable { tried })
+        let full = !tried.0.is_empty() && tried.0.iter().all(|(_, error)| error.kind == Kind::Full);
+        Err(match full {
+            true => Error::NoRoom {
+                wanted: ByteSize(0),
+            },
+            false => Error::WriteUnavailable { tried },
+        })
     }
 
     /// Ends an open upload and frees its parts.

@@ -695,3 +695,58 @@ async fn an_upload_that_its_backend_forgot_goes_on_with_a_new_leg() {
     world.quiesce(&engine).await;
     world.check(&engine).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_no_full_backend_takes_finds_no_room() {
+    let world = world(&[None, None]);
+    let engine = world.engine().await;
+    let request = || CreateUpload {
+        bucket: photos(&engine),
+        key: key("a"),
+        headers: ObjectHeaders::default(),
+        tags: Tags::default(),
+        checksum: None,
+    };
+    world.places[0].faults.script("create_upload", Fault::Full);
+    // Another one has room.
+    engine.create_upload(request()).await.unwrap();
+    for place in &world.places {
+        place.faults.script("create_upload", Fault::Full);
+    }
+    let refused = engine.create_upload(request()).await;
+    assert!(matches!(refused, Err(Error::NoRoom { .. })), "{refused:?}");
+    for place in &world.places {
+        place.faults.heal();
+    }
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_that_meets_an_abort_finds_no_upload() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    let mut aborted = 0;
+    for polls in 0..40 {
+        let upload = create(&engine, "a").await;
+        part(&engine, "a", upload, 1, &content).await.unwrap();
+        let parts = [(1, tag(&content))];
+        let complete = complete(&engine, "a", upload, &parts);
+        let mut complete = std::pin::pin!(complete);
+        // So far, and then the other one is done before it goes on.
+        let ended = hang_up_after(polls, complete.as_mut()).await;
+        let abort = engine.abort_upload(photos(&engine), &key("a"), upload).await;
+        let ended = match ended {
+            Some(ended) => ended,
+            None => complete.await,
+        };
+        match (ended, abort) {
+            (Ok(_), Err(Error::Conflict | Error::NoSuchUpload)) => {}
+            (Err(Error::NoSuchUpload), Ok(())) => aborted += 1,
+            other => panic!("after {polls} polls: {other:?}"),
+        }
+        world.check(&engine).await.unwrap();
+    }
+    assert!(aborted > 1, "{aborted}");
+}

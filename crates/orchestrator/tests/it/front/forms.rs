@@ -12,7 +12,8 @@ const DATE: &str = "20130524";
 /// A form in the making.
 struct Form {
     fields: Vec<(String, String)>,
-    secret: &'static str,
+    id: String,
+    secret: String,
     file: Vec<u8>,
     behind: &'static str,
 }
@@ -20,9 +21,13 @@ struct Form {
 impl Form {
     /// A form that permits uploads below `up/`, with further fields and what permits them.
     fn new(key: &str, fields: &[(&str, &str)]) -> Self {
+        Self::below("up/", key, fields)
+    }
+
+    fn below(prefix: &str, key: &str, fields: &[(&str, &str)]) -> Self {
         let mut conditions = vec![
             format!("{{\"bucket\":\"{BUCKET}\"}}"),
-            "[\"starts-with\",\"$key\",\"up/\"]".to_owned(),
+            format!("[\"starts-with\",\"$key\",\"{prefix}\"]"),
             "[\"content-length-range\",1,3000000]".to_owned(),
             "[\"starts-with\",\"$x-amz-algorithm\",\"\"]".to_owned(),
             "[\"starts-with\",\"$x-amz-credential\",\"\"]".to_owned(),
@@ -45,7 +50,8 @@ impl Form {
         all.extend(fields.iter().map(pair));
         Self {
             fields: all,
-            secret: SECRET,
+            id: KEY.to_owned(),
+            secret: SECRET.to_owned(),
             file: b"hello".to_vec(),
             behind: "",
         }
@@ -72,7 +78,7 @@ impl Form {
             ("x-amz-algorithm", "AWS4-HMAC-SHA256".to_owned()),
             (
                 "x-amz-credential",
-                format!("{KEY}/{DATE}/us-east-1/s3/aws4_request"),
+                format!("{}/{DATE}/us-east-1/s3/aws4_request", self.id),
             ),
             ("x-amz-date", format!("{DATE}T000000Z")),
             ("x-amz-signature", signature),
@@ -112,6 +118,13 @@ pub(super) fn without_key() -> Request {
 pub(super) fn with_policy(policy: &str) -> Request {
     let mut form = Form::new("up/k", &[]);
     form.fields[1].1 = policy.to_owned();
+    form.request()
+}
+
+/// A form that this key pair signed, for any key, with further fields.
+pub(super) fn signed_by(id: &str, secret: &str, key: &str, fields: &[(&str, &str)]) -> Request {
+    let mut form = Form::below("", key, fields);
+    (form.id, form.secret) = (id.to_owned(), secret.to_owned());
     form.request()
 }
 
@@ -288,7 +301,7 @@ async fn a_form_does_what_its_policy_permits_and_nothing_else() {
     let extra = |form: &mut Form| form.fields.push(("x-amz-meta-a".into(), "b".into()));
     let table = [
         (
-            with(|form| form.secret = "wrong"),
+            with(|form| form.secret = "wrong".into()),
             403,
             "SignatureDoesNotMatch",
         ),

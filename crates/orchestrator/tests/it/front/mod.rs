@@ -18,6 +18,7 @@ mod multipart;
 mod objects;
 mod pages;
 mod probes;
+mod rights;
 mod scopes;
 mod support;
 mod tags;

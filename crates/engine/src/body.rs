@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-use base::{Checksum, ChecksumAlgorithm, ChecksumKind, Crc64, Crc64Hasher, Hasher, Md5, Md5Hasher};
+use base::{Checksum, ChecksumAlgorithm, Crc64, Crc64Hasher, Hasher, Md5, Md5Hasher};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use metastore::model::StoredChecksum;
@@ -104,7 +104,7 @@ pub(crate) struct Digests {
     pub(crate) crc64: Crc64,
     /// The MD5, where it was wanted or declared.
     pub(crate) md5: Option<Md5>,
-    /// The checksum to keep with the object.
+    /// The checksum that the client gave or asked for.
     pub(crate) checksum: Option<StoredChecksum>,
 }
 
@@ -210,10 +210,7 @@ impl Verifier {
         let keep = trailer.is_some()
             || self.declared.checksum.is_some()
             || self.declared.compute.is_some();
-        let checksum = keep.then_some(StoredChecksum {
-            checksum: computed,
-            kind: ChecksumKind::FullObject,
-        });
+        let checksum = keep.then(|| StoredChecksum::full_object(computed));
         Ok(Digests {
             crc64,
             md5,

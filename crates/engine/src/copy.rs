@@ -237,6 +237,10 @@ impl Engine {
             blobs: blobs.into_iter().map(|(_, blob)| blob).collect(),
             extents,
         };
+        let ours = || {
+            let sum = sum_of(plan, ByteRange::whole(plan.object.size))?;
+            Some(StoredChecksum::full_object(sum.to_checksum()))
+        };
         let version = NewVersion {
             bucket: put.bucket,
             key: put.key.clone(),
@@ -246,7 +250,7 @@ impl Engine {
             last_modified: self.inner.clock.now(),
             headers: put.headers.clone(),
             tags: put.tags.clone(),
-            checksum: kept(plan.object.checksum),
+            checksum: kept(plan.object.checksum).or_else(ours),
             parts: Vec::new(),
             content,
             precondition: put.precondition.clone(),

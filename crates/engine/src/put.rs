@@ -46,7 +46,7 @@ pub struct Written {
     pub version: VersionId,
     /// Its entity tag.
     pub etag: ETag,
-    /// Its checksum, where the client gave one.
+    /// Its checksum: the one that the client gave, or else ours.
     pub checksum: Option<StoredChecksum>,
     /// Its size in bytes.
     pub size: u64,
@@ -174,7 +174,9 @@ impl Engine {
             blobs: vec![blob],
             extents: vec![extent],
         };
-        let checksum = digests.checksum;
+        // As on Amazon S3, an object without a checksum of the client's has ours.
+        let ours = || StoredChecksum::full_object(digests.crc64.to_checksum());
+        let checksum = Some(digests.checksum.unwrap_or_else(ours));
         let last_modified = self.inner.clock.now();
         let version = NewVersion {
             bucket: plan.request.bucket,

@@ -152,13 +152,23 @@ pub struct NewIntent {
     pub key: BackendKey,
 }
 
-/// A checksum that the client gave, as reads return it.
+/// The checksum of an object, as reads return it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredChecksum {
     /// The value.
     pub checksum: Checksum,
     /// What it is over.
     pub kind: ChecksumKind,
+}
+
+impl StoredChecksum {
+    /// The checksum of all bytes.
+    pub fn full_object(checksum: Checksum) -> Self {
+        Self {
+            checksum,
+            kind: ChecksumKind::FullObject,
+        }
+    }
 }
 
 /// A part of a finished multipart object.
@@ -168,7 +178,7 @@ pub struct ObjectPart {
     pub number: u32,
     /// Its size in bytes.
     pub size: u64,
-    /// Its checksum, where the client gave one.
+    /// Its checksum, where the upload announced an algorithm.
     pub checksum: Option<Checksum>,
 }
 
@@ -246,7 +256,7 @@ pub struct NewVersion {
     pub headers: ObjectHeaders,
     /// Tags.
     pub tags: Tags,
-    /// Checksum of the object, where the client gave one.
+    /// Checksum of the object: what the client named, or else ours.
     pub checksum: Option<StoredChecksum>,
     /// Parts of a multipart object; empty otherwise.
     pub parts: Vec<ObjectPart>,

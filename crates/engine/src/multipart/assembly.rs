@@ -67,9 +67,8 @@ pub(super) fn check_list(
             .checksum
             .map(|stored| stored.checksum)
             .filter(same_algorithm);
-        let parts: Vec<&PartRow> = assembly.parts.iter().collect();
         let ours = || {
-            sum_of(&parts)
+            sum_of(&assembly.parts)
                 .map(Crc64::to_checksum)
                 .filter(same_algorithm)
         };
@@ -94,9 +93,11 @@ pub(super) fn assemble_parts(record: &UploadRecord, parts: Vec<PartRow>) -> Resu
     }
     let etag = tag_of_tags(parts.iter().map(|part| &part.etag));
     let size = parts.iter().map(|part| part.size).sum();
-    let checksum = record
-        .checksum
-        .and_then(|(algorithm, kind)| checksum_of(algorithm, kind, &parts));
+    let checksum = match record.checksum {
+        Some((algorithm, kind)) => checksum_of(algorithm, kind, &parts),
+        // As on Amazon S3, an object without a checksum of the client's has ours.
+        None => sum_of(&parts).map(|sum| StoredChecksum::full_object(sum.to_checksum())),
+    };
     Ok(Assembly {
         parts,
         size,
@@ -124,9 +125,9 @@ pub(super) fn checksum_of(
     Some(StoredChecksum { checksum, kind })
 }
 
-/// Our sum over the parts of a leg, where it is known of each.
-pub(super) fn sum_of(parts: &[&PartRow]) -> Option<Crc64> {
-    parts.iter().try_fold(Crc64::EMPTY, |sum, part| {
+/// Our sum over parts, where it is known of each.
+pub(super) fn sum_of<'a>(parts: impl IntoIterator<Item = &'a PartRow>) -> Option<Crc64> {
+    parts.into_iter().try_fold(Crc64::EMPTY, |sum, part| {
         Some(sum.then(part.crc64?, part.size))
     })
 }
@@ -134,7 +135,7 @@ pub(super) fn sum_of(parts: &[&PartRow]) -> Option<Crc64> {
 /// Whether what a backend said of an assembled object fits these parts.
 pub(super) fn made_of(copy: &NewCopy, parts: &[&PartRow]) -> bool {
     copy.etag.as_ref() == Some(&tag_of(parts))
-        || (copy.crc64.is_some() && copy.crc64 == sum_of(parts))
+        || (copy.crc64.is_some() && copy.crc64 == sum_of(parts.iter().copied()))
 }
 
 /// The entity tag that S3 gives the object that a backend assembles of these parts.
@@ -160,12 +161,17 @@ pub(super) fn fact(part: &PartRow) -> PartFact {
     }
 }
 
-pub(super) fn object_part(part: &PartRow) -> ObjectPart {
-    ObjectPart {
-        number: part.number,
-        size: part.size,
-        checksum: part.checksum,
-    }
+/// The parts as the object remembers them: only an upload with an algorithm has checksums of parts.
+pub(super) fn object_parts(record: &UploadRecord, parts: &[PartRow]) -> Vec<ObjectPart> {
+    let told = |part: &PartRow| part.checksum.filter(|_| record.checksum.is_some());
+    parts
+        .iter()
+        .map(|part| ObjectPart {
+            number: part.number,
+            size: part.size,
+            checksum: told(part),
+        })
+        .collect()
 }
 
 /// The object in order: runs of parts that lie side by side in one leg become one extent.

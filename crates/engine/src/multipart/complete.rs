@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::accept;
 use super::assembly::{
-    Assembly, assemble_parts, check_list, extents, fact, made_of, object_part, sum_of, tag_of_tags,
+    Assembly, assemble_parts, check_list, extents, fact, made_of, object_parts, sum_of, tag_of_tags,
 };
 use crate::fleet::Member;
 use crate::put::Written;
@@ -269,7 +269,7 @@ impl Engine {
             blobs.push(NewBlob {
                 blob: leg.blob,
                 size,
-                crc64: sum_of(&parts),
+                crc64: sum_of(parts.iter().copied()),
                 copies: vec![copy],
             });
         }
@@ -283,7 +283,7 @@ impl Engine {
             headers: record.headers.clone(),
             tags: record.tags.clone(),
             checksum: assembly.checksum,
-            parts: assembly.parts.iter().map(object_part).collect(),
+            parts: object_parts(record, &assembly.parts),
             content: Content::Written {
                 blobs,
                 extents: extents(record, &assembly.parts),
@@ -338,7 +338,7 @@ impl Engine {
             // Only if it was assembled of these very parts: another list may have the same size.
             LegState::Completed { copy, size: done } if *done == size => {
                 let same = made_of(copy, parts)
-                    || match sum_of(parts) {
+                    || match sum_of(parts.iter().copied()) {
                         Some(expected) => self.reads_as(member, leg, copy, expected).await?,
                         None => false,
                     };
@@ -437,7 +437,7 @@ impl Engine {
                 || part.backend_etag == part.etag
                 || part.backend_crc64 == part.crc64
         };
-        let Some(expected) = sum_of(parts) else {
+        let Some(expected) = sum_of(parts.iter().copied()) else {
             return Ok(true);
         };
         if parts.iter().all(vouched) || copy.crc64 == Some(expected) {

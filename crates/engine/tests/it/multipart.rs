@@ -607,7 +607,7 @@ async fn a_backend_without_its_mount_is_not_asked_for_its_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_of_parts_keeps_no_checksum_over_their_checksums() {
+async fn a_copy_of_parts_has_our_checksum_instead_of_one_over_their_checksums() {
     let world = world(&[None]);
     let engine = world.engine().await;
     let checksum = Some((ChecksumAlgorithm::Crc32, ChecksumKind::Composite));
@@ -642,7 +642,12 @@ async fn a_copy_of_parts_keeps_no_checksum_over_their_checksums() {
         })
         .await
         .unwrap();
-    assert_eq!(copied.checksum, None);
+    let found = copied.checksum.unwrap();
+    let ours = sum(ChecksumAlgorithm::Crc64Nvme, &content);
+    assert_eq!(
+        (found.checksum, found.kind),
+        (ours, ChecksumKind::FullObject)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -291,3 +291,38 @@ async fn uploads_are_listed_and_walked_in_pages() {
             .contains("<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes>")
     );
 }
+
+#[tokio::test]
+async fn parts_without_an_algorithm_make_an_object_with_our_checksum() {
+    let server = Server::start().await;
+    let upload = create(&server, "k").await;
+    let (one, two) = (noise(PART), noise(1000));
+    let sum = |algorithm, bytes: &[u8]| {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish().to_base64()
+    };
+    let target = |number| format!("{}?partNumber={number}&uploadId={upload}", path("k"));
+    // A checksum that only the part has is compared, and is no checksum of the upload.
+    let crc32 = sum(ChecksumAlgorithm::Crc32, &one);
+    let put = Request::put(&target(1))
+        .body(&one)
+        .header("x-amz-checksum-crc32", &crc32);
+    let first = server.send(put).await.expect(200).header("etag").to_owned();
+    let second = part(&server, "k", &upload, 2, &two).await;
+    let listed = Request::get(&format!("{}?uploadId={upload}", path("k")));
+    let listed = server.send(listed).await.expect(200);
+    assert!(!listed.text().contains("Checksum"), "{}", listed.text());
+    let done = complete("k", &upload, &[(1, &first), (2, &second)]);
+    let done = server.send(done).await.expect(200);
+    let whole = sum(ChecksumAlgorithm::Crc64Nvme, &[one, two].concat());
+    assert_eq!(done.element("ChecksumCRC64NVME"), whole);
+    assert_eq!(done.element("ChecksumType"), "FULL_OBJECT");
+    let asked = Request::head(&path("k")).header("x-amz-checksum-mode", "ENABLED");
+    let head = server.send(asked).await.expect(200);
+    assert_eq!(head.header("x-amz-checksum-crc64nvme"), whole);
+    let told = Request::get(&format!("{}?attributes", path("k")))
+        .header("x-amz-object-attributes", "ObjectParts");
+    let told = server.send(told).await.expect(200);
+    assert!(!told.text().contains("ChecksumCRC32"), "{}", told.text());
+}

@@ -249,6 +249,22 @@ async fn checksums_are_returned_to_whoever_asks() {
 }
 
 #[tokio::test]
+async fn an_object_without_a_checksum_has_ours() {
+    let server = Server::start().await;
+    for length in [0, 1000] {
+        let body = noise(length);
+        let sum = checksum(ChecksumAlgorithm::Crc64Nvme, &body).to_base64();
+        let put = server.put("k", &body).await.expect(200);
+        let asked = Request::head(&path("k")).header("x-amz-checksum-mode", "ENABLED");
+        let head = server.send(asked).await.expect(200);
+        for answer in [&put, &head] {
+            assert_eq!(answer.header("x-amz-checksum-crc64nvme"), sum);
+            assert_eq!(answer.header("x-amz-checksum-type"), "FULL_OBJECT");
+        }
+    }
+}
+
+#[tokio::test]
 async fn signed_requests_override_headers_of_the_answer() {
     let server = Server::start().await;
     server.put("k", b"x").await.expect(200);

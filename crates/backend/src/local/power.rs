@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use super::LocalBackend;
 use super::files::Files as _;
 use super::scripted::{Plant, ROOT, Scripted, Survival};
+use super::store::Owners;
 use crate::{DeleteTarget, Kind, ListRequest, ObjectBackend as _, PartFact, Payload, PutMeta};
 
 /// Longer than a batch, so that a write takes several turns.

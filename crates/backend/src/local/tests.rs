@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::LocalBackend;
 use super::scripted::{Plant, ROOT, Scripted};
+use super::store::Owners;
 use crate::{ListRequest, ObjectBackend as _, Payload, PutMeta};
 
 fn runtime() -> Runtime {

@@ -741,7 +741,9 @@ async fn a_complete_that_meets_an_abort_finds_no_upload() {
         let mut complete = std::pin::pin!(complete);
         // So far, and then the other one is done before it goes on.
         let ended = hang_up_after(polls, complete.as_mut()).await;
-        let abort = engine.abort_upload(photos(&engine), &key("a"), upload).await;
+        let abort = engine
+            .abort_upload(photos(&engine), &key("a"), upload)
+            .await;
         let ended = match ended {
             Some(ended) => ended,
             None => complete.await,

@@ -348,8 +348,7 @@ impl ObjectBackend for FaultyBackend {
     async fn create_upload(&self, key: &BackendKey, meta: &PutMeta) -> Result<String> {
         let (inner, key, meta) = (Arc::clone(&self.inner), key.clone(), meta.clone());
         let call = async move { inner.create_upload(&key, &meta).await };
-        self.act("create_upload", Shape::Change, Box::pin(call))
-            .await
+        self.act("create_upload", Shape::Grow, Box::pin(call)).await
     }
 
     async fn upload_part(

@@ -755,5 +755,5 @@ async fn a_complete_that_meets_an_abort_finds_no_upload() {
         }
         world.check(&engine).await.unwrap();
     }
-    assert!(aborted > 1, "{aborted}");
+    assert!(aborted > 0, "{aborted}");
 }

@@ -60,6 +60,7 @@ pub(crate) enum Job {
     },
     ReportCleanup(Vec<CleanupReport>),
     HastenCleanup(BackendId),
+    ReleaseCleanup,
     CreateUpload(NewUpload),
     AddLeg {
         upload: UploadId,
@@ -208,6 +209,7 @@ impl Job {
             Self::ClaimCleanup { .. } => "claim cleanup rows",
             Self::ReportCleanup(_) => "settle cleanup rows",
             Self::HastenCleanup(_) => "hasten the cleanup",
+            Self::ReleaseCleanup => "release cleanup rows",
             Self::CreateUpload(_) => "create an upload",
             Self::AddLeg { .. } => "add a leg",
             Self::OpenLeg { .. } => "open a leg",
@@ -255,7 +257,8 @@ impl Job {
             Self::PurgeParts
             | Self::ForgetPending
             | Self::ForgetUploads { .. }
-            | Self::HastenCleanup(_) => crate::writer::BATCH_ROWS_MAX,
+            | Self::HastenCleanup(_)
+            | Self::ReleaseCleanup => crate::writer::BATCH_ROWS_MAX,
             Self::EnterRecovery(_)
             | Self::LeaveRecovery
             | Self::SaveCapabilities { .. }

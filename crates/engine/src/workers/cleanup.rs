@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +38,11 @@ const POSTPONE: Duration = Duration::from_secs(30);
 const SETTLE_AFTER: Duration = Duration::from_secs(3600);
 
 /// The cleaner.
-pub(super) struct Cleaner;
+#[derive(Default)]
+pub(super) struct Cleaner {
+    /// A step began and did not end well: rows may be claimed that nobody works at.
+    interrupted: AtomicBool,
+}
 
 #[async_trait]
 impl Worker for Cleaner {
@@ -67,6 +72,18 @@ impl Worker for Cleaner {
                 inner.store.hasten_cleanup(member.id).await?;
             }
         }
+        if self.interrupted.swap(true, Ordering::Relaxed) {
+            inner.store.release_cleanup().await?;
+        }
+        let step = Self::clean_due(engine).await?;
+        self.interrupted.store(false, Ordering::Relaxed);
+        Ok(step)
+    }
+}
+
+impl Cleaner {
+    async fn clean_due(engine: &Engine) -> Result<Step> {
+        let inner = &engine.inner;
         // A look costs a read; a claim costs a commit.
         if inner
             .store

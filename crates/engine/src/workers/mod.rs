@@ -69,7 +69,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Worker>> {
         all.push(Box::new(usage::Sharer));
     }
     if settings.role != Role::Api {
-        all.push(Box::new(cleanup::Cleaner));
+        all.push(Box::new(cleanup::Cleaner::default()));
         all.push(Box::new(uploads::StaleUploads));
     }
     all

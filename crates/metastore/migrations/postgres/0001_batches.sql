@@ -369,6 +369,21 @@ BEGIN
 END
 $$;
 
+-- Makes the rows due that an instance claimed, in whatever life of it, and did not settle.
+CREATE FUNCTION s3o_release_cleanup(p_instance integer, p_now bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    released bigint;
+BEGIN
+    UPDATE cleanup_queue SET claim = NULL, not_before = least(not_before, p_now)
+    WHERE id IN (
+        SELECT id FROM cleanup_queue WHERE claim IS NOT NULL AND claim / 4294967296 = p_instance
+        ORDER BY id FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS released = ROW_COUNT;
+    RETURN released;
+END
+$$;
+
 -- === names, operators' decisions ===
 
 CREATE FUNCTION s3o_bucket(p_name text) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
@@ -1042,6 +1057,7 @@ BEGIN
     SELECT count(*), jsonb_agg(jsonb_build_array(backend_id, 0, reserved, 0, 0, 0))
     INTO given, moved FROM gone;
     UPDATE multipart_claims SET under_way = false WHERE instance = dead AND under_way;
+    PERFORM s3o_release_cleanup(dead, p_now);
     UPDATE backend_slots SET room_left = 0, room_wanted = 0 WHERE instance = dead;
     RETURN jsonb_build_object('v', 'count', 'n', given, 'd', coalesce(moved, '[]'));
 END
@@ -1073,8 +1089,7 @@ BEGIN
     UPDATE multipart_claims SET under_way = false WHERE instance = mine AND under_way;
     UPDATE multipart_uploads u SET driver_epoch = i.epoch FROM instances i
     WHERE i.instance = mine AND u.driver = mine AND u.state = 'completing';
-    UPDATE cleanup_queue SET claim = NULL, not_before = least(not_before, p_now)
-    WHERE claim IS NOT NULL AND claim / 4294967296 = mine;
+    PERFORM s3o_release_cleanup(mine, p_now);
     INSERT INTO backend_slots (backend_id, instance) SELECT backend_id, mine FROM backends
     ON CONFLICT DO NOTHING;
     RETURN QUERY SELECT instance, epoch FROM instances WHERE instance = mine;
@@ -1082,7 +1097,7 @@ END
 $$;
 
 -- Says goodbye: what was leased and is not under an intent returns at once, and the number is free.
-CREATE FUNCTION s3o_leave(p_instance integer, p_epoch bigint) RETURNS void
+CREATE FUNCTION s3o_leave(p_instance integer, p_epoch bigint, p_now bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM instances WHERE instance = p_instance AND epoch = p_epoch FOR UPDATE;
@@ -1094,6 +1109,7 @@ BEGIN
         WHERE i.instance = p_instance AND i.backend_id = s.backend_id), 0)
     WHERE s.instance = p_instance;
     UPDATE multipart_claims SET under_way = false WHERE instance = p_instance AND under_way;
+    PERFORM s3o_release_cleanup(p_instance, p_now);
     -- Who left intents behind is buried by the next who looks, which makes cleanup rows of them.
     UPDATE instances SET heartbeat = 0,
         live = EXISTS (SELECT 1 FROM write_intents WHERE instance = p_instance)
@@ -1131,6 +1147,8 @@ BEGIN
         RETURN '{"v": "done"}';
     WHEN 'adopt' THEN RETURN s3o_adopt(p_now, p_grace, j);
     WHEN 'hasten_cleanup' THEN RETURN s3o_hasten_cleanup(p_now, j);
+    WHEN 'release_cleanup' THEN
+        RETURN jsonb_build_object('v', 'count', 'n', s3o_release_cleanup(p_instance, p_now));
     WHEN 'create_upload' THEN RETURN s3o_create_upload(j);
     WHEN 'add_leg' THEN RETURN s3o_add_leg(j);
     WHEN 'open_leg' THEN RETURN s3o_open_leg(j);

@@ -222,11 +222,16 @@ impl Applier for MainApplier {
         let Registered { instance, epoch } = self.identity.get();
         let leave = async {
             self.line.open().await?;
-            let params: &Params<'_> = &[(&instance, Type::INT4), (&epoch, Type::INT8)];
+            let now = self.clock.now().millis();
+            let params: &Params<'_> = &[
+                (&instance, Type::INT4),
+                (&epoch, Type::INT8),
+                (&now, Type::INT8),
+            ];
             let left = self
                 .line
                 .session()
-                .query("SELECT s3o_leave($1, $2)::text", params);
+                .query("SELECT s3o_leave($1, $2, $3)::text", params);
             left.await.map(drop)
         };
         if let Err(error) = leave.await {

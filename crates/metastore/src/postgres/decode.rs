@@ -205,6 +205,7 @@ fn job_answer(
         ),
         Job::ReportCleanup(_) => done(word)?,
         Job::HastenCleanup(_)
+        | Job::ReleaseCleanup
         | Job::ForgetPending
         | Job::PurgeParts
         | Job::ForgetUploads { .. } => Answer::Count(count(verdict, "n")?),

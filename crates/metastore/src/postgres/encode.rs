@@ -138,6 +138,7 @@ pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
             json!({"k": "report_cleanup", "reports": reports})
         }
         Job::HastenCleanup(backend) => json!({"k": "hasten_cleanup", "backend": backend.0}),
+        Job::ReleaseCleanup => json!({"k": "release_cleanup"}),
         Job::CreateUpload(new) => {
             let mut job = keyed("create_upload", new.bucket, &new.key);
             job.extend(object(json!({
@@ -559,6 +560,7 @@ pub(crate) fn locks(job: &Job) -> Vec<Lock> {
         | Job::ClaimCleanup { .. }
         | Job::ReportCleanup(_)
         | Job::HastenCleanup(_)
+        | Job::ReleaseCleanup
         | Job::Audit => Vec::new(),
     }
 }

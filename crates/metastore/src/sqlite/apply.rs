@@ -223,6 +223,7 @@ impl Work<'_> {
             }
             Job::ReportCleanup(reports) => cleanup::report(self, reports)?,
             Job::HastenCleanup(backend) => Answer::Count(cleanup::hasten(self, *backend)?),
+            Job::ReleaseCleanup => Answer::Count(cleanup::release(self)?),
             Job::CreateUpload(new) => upload(uploads::create(self, new)?),
             Job::AddLeg { upload: id, leg } => upload(legs::add(self, *id, leg)?),
             Job::OpenLeg {

@@ -178,3 +178,15 @@ pub(super) fn hasten(work: &Work<'_>, backend: BackendId) -> Result<u64, Fault> 
         .execute(params![backend.0, work.now.millis()])?;
     Ok(u64::try_from(changed).expect("a count fits into 64 bits"))
 }
+
+/// Makes the rows due that this process claimed and did not settle.
+pub(super) fn release(work: &Work<'_>) -> Result<u64, Fault> {
+    let changed = work
+        .conn
+        .prepare_cached(
+            "UPDATE cleanup_queue SET claim = NULL, not_before = min(not_before, ?2)
+             WHERE claim = ?1",
+        )?
+        .execute(params![work.epoch, work.now.millis()])?;
+    Ok(u64::try_from(changed).expect("a count fits into 64 bits"))
+}

@@ -266,6 +266,12 @@ impl Store {
         answer!(self.run(Job::HastenCleanup(backend)).await, Count)
     }
 
+    /// Lets go of every row that this process has claimed and not settled: they are due at once; the
+    /// number of them. For after a step that was cut off, or whose claim was granted and the answer lost.
+    pub async fn release_cleanup(&self) -> Result<u64> {
+        answer!(self.run(Job::ReleaseCleanup).await, Count)
+    }
+
     /// When the next row of the cleanup queue is due, or its claim runs out.
     pub async fn next_cleanup(&self) -> Result<Option<Timestamp>> {
         lookup!(

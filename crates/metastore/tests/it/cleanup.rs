@@ -19,6 +19,7 @@ on_each_database! {
     nothing_is_given_out_in_recovery_state,
     a_late_report_changes_nothing,
     claims_of_an_earlier_process_are_free,
+    a_process_may_let_go_of_its_claims,
 }
 
 async fn report(open: &Open<'_>, id: i64, outcome: CleanupOutcome) {
@@ -223,4 +224,20 @@ async fn claims_of_an_earlier_process_are_free(db: Db) {
         open.store.claim_cleanup(10, VISIBLE).await.unwrap().len(),
         1
     );
+}
+
+async fn a_process_may_let_go_of_its_claims(db: Db) {
+    let open = db.open().await;
+    drop(open.intent(open.one(), 10).await.unwrap());
+    open.put(open.one(), "k", 10).await;
+    open.store.remove(open.removal("k")).await.unwrap();
+    open.store.reap_intents(1).await.unwrap();
+    let items = open.store.claim_cleanup(10, VISIBLE).await.unwrap();
+    assert_eq!(items.len(), 1);
+    assert_eq!(open.store.release_cleanup().await.unwrap(), 1);
+    // It is due at once; what nobody claimed waits as before.
+    assert_eq!(open.store.claim_cleanup(10, VISIBLE).await.unwrap(), items);
+    report(&open, items[0].id, CleanupOutcome::Done).await;
+    assert_eq!(open.store.release_cleanup().await.unwrap(), 0);
+    assert_eq!(open.store.claim_cleanup(10, VISIBLE).await.unwrap(), []);
 }

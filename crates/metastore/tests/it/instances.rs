@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base::Precondition;
 use futures_util::future::join_all;
-use metastore::model::{Known, Removed, Verdict};
+use metastore::model::{CleanupOutcome, CleanupReport, Known, Removed, Verdict};
 use metastore::{Error, Store};
 use testbed::Database;
 use tokio::time::{Instant, sleep};
@@ -163,6 +163,13 @@ async fn an_instance_that_was_taken_for_dead_does_no_harm_and_begins_again() {
     let (blob, intent) = asleep.intent(asleep.one(), 20).await.unwrap();
     let copy = intent.copy();
     let version = asleep.version("k", 20, blob, std::slice::from_ref(&intent));
+    // And with a cleanup row in its hands.
+    asleep.put(asleep.one(), "gone", 5).await;
+    asleep.store.remove(asleep.removal("gone")).await.unwrap();
+    db.clock.advance_ms(60_000);
+    let visible = Duration::from_secs(300);
+    let claimed = asleep.store.claim_cleanup(10, visible).await.unwrap();
+    assert_eq!(claimed.len(), 1);
 
     // It sleeps for longer than its lease: the other one buries it, and its room returns.
     proxy.hold(true);
@@ -173,6 +180,14 @@ async fn an_instance_that_was_taken_for_dead_does_no_harm_and_begins_again() {
     .await;
     let room = awake.store.reserve(awake.one(), 970).await.unwrap();
     drop(room);
+    let freed = awake.store.claim_cleanup(10, visible).await.unwrap();
+    assert!(freed.iter().any(|item| item.id == claimed[0].id));
+    let outcome = CleanupOutcome::Done;
+    let reports = freed.iter().map(|item| CleanupReport {
+        id: item.id,
+        outcome: outcome.clone(),
+    });
+    awake.store.report_cleanup(reports.collect()).await.unwrap();
 
     // It wakes up with a write in its hands: the bytes were given away, so it cannot commit them.
     proxy.hold(false);

@@ -6,12 +6,13 @@ use backend::{Capabilities, Effect, Kind, ObjectBackend as _};
 use base::{
     BlobId, ByteRange, ByteSize, ChecksumAlgorithm, ChecksumKind, Conditions, CopyId, Crc64, ETag,
     ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Traffic, Validators, VersionId,
+    full_object,
 };
 use futures_util::stream::StreamExt;
 use metastore::Intent;
 use metastore::model::{
-    BucketId, Content, CopyRow, Extent, NewBlob, NewCopy, NewIntent, NewVersion, PlannedExtent,
-    ReadPlan, StoredChecksum,
+    BucketId, Content, CopyRow, Extent, NewBlob, NewCopy, NewIntent, NewVersion, ObjectRecord,
+    PlannedExtent, ReadPlan, StoredChecksum,
 };
 
 use crate::body::{BodyError, Declared, Incoming};
@@ -19,7 +20,7 @@ use crate::fleet::Member;
 use crate::keys::Role;
 use crate::put::{PutAttempts, PutRequest, WritePlan, give_up};
 use crate::send::send;
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, PART_NUMBER_MAX, Result};
 
 /// The most bytes that CopyObject or UploadPartCopy takes at once.
 ///
@@ -85,6 +86,17 @@ pub struct Copied {
     pub last_modified: Timestamp,
     /// Its checksum.
     pub checksum: Option<StoredChecksum>,
+    /// The number of parts it was uploaded in, where it still has them.
+    pub parts: Option<u32>,
+}
+
+/// The checksum that a copy is to have.
+#[derive(Debug, Clone, Copy)]
+enum CopySum {
+    /// This one, or ours where the source has none.
+    Known(Option<StoredChecksum>),
+    /// One that only the bytes can tell.
+    Computed(ChecksumAlgorithm),
 }
 
 impl Engine {
@@ -107,21 +119,52 @@ impl Engine {
             tags: request.tags.or(plan.object.tags.clone()),
             precondition: request.precondition,
         };
-        // A checksum that the source does not have can only be computed from the bytes.
-        let new_checksum = request.checksum.filter(|wanted| {
-            let kept = kept(plan.object.checksum);
-            kept.is_none_or(|stored| stored.checksum.algorithm() != *wanted)
-        });
-        if new_checksum.is_some() {
-            return self.copy_streamed(put, plan, new_checksum).await;
-        }
-        if itself {
+        // A copy onto itself keeps its parts, and with them a checksum over theirs.
+        let has = |wanted| {
+            let stored = plan.object.checksum;
+            stored.is_some_and(|stored| stored.checksum.algorithm() == wanted)
+        };
+        if itself && request.checksum.is_none_or(has) {
             return self.rewrite_metadata(put, plan).await;
         }
-        match self.copy_natively(&put, &plan).await? {
-            Some(copied) => Ok(copied),
-            None => self.copy_streamed(put, plan, None).await,
+        let sum = match (request.checksum, self.sum_to_keep(&plan.object).await?) {
+            (None, sum) => sum,
+            (Some(wanted), CopySum::Known(Some(stored)))
+                if stored.checksum.algorithm() == wanted =>
+            {
+                CopySum::Known(Some(stored))
+            }
+            (Some(wanted), CopySum::Known(_) | CopySum::Computed(_)) => CopySum::Computed(wanted),
+        };
+        if let CopySum::Known(known) = sum
+            && let Some(copied) = self.copy_natively(&put, &plan, known).await?
+        {
+            return Ok(copied);
         }
+        self.copy_streamed(put, plan, sum).await
+    }
+
+    /// The checksum that a copy has because its source has one. A copy has no parts, so one over the
+    /// parts' checksums becomes one over all bytes, by the same algorithm.
+    ///
+    /// Source: Amazon S3 user guide, "Checking object integrity", on copies of multipart objects.
+    async fn sum_to_keep(&self, source: &ObjectRecord) -> Result<CopySum> {
+        let stored = match source.checksum {
+            Some(stored) if stored.kind == ChecksumKind::Composite => stored,
+            other => return Ok(CopySum::Known(other)),
+        };
+        let algorithm = stored.checksum.algorithm();
+        let store = &self.inner.store;
+        let parts = store.parts_of(source.version, 0, PART_NUMBER_MAX).await?;
+        let sums: Option<Vec<_>> = parts
+            .iter()
+            .map(|part| Some((part.checksum.as_ref()?, part.size)))
+            .collect();
+        let combined = sums.and_then(|sums| full_object(algorithm, sums));
+        Ok(match combined {
+            Some(sum) => CopySum::Known(Some(StoredChecksum::full_object(sum))),
+            None => CopySum::Computed(algorithm),
+        })
     }
 
     /// The plan of a copy source whose conditions hold.
@@ -151,7 +194,7 @@ impl Engine {
             Some(_) => {
                 self.inner
                     .store
-                    .parts_of(object.version, 0, crate::PART_NUMBER_MAX)
+                    .parts_of(object.version, 0, PART_NUMBER_MAX)
                     .await?
             }
         };
@@ -177,7 +220,12 @@ impl Engine {
     }
 
     /// Has every backend copy its own blobs; `None` where one cannot, or has no room.
-    async fn copy_natively(&self, put: &PutRequest, plan: &ReadPlan) -> Result<Option<Copied>> {
+    async fn copy_natively(
+        &self,
+        put: &PutRequest,
+        plan: &ReadPlan,
+        checksum: Option<StoredChecksum>,
+    ) -> Result<Option<Copied>> {
         let Some(sources) = self.native_sources(plan) else {
             return Ok(None);
         };
@@ -250,7 +298,7 @@ impl Engine {
             last_modified: self.inner.clock.now(),
             headers: put.headers.clone(),
             tags: put.tags.clone(),
-            checksum: kept(plan.object.checksum).or_else(ours),
+            checksum: checksum.or_else(ours),
             parts: Vec::new(),
             content,
             precondition: put.precondition.clone(),
@@ -385,23 +433,19 @@ impl Engine {
         }
     }
 
-    /// Copies by reading and writing; computes another checksum on the way where one is asked for.
-    async fn copy_streamed(
-        &self,
-        put: PutRequest,
-        plan: ReadPlan,
-        compute: Option<ChecksumAlgorithm>,
-    ) -> Result<Copied> {
+    /// Copies by reading and writing; computes a checksum on the way where that is the only way.
+    async fn copy_streamed(&self, put: PutRequest, plan: ReadPlan, sum: CopySum) -> Result<Copied> {
         let size = plan.object.size;
-        let source_checksum = plan.object.checksum;
         let mut body = self.stream_of(&plan, ByteRange::whole(size)).await?;
-        body.declared.compute = compute;
+        if let CopySum::Computed(algorithm) = sum {
+            body.declared.compute = Some(algorithm);
+        }
         let write = WritePlan::draw(self, put, Role::Whole)?;
         let mut attempts = PutAttempts::new(self, Arc::clone(&write), size);
         let mut delivery = send(body, self.send_options(), &mut attempts).await?;
         self.report_failover("CopyObject", &delivery);
-        if compute.is_none() {
-            delivery.digests.checksum = kept(source_checksum);
+        if let CopySum::Known(known) = sum {
+            delivery.digests.checksum = known;
         }
         // What was uploaded in parts keeps its tag: clients compare it with the source's.
         if plan.object.etag.as_md5().is_none() {
@@ -413,6 +457,7 @@ impl Engine {
             etag: written.etag,
             last_modified: written.last_modified,
             checksum: written.checksum,
+            parts: None,
         })
     }
 
@@ -466,16 +511,13 @@ struct NativeSource {
     extent: PlannedExtent,
 }
 
-/// The checksum that a copy keeps: one over the parts' checksums means nothing without the parts.
-fn kept(checksum: Option<StoredChecksum>) -> Option<StoredChecksum> {
-    checksum.filter(|stored| stored.kind == ChecksumKind::FullObject)
-}
-
 fn copied(version: &NewVersion) -> Copied {
     Copied {
         version: version.version,
         etag: version.etag.clone(),
         last_modified: version.last_modified,
         checksum: version.checksum,
+        parts: (!version.parts.is_empty())
+            .then(|| u32::try_from(version.parts.len()).expect("10,000 parts fit")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use base::{BackendName, ByteSize, ETag, Timestamp};
+use base::{BackendName, ByteSize, ChecksumAlgorithm, ETag, Timestamp};
 
 use crate::BodyError;
 
@@ -120,6 +120,14 @@ pub enum Error {
     /// A checksum algorithm that the upload did not announce.
     #[error("the checksum does not fit what the upload announced")]
     ChecksumMismatch,
+    /// A list of parts without the checksums that those of the upload are made of.
+    #[error("part {number} is listed without its {} checksum", algorithm.as_str())]
+    PartWithoutChecksum {
+        /// What the upload announced.
+        algorithm: ChecksumAlgorithm,
+        /// The first such part.
+        number: u32,
+    },
     /// No backend has room for so many bytes.
     #[error("no backend has room for {wanted}")]
     NoRoom {

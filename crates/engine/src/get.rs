@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use backend::Kind;
-use base::{BlobId, ByteRange, Conditions, ObjectKey, RangeSpec, ReadOutcome, Validators};
+use base::{
+    BlobId, ByteRange, Checksum, Conditions, ObjectKey, RangeSpec, ReadOutcome, Validators,
+};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use metastore::model::{BucketId, CopyState, ObjectRecord, ReadPlan};
@@ -46,17 +48,33 @@ pub struct ReadRequest {
     pub conditions: Conditions,
 }
 
+/// The bytes that a selection stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen {
+    /// The bytes.
+    pub range: ByteRange,
+    /// Whether the answer is 206.
+    pub partial: bool,
+    /// The part, where one of several was selected.
+    pub part: Option<ChosenPart>,
+}
+
+/// One of the parts that an object was uploaded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChosenPart {
+    /// How many there are.
+    pub count: u32,
+    /// The checksum of this one.
+    pub checksum: Option<Checksum>,
+}
+
 /// What HEAD says; no backend was called.
 #[derive(Debug, Clone)]
 pub struct Looked {
     /// The current version.
     pub object: ObjectRecord,
     /// The selected bytes.
-    pub range: ByteRange,
-    /// Whether the answer is 206.
-    pub partial: bool,
-    /// The number of parts, where a part was selected.
-    pub parts: Option<u32>,
+    pub chosen: Chosen,
 }
 
 /// What GET says.
@@ -65,12 +83,8 @@ pub struct Reading {
     /// The version that is being read.
     pub object: ObjectRecord,
     /// The selected bytes.
-    pub range: ByteRange,
-    /// Whether the answer is 206.
-    pub partial: bool,
-    /// The number of parts, where a part was selected.
-    pub parts: Option<u32>,
-    /// Exactly `range.length` bytes, or an error: the connection must then be cut.
+    pub chosen: Chosen,
+    /// Exactly `chosen.range.length` bytes, or an error: the connection must then be cut.
     pub body: ReadStream,
 }
 
@@ -141,13 +155,8 @@ impl Engine {
             .object(request.bucket, &request.key)
             .await?;
         let object = object.ok_or(Error::NoSuchKey)?;
-        let (range, partial, parts) = self.decide(&object, request).await?;
-        Ok(Looked {
-            object,
-            range,
-            partial,
-            parts,
-        })
+        let chosen = self.decide(&object, request).await?;
+        Ok(Looked { object, chosen })
     }
 
     /// Begins to read an object.
@@ -184,20 +193,17 @@ impl Engine {
         plan: ReadPlan,
     ) -> std::result::Result<Reading, (Error, base::VersionId)> {
         let version = plan.object.version;
-        let decided = self
+        let chosen = self
             .decide(&plan.object, request)
             .await
             .map_err(|error| (error, version))?;
-        let (range, partial, parts) = decided;
         let body = self
-            .open(&plan, range)
+            .open(&plan, chosen.range)
             .await
             .map_err(|error| (error, version))?;
         Ok(Reading {
             object: plan.object,
-            range,
-            partial,
-            parts,
+            chosen,
             body,
         })
     }
@@ -221,11 +227,7 @@ impl Engine {
         Ok(ReadStream(Box::pin(body)))
     }
 
-    async fn decide(
-        &self,
-        object: &ObjectRecord,
-        request: &ReadRequest,
-    ) -> Result<(ByteRange, bool, Option<u32>)> {
+    async fn decide(&self, object: &ObjectRecord, request: &ReadRequest) -> Result<Chosen> {
         let current = Validators {
             etag: &object.etag,
             last_modified: object.last_modified,
@@ -243,26 +245,34 @@ impl Engine {
         }
         let size = object.size;
         match request.selection {
-            Selection::All => Ok((ByteRange::whole(size), false, None)),
+            Selection::All => Ok(Chosen {
+                range: ByteRange::whole(size),
+                partial: false,
+                part: None,
+            }),
             Selection::Range(range) => match range.resolve(size) {
-                Ok(range) => Ok((range, true, None)),
+                Ok(range) => Ok(Chosen {
+                    range,
+                    partial: true,
+                    part: None,
+                }),
                 Err(_) => Err(Error::InvalidRange { size }),
             },
-            Selection::Part(number) => self.part_range(object, number).await,
+            Selection::Part(number) => self.choose_part(object, number).await,
         }
     }
 
-    async fn part_range(
-        &self,
-        object: &ObjectRecord,
-        number: u32,
-    ) -> Result<(ByteRange, bool, Option<u32>)> {
-        if object.parts.is_none() {
+    async fn choose_part(&self, object: &ObjectRecord, number: u32) -> Result<Chosen> {
+        let Some(count) = object.parts else {
             return match number {
-                1 => Ok((ByteRange::whole(object.size), object.size > 0, None)),
+                1 => Ok(Chosen {
+                    range: ByteRange::whole(object.size),
+                    partial: object.size > 0,
+                    part: None,
+                }),
                 _ => Err(Error::NoSuchPart),
             };
-        }
+        };
         // The parts of an object are numbered anew from 1, as Amazon S3 does for reads.
         let parts = self
             .inner
@@ -274,14 +284,17 @@ impl Engine {
             .wrapping_sub(1);
         let part = parts.get(place).ok_or(Error::NoSuchPart)?;
         let start = parts[..place].iter().map(|part| part.size).sum();
-        Ok((
-            ByteRange {
+        Ok(Chosen {
+            range: ByteRange {
                 start,
                 length: part.size,
             },
-            true,
-            object.parts,
-        ))
+            partial: true,
+            part: Some(ChosenPart {
+                count,
+                checksum: part.checksum,
+            }),
+        })
     }
 
     /// Marks copies that a backend denied having: repair work.

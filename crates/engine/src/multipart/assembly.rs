@@ -32,6 +32,14 @@ pub(super) fn check_list(
     {
         return Err(Error::InvalidPartOrder);
     }
+    if let Some((algorithm, ChecksumKind::Composite)) = record.checksum
+        && let Some(part) = request.parts.iter().find(|part| part.checksum.is_none())
+    {
+        return Err(Error::PartWithoutChecksum {
+            algorithm,
+            number: part.number,
+        });
+    }
     let mut parts = Vec::with_capacity(request.parts.len());
     for listed in &request.parts {
         let number = listed.number;

@@ -370,7 +370,7 @@ async fn a_read_is_admitted_whole_before_its_first_byte() {
     let others = range_of(&engine, "a", 2000, 2999);
     let refused = engine.read(&others).await;
     assert!(matches!(refused, Err(Error::ReadLimited)), "{refused:?}");
-    let length = reading.range.length;
+    let length = reading.chosen.range.length;
     let pieces: Vec<Bytes> = reading.body.map(Result::unwrap).collect().await;
     assert_eq!(pieces.concat().len() as u64, length);
     assert_eq!(

@@ -285,13 +285,13 @@ async fn ranges_and_conditions_are_decided_before_any_backend_is_asked() {
         .await
         .unwrap();
     assert_eq!(
-        looked.range,
+        looked.chosen.range,
         ByteRange {
             start: 990,
             length: 10
         }
     );
-    assert!(looked.partial);
+    assert!(looked.chosen.partial);
     let calls = world.places[0].memory.calls();
     assert_eq!((calls.of("get"), calls.of("head")), (0, 0));
     let middle = with(Selection::Range(RangeSpec::From {

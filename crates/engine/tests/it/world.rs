@@ -295,7 +295,7 @@ pub(crate) fn read_request(bucket: BucketId, name: &str) -> ReadRequest {
 
 pub(crate) async fn read(engine: &Engine, request: &ReadRequest) -> engine::Result<Bytes> {
     let reading = engine.read(request).await?;
-    let length = reading.range.length;
+    let length = reading.chosen.range.length;
     let mut body = reading.body;
     let mut all = Vec::new();
     while let Some(piece) = body.next().await {

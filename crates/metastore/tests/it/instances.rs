@@ -178,7 +178,7 @@ async fn an_instance_that_was_taken_for_dead_does_no_harm_and_begins_again() {
         (known == Known::Cleanup).then_some(())
     })
     .await;
-    let room = awake.store.reserve(awake.one(), 970).await.unwrap();
+    let room = awake.store.reserve(awake.one(), 960).await.unwrap();
     drop(room);
     let freed = awake.store.claim_cleanup(10, visible).await.unwrap();
     assert!(freed.iter().any(|item| item.id == claimed[0].id));

@@ -225,6 +225,13 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
             ErrorCode::InvalidRequest,
             "The checksum does not fit the one that the upload was created with.".into(),
         ),
+        engine::Error::PartWithoutChecksum { algorithm, number } => with(
+            ErrorCode::InvalidRequest,
+            format!(
+                "The upload was created using a {} checksum. The complete request must include the checksum for each part. It was missing for part {number} in the request.",
+                algorithm.as_str().to_ascii_lowercase()
+            ),
+        ),
         engine::Error::NoRoom { .. } => ErrorCode::InsufficientStorage.into(),
         engine::Error::WriteLimited { .. } => with(
             ErrorCode::InsufficientStorage,

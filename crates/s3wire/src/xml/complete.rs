@@ -1,10 +1,10 @@
 //! `CompleteMultipartUpload` and `CompleteMultipartUploadResult`
 
-use base::{Checksum, ChecksumKind, ETag, PartNumber};
+use base::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, PartNumber};
 
 use super::error::{Answer, read_answer};
 use super::read::{Node, XmlError, read_as};
-use super::write::Writer;
+use super::write::{Writer, checksum_element};
 use crate::headers::ObjectChecksum;
 use crate::{Error, ErrorCode};
 
@@ -79,24 +79,40 @@ pub fn print_complete(parts: &[CompletePart]) -> String {
 
 impl CompletePart {
     fn read(node: &Node) -> Result<Self, Error> {
+        node.once(&["PartNumber", "ETag"])?;
+        node.once(&ChecksumAlgorithm::ALL.map(checksum_element))?;
         let number: u64 = node.required_value("PartNumber")?;
         let part = number.try_into().map_err(|_| {
             Error::argument("Part number must be an integer between 1 and 10000, inclusive")
         })?;
         let etag = node.etag().ok_or(XmlError::Missing { element: "ETag" })?;
-        let mut checksums = node.checksums();
-        let checksum = checksums.next().map(|value| value.checksum);
-        if checksums.next().is_some() {
-            return Err(Error::request(
-                "Only one checksum can be specified for each part.",
-            ));
-        }
+        let checksum = part_checksum(node)?;
         Ok(Self {
             part,
             etag,
             checksum,
         })
     }
+}
+
+/// The checksum that a client names for a part. One that cannot be read is not passed over: the client
+/// relies on the comparison.
+fn part_checksum(node: &Node) -> Result<Option<Checksum>, Error> {
+    let mut found = None;
+    for algorithm in ChecksumAlgorithm::ALL {
+        let element = checksum_element(algorithm);
+        let Some(text) = node.filled(element) else {
+            continue;
+        };
+        let checksum = Checksum::from_base64(algorithm, text)
+            .map_err(|_| Error::request(format!("Value for {element} is invalid.")))?;
+        if found.replace(checksum).is_some() {
+            return Err(Error::request(
+                "Only one checksum can be specified for each part.",
+            ));
+        }
+    }
+    Ok(found)
 }
 
 impl CompleteResult {

@@ -1,6 +1,6 @@
 //! `CopyObjectResult` and `CopyPartResult`
 
-use base::{ETag, Timestamp};
+use base::{ChecksumKind, ETag, Timestamp};
 
 use super::error::{Answer, read_answer};
 use super::read::XmlError;
@@ -25,6 +25,8 @@ pub struct CopyResult {
     pub last_modified: Timestamp,
     /// The copy's checksum.
     pub checksum: Option<ObjectChecksum>,
+    /// What the checksum of an object is over; a part has no kind.
+    pub kind: Option<ChecksumKind>,
 }
 
 impl CopyRoot {
@@ -45,6 +47,7 @@ impl CopyResult {
         if let Some(checksum) = &self.checksum {
             writer.checksum(checksum);
         }
+        writer.optional("ChecksumType", self.kind.map(ChecksumKind::as_str));
         writer.finish()
     }
 
@@ -55,6 +58,9 @@ impl CopyResult {
                 etag: node.etag().ok_or(XmlError::Missing { element: "ETag" })?,
                 last_modified: node.time("LastModified")?,
                 checksum: node.checksums().next(),
+                kind: node
+                    .filled("ChecksumType")
+                    .and_then(ChecksumKind::from_name),
             })
         })
     }

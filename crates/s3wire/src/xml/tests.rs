@@ -296,6 +296,7 @@ fn a_success_may_turn_out_to_be_an_error() {
             etag: ETag::new("e"),
             last_modified: TIME,
             checksum: None,
+            kind: (root == CopyRoot::Object).then_some(ChecksumKind::FullObject),
         };
         let read = CopyResult::from_xml(copy.to_xml(root).as_bytes(), root).unwrap();
         assert_eq!(read, Answer::Done(copy));

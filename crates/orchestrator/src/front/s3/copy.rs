@@ -63,7 +63,10 @@ impl Call<'_> {
             let document = CopyResult {
                 etag: copied.etag,
                 last_modified: copied.last_modified,
-                checksum: copied.checksum.map(|sum| object_checksum(&sum, None)),
+                checksum: copied
+                    .checksum
+                    .map(|sum| object_checksum(&sum, copied.parts)),
+                kind: copied.checksum.map(|sum| sum.kind),
             };
             Ok(document.to_xml(CopyRoot::Object))
         };
@@ -133,6 +136,7 @@ impl Call<'_> {
                     checksum,
                     parts: None,
                 }),
+                kind: None,
             };
             Ok(document.to_xml(CopyRoot::Part))
         };

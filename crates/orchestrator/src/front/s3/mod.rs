@@ -19,7 +19,7 @@ mod write;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use base::{BucketName, ObjectKey, Precondition, Tags};
+use base::{BucketName, ChecksumKind, ObjectKey, Precondition, Tags};
 use engine::catalogue::{Bucket, StoredChecksum};
 use http::header::HOST;
 use http::request::Parts;
@@ -381,8 +381,8 @@ impl Call<'_> {
 /// The checksum of an object as answers show it.
 fn object_checksum(stored: &StoredChecksum, parts: Option<u32>) -> ObjectChecksum {
     let parts = match stored.kind {
-        base::ChecksumKind::Composite => parts,
-        base::ChecksumKind::FullObject => None,
+        ChecksumKind::Composite => parts,
+        ChecksumKind::FullObject => None,
     };
     ObjectChecksum {
         checksum: stored.checksum,
@@ -393,10 +393,13 @@ fn object_checksum(stored: &StoredChecksum, parts: Option<u32>) -> ObjectChecksu
 /// `x-amz-checksum-*` and `x-amz-checksum-type`.
 fn put_checksum(headers: &mut HeaderMap, stored: &StoredChecksum, parts: Option<u32>) {
     insert_checksum(headers, &object_checksum(stored, parts));
-    headers.insert(
-        "x-amz-checksum-type",
-        HeaderValue::from_static(stored.kind.as_str()),
-    );
+    put_checksum_kind(headers, stored.kind);
+}
+
+/// `x-amz-checksum-type`
+fn put_checksum_kind(headers: &mut HeaderMap, kind: ChecksumKind) {
+    let kind = HeaderValue::from_static(kind.as_str());
+    headers.insert("x-amz-checksum-type", kind);
 }
 
 /// Numbers as a header's value.

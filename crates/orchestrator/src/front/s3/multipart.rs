@@ -14,7 +14,7 @@ use super::super::render::{Answer, Failure};
 use super::super::ticket::Ticket;
 use super::late::in_time;
 use super::write::{refused_early, stored};
-use super::{Call, object_checksum};
+use super::{Call, object_checksum, put_checksum_kind};
 
 impl Call<'_> {
     pub(super) async fn create_upload(self, key: ObjectKey) -> Result<Answer, Failure> {
@@ -37,10 +37,7 @@ impl Call<'_> {
             let headers = &mut answer.headers;
             let name = HeaderValue::from_static(algorithm.as_str());
             headers.insert("x-amz-checksum-algorithm", name);
-            headers.insert(
-                "x-amz-checksum-type",
-                HeaderValue::from_static(kind.as_str()),
-            );
+            put_checksum_kind(headers, kind);
         }
         Ok(answer)
     }

@@ -2,43 +2,31 @@
 
 use base::{ByteRange, ETag, ETagCondition, ObjectKey};
 use engine::catalogue::ObjectRecord;
-use engine::{Looked, ReadRequest, Selection};
+use engine::{Chosen, Looked, ReadRequest, Selection};
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use s3wire::headers::{self, ChecksumMode};
+use s3wire::headers::{self, ChecksumMode, ObjectChecksum};
 use s3wire::{Error, ErrorCode, GetParams};
 
 use super::super::access::Proof;
 use super::super::render::{Answer, Failure, Success, put_validators};
 use super::super::reply::Content;
-use super::{Call, decimal, put_checksum};
+use super::{Call, decimal, put_checksum, put_checksum_kind};
 
 /// The type of objects that were stored without one.
 const DEFAULT_TYPE: HeaderValue = HeaderValue::from_static("binary/octet-stream");
-
-/// Which bytes an answer carries.
-#[derive(Debug, Clone, Copy)]
-struct Chosen {
-    range: ByteRange,
-    partial: bool,
-    parts: Option<u32>,
-}
 
 impl Call<'_> {
     pub(super) async fn get(self, key: ObjectKey, params: &GetParams) -> Result<Answer, Failure> {
         let request = self.read_request(key, params).await?;
         let mode = headers::checksum_mode(&self.headers)?;
         let reading = self.front.engine.read(&request).await?;
-        let chosen = Chosen {
-            range: reading.range,
-            partial: reading.partial,
-            parts: reading.parts,
-        };
-        let mut answer = describe(&reading.object, chosen, params, mode)?;
-        if chosen.range.length > 0 {
+        let mut answer = describe(&reading.object, reading.chosen, params, mode)?;
+        let missing = reading.chosen.range.length;
+        if missing > 0 {
             answer.content = Content::Object {
                 stream: reading.body,
-                missing: chosen.range.length,
+                missing,
             };
         }
         Ok(answer)
@@ -48,12 +36,7 @@ impl Call<'_> {
         let request = self.read_request(key, params).await?;
         let mode = headers::checksum_mode(&self.headers)?;
         let looked = self.front.engine.look(&request).await?;
-        let chosen = Chosen {
-            range: looked.range,
-            partial: looked.partial,
-            parts: looked.parts,
-        };
-        Ok(describe(&looked.object, chosen, params, mode)?)
+        Ok(describe(&looked.object, looked.chosen, params, mode)?)
     }
 
     async fn read_request(
@@ -139,16 +122,14 @@ fn describe(
     put_validators(&mut headers, &object.etag, object.last_modified);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_LENGTH, decimal(chosen.range.length));
-    if let Some(parts) = chosen.parts {
-        headers.insert("x-amz-mp-parts-count", decimal(parts));
+    if let Some(part) = chosen.part {
+        headers.insert("x-amz-mp-parts-count", decimal(part.count));
     }
     if !object.tags.is_empty() {
         headers.insert("x-amz-tagging-count", HeaderValue::from(object.tags.len()));
     }
-    // A range's checksum is nobody's: S3 sends that of the whole object with the whole object only.
-    let whole = chosen.range == ByteRange::whole(object.size);
-    if let (ChecksumMode::Include, true, Some(stored)) = (mode, whole, &object.checksum) {
-        put_checksum(&mut headers, stored, object.parts);
+    if mode == ChecksumMode::Include {
+        show_checksum(&mut headers, object, chosen);
     }
     let mut success = Success::Whole;
     if chosen.partial && chosen.range.length > 0 {
@@ -162,4 +143,26 @@ fn describe(
         headers,
         content: Content::Empty,
     })
+}
+
+/// A part has the checksum that it was uploaded with. That of the whole object goes with the whole
+/// object only: a range has none.
+fn show_checksum(headers: &mut HeaderMap, object: &ObjectRecord, chosen: Chosen) {
+    let Some(stored) = &object.checksum else {
+        return;
+    };
+    match chosen.part {
+        Some(part) => {
+            let Some(checksum) = part.checksum else {
+                return;
+            };
+            let parts = None;
+            headers::insert_checksum(headers, &ObjectChecksum { checksum, parts });
+            put_checksum_kind(headers, stored.kind);
+        }
+        None if chosen.range == ByteRange::whole(object.size) => {
+            put_checksum(headers, stored, object.parts);
+        }
+        None => {}
+    }
 }

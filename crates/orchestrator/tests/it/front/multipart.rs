@@ -177,8 +177,26 @@ async fn conditions_on_a_source_come_before_its_range() {
     assert_eq!(refused.verdict(), (400, "InvalidArgument".into()));
 }
 
+fn crc32(body: &[u8]) -> String {
+    let mut hasher = Hasher::new(ChecksumAlgorithm::Crc32);
+    hasher.update(body);
+    hasher.finish().to_base64()
+}
+
+/// A list of parts of which some have a checksum: number, entity tag, checksum element.
+fn complete_with(key: &str, upload: &str, parts: &[(u32, &str, String)]) -> Request {
+    let parts: String = parts
+        .iter()
+        .map(|(number, etag, sum)| {
+            format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag>{sum}</Part>")
+        })
+        .collect();
+    let body = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+    Request::post(&format!("{}?uploadId={upload}", path(key))).body(body.as_bytes())
+}
+
 #[tokio::test]
-async fn an_announced_checksum_is_kept_for_the_object() {
+async fn an_announced_checksum_is_kept_for_the_object_and_its_parts() {
     let server = Server::start().await;
     let target = format!("{}?uploads", path("k"));
     let create = Request::post(&target).header("x-amz-checksum-algorithm", "CRC32");
@@ -186,29 +204,92 @@ async fn an_announced_checksum_is_kept_for_the_object() {
     assert_eq!(created.header("x-amz-checksum-algorithm"), "CRC32");
     assert_eq!(created.header("x-amz-checksum-type"), "COMPOSITE");
     let upload = created.element("UploadId");
-    let mut hasher = Hasher::new(ChecksumAlgorithm::Crc32);
-    hasher.update(b"body");
-    let sum = hasher.finish().to_base64();
-    let put = Request::put(&format!("{}?partNumber=1&uploadId={upload}", path("k")))
-        .body(b"body")
-        .header("x-amz-checksum-crc32", &sum);
-    let etag = server.send(put).await.expect(200).header("etag").to_owned();
-    let done = server
-        .send(complete("k", &upload, &[(1, &etag)]))
+    let bodies = [noise(PART), noise(9)];
+    let mut etags = Vec::new();
+    for (number, body) in (1..).zip(&bodies) {
+        let target = format!("{}?partNumber={number}&uploadId={upload}", path("k"));
+        let put = Request::put(&target)
+            .body(body)
+            .header("x-amz-checksum-crc32", &crc32(body));
+        let put = server.send(put).await.expect(200);
+        assert_eq!(put.header("x-amz-checksum-crc32"), crc32(body));
+        etags.push(put.header("etag").to_owned());
+    }
+    let element = |sum: &str| format!("<ChecksumCRC32>{sum}</ChecksumCRC32>");
+    let list = |second: String| {
+        let first = element(&crc32(&bodies[0]));
+        complete_with(
+            "k",
+            &upload,
+            &[(1, &etags[0], first), (2, &etags[1], second)],
+        )
+    };
+    let wrong = crc32(b"other");
+    let right = crc32(&bodies[1]);
+    for (second, code) in [
+        (String::new(), "InvalidRequest"),
+        (element("nonsense"), "InvalidRequest"),
+        (element(&right).repeat(2), "MalformedXML"),
+        (
+            format!(
+                "{}<ChecksumSHA1>{}</ChecksumSHA1>",
+                element(&right),
+                "A".repeat(27) + "="
+            ),
+            "InvalidRequest",
+        ),
+        (element(&wrong), "InvalidPart"),
+    ] {
+        let refused = server.send(list(second.clone())).await;
+        assert_eq!(refused.verdict(), (400, code.into()), "{second}");
+        if second.is_empty() {
+            assert!(refused.element("Message").contains("crc32 checksum"));
+            assert!(refused.element("Message").contains("part 2 "));
+        }
+    }
+    let done = server.send(list(element(&right))).await.expect(200);
+    let whole = done.element("ChecksumCRC32");
+    assert!(whole.ends_with("-2"), "{}", done.text());
+    let ask = |request: Request| request.header("x-amz-checksum-mode", "ENABLED");
+    let head = server
+        .send(ask(Request::head(&path("k"))))
         .await
         .expect(200);
-    assert!(
-        done.element("ChecksumCRC32").ends_with("-1"),
-        "{}",
-        done.text()
-    );
-    let asked = Request::head(&path("k")).header("x-amz-checksum-mode", "ENABLED");
-    let head = server.send(asked).await.expect(200);
-    assert_eq!(
-        head.header("x-amz-checksum-crc32"),
-        done.element("ChecksumCRC32")
-    );
+    assert_eq!(head.header("x-amz-checksum-crc32"), whole);
     assert_eq!(head.header("x-amz-checksum-type"), "COMPOSITE");
+    for (number, body) in (1..).zip(&bodies) {
+        let target = format!("{}?partNumber={number}", path("k"));
+        for request in [Request::head(&target), Request::get(&target)] {
+            let part = server.send(ask(request)).await.expect(206);
+            assert_eq!(part.header("x-amz-checksum-crc32"), crc32(body));
+            assert_eq!(part.header("x-amz-checksum-type"), "COMPOSITE");
+        }
+    }
+}
+
+#[tokio::test]
+async fn copies_tell_their_checksum() {
+    let server = Server::start().await;
+    let body = noise(1000);
+    let put = Request::put(&path("from"))
+        .body(&body)
+        .header("x-amz-checksum-crc32", &crc32(&body));
+    server.send(put).await.expect(200);
+    let source = format!("/{BUCKET}/from");
+    let copy = Request::put(&path("to")).header("x-amz-copy-source", &source);
+    let copied = server.send(copy).await.expect(200);
+    assert_eq!(copied.element("ChecksumCRC32"), crc32(&body));
+    assert_eq!(copied.element("ChecksumType"), "FULL_OBJECT");
+    let target = format!("{}?uploads", path("k"));
+    let create = Request::post(&target).header("x-amz-checksum-algorithm", "CRC32");
+    let upload = server.send(create).await.expect(200).element("UploadId");
+    let target = format!("{}?partNumber=1&uploadId={upload}", path("k"));
+    let copy = Request::put(&target)
+        .header("x-amz-copy-source", &source)
+        .header("x-amz-copy-source-range", "bytes=10-99");
+    let copied = server.send(copy).await.expect(200);
+    assert_eq!(copied.element("ChecksumCRC32"), crc32(&body[10..100]));
+    assert!(copied.elements("ChecksumType").is_empty());
 }
 
 #[tokio::test]

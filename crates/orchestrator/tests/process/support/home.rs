@@ -250,6 +250,18 @@ impl Home {
         );
     }
 
+    /// The cleanup queue of a catalogue on PostgreSQL, and its clock, for messages.
+    pub(crate) fn queue(&self) -> String {
+        let sql = "SELECT to_timestamp(s3o_clock() / 1000.0);
+            SELECT id, backend_key, reason, unsettled, first_pass, attempts, claim,
+                to_timestamp(not_before / 1000.0), last_error FROM cleanup_queue;
+            SELECT instance, epoch, live, to_timestamp(heartbeat / 1000.0) FROM instances";
+        let database = self.postgres.as_ref();
+        database
+            .map(|database| database.run(sql))
+            .unwrap_or_default()
+    }
+
     /// The files on the local backends but their markers.
     pub(crate) fn stored_files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -259,7 +271,12 @@ impl Home {
                 files_below(&root, &mut found);
             }
         }
-        found.retain(|path| !path.to_string_lossy().contains("/.s3o/backend"));
+        // What a killed process was writing stays for a day where others write to the directory too.
+        let swept = self.postgres.is_none();
+        found.retain(|path| {
+            let path = path.to_string_lossy();
+            !path.contains("/.s3o/backend") && (swept || !path.contains("/.s3o-tmp/"))
+        });
         found
     }
 }

@@ -191,8 +191,9 @@ impl Server {
         };
         if timeout(SETTLED_MAX, wait).await.is_err() {
             panic!(
-                "{files} files are expected, these are left: {:#?}\n{}\n{}",
+                "{files} files are expected, these are left: {:#?}\n{}\n{}\n{}",
                 home.stored_files(),
+                home.queue(),
                 home.run(&["catalogue", "verify"]).await.out,
                 self.log_tail()
             );

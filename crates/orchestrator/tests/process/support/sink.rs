@@ -273,6 +273,7 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                         etag: found.etag(),
                         last_modified: found.written,
                         checksum: None,
+                        kind: None,
                     };
                     objects.insert(key.to_owned(), found);
                     Ok(Answer::whole(copied.to_xml(CopyRoot::Object)))

@@ -5,7 +5,10 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// A password, secret key or token: printed as `***`, wiped from memory when dropped.
-#[derive(Clone)]
+///
+/// Comparing two takes no constant time: it is for noticing that one was changed, never for checking
+/// what a stranger presents.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

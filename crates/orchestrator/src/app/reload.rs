@@ -69,8 +69,7 @@ impl App {
     }
 }
 
-/// The parts of the file that differ and are read at the start only. Secrets print as `***`, so a
-/// backend's changed secret alone is not noticed.
+/// The parts of the file that differ and are read at the start only.
 fn restart_only(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut server = new.server.clone();
     server.log_level = old.server.log_level;
@@ -81,45 +80,73 @@ fn restart_only(old: &Config, new: &Config) -> Vec<&'static str> {
             .collect()
     };
     [
-        (
-            "server",
-            format!("{:?}", old.server) != format!("{server:?}"),
-        ),
+        ("server", old.server != server),
         (
             "buckets[].max_multipart_uploads",
             limits(old) != limits(new),
         ),
-        (
-            "database",
-            format!("{:?}", old.database) != format!("{:?}", new.database),
-        ),
-        (
-            "backends",
-            format!("{:?}", old.backends) != format!("{:?}", new.backends),
-        ),
+        ("database", old.database != new.database),
+        ("backends", old.backends != new.backends),
         (
             "routing_strategy",
             old.routing_strategy != new.routing_strategy,
         ),
-        (
-            "cleanup_queue",
-            format!("{:?}", old.cleanup_queue) != format!("{:?}", new.cleanup_queue),
-        ),
+        ("cleanup_queue", old.cleanup_queue != new.cleanup_queue),
         ("usage_flush", old.usage_flush != new.usage_flush),
+        ("redis", old.redis != new.redis),
+        ("write_path", old.write_path != new.write_path),
         (
-            "redis",
-            format!("{:?}", old.redis) != format!("{:?}", new.redis),
+            "circuit_breaker",
+            old.circuit_breaker != new.circuit_breaker,
         ),
-        (
-            "write_path",
-            old.write_path.replay_window != new.write_path.replay_window,
-        ),
-        (
-            "telemetry.metrics",
-            format!("{:?}", old.metrics) != format!("{:?}", new.metrics),
-        ),
+        ("telemetry.metrics", old.metrics != new.metrics),
     ]
     .into_iter()
     .filter_map(|(name, differs)| differs.then_some(name))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "
+server: {listen_addr: '127.0.0.1:9000'}
+buckets:
+  - name: bucket
+    credentials:
+      - {access_key_id: AKIDEXAMPLE, secret_access_key: first-secret}
+database: {driver: postgres, host: db, database: s3o, user: s3o, password: second-secret}
+redis: {address: 'cache:6379', password: third-secret}
+backends:
+  - name: one
+    endpoint: https://s3.example.com
+    region: us-east-1
+    bucket: b
+    access_key_id: AKIDBACKEND
+    secret_access_key: fourth-secret
+";
+
+    fn config(text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, text).unwrap();
+        config::load(&file, &ProcessEnvironment).unwrap().config
+    }
+
+    #[test]
+    fn a_changed_secret_is_noticed_where_it_needs_a_restart() {
+        let old = config(FILE);
+        for (secret, named) in [
+            ("first-secret", None),
+            ("second-secret", Some("database")),
+            ("third-secret", Some("redis")),
+            ("fourth-secret", Some("backends")),
+        ] {
+            let new = config(&FILE.replace(secret, "another-secret"));
+            let found = restart_only(&old, &new);
+            assert_eq!(found, named.into_iter().collect::<Vec<_>>(), "{secret}");
+        }
+        assert_eq!(restart_only(&old, &config(FILE)), Vec::<&str>::new());
+    }
 }

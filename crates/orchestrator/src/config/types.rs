@@ -44,7 +44,7 @@ pub struct Config {
 }
 
 /// `database`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum DatabaseConfig {
     /// Files of this process; the path of the first of them.
     Sqlite(PathBuf),
@@ -53,7 +53,7 @@ pub enum DatabaseConfig {
 }
 
 /// `database` where the driver is `postgres`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PostgresConfig {
     /// Hosts and ports, the preferred one first.
     pub hosts: Vec<(String, u16)>,
@@ -93,7 +93,7 @@ pub enum SslMode {
 }
 
 /// `server`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
     /// Where S3 requests are accepted; required.
     pub listen_addr: ListenAddr,
@@ -144,7 +144,7 @@ pub enum Admission {
 }
 
 /// `server.tls`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TlsConfig {
     /// PEM file of the certificate chain.
     pub cert_file: PathBuf,
@@ -286,7 +286,7 @@ pub enum Credential {
 }
 
 /// One of `backends`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackendConfig {
     /// Its name; default `backend-N`, counted from 1.
     pub name: BackendName,
@@ -314,7 +314,7 @@ pub struct UsageLimitsConfig {
 }
 
 /// What a backend is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum BackendKind {
     /// A bucket of an S3 provider.
     S3(Box<S3BackendConfig>),
@@ -330,7 +330,7 @@ pub enum BackendKind {
 }
 
 /// A backend of the kind `s3`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct S3BackendConfig {
     /// Scheme (http or https), host, port and path; no query, no credentials.
     pub endpoint: Uri,
@@ -376,7 +376,7 @@ pub enum RoutingStrategy {
 }
 
 /// `cleanup_queue`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CleanupQueueConfig {
     /// Backend calls at a time; default 10.
     pub concurrency: u32,
@@ -407,7 +407,7 @@ pub struct AdaptiveFlushConfig {
 }
 
 /// `redis`, switched on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RedisConfig {
     /// Its host; required, with a port.
     pub host: String,
@@ -428,14 +428,14 @@ pub struct RedisConfig {
 }
 
 /// `write_path`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WritePathConfig {
     /// How much of a body is kept in memory for another backend; default 1 MiB.
     pub replay_window: ByteSize,
 }
 
 /// `telemetry.metrics`, switched on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MetricsConfig {
     /// The path; default `/metrics`.
     pub path: String,
@@ -446,7 +446,7 @@ pub struct MetricsConfig {
 }
 
 /// `circuit_breaker`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CircuitBreakerConfig {
     /// Failures in a row that open it; default 3.
     pub failure_threshold: u64,

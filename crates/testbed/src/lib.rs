@@ -1,4 +1,6 @@
-//! Servers that tests run against: started on free ports in temporary folders, as an unprivileged user
+//! What tests of several crates share: servers, and a checker of histories.
+//!
+//! The servers are started on free ports in temporary folders, as an unprivileged user
 //! where they refuse root, ended by the kernel with whoever started them.
 //!
 //! A server that is missing is a failure with the way to get it, never a skipped test.
@@ -8,6 +10,7 @@
     reason = "other processes are waited for, in real time"
 )]
 
+pub mod linear;
 mod pgbouncer;
 mod postgres;
 mod process;

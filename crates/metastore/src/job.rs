@@ -40,6 +40,10 @@ pub(crate) enum Job {
     /// Adds to what the rows of the months say.
     AddUsage(Vec<UsageRow>),
     GiveUp(Vec<GivenUp>),
+    LeaseWorker {
+        name: &'static str,
+        lasts: Duration,
+    },
     Commit {
         version: NewVersion,
         intents: Vec<IntentRow>,
@@ -136,6 +140,8 @@ pub(crate) enum Answer {
     /// Whether there was a version to tag.
     Retagged(bool),
     Adopted(bool),
+    /// Whether background work is this process's to do.
+    Granted(bool),
     Items(Vec<CleanupItem>),
     Count(u64),
     Upload(UploadVerdict),
@@ -201,6 +207,7 @@ impl Job {
             Self::AdvanceMark { .. } => "advance the mark of a backend",
             Self::AddUsage(_) => "record usage",
             Self::GiveUp(_) => "give intents up",
+            Self::LeaseWorker { .. } => "lease background work",
             Self::Commit { .. } => "commit an object",
             Self::Remove(_) => "remove an object",
             Self::Retag(_) => "tag an object",
@@ -261,6 +268,7 @@ impl Job {
             | Self::ReleaseCleanup => crate::writer::BATCH_ROWS_MAX,
             Self::EnterRecovery(_)
             | Self::LeaveRecovery
+            | Self::LeaseWorker { .. }
             | Self::SaveCapabilities { .. }
             | Self::SetBackendState { .. }
             | Self::AdvanceMark { .. }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Step, Worker};
+use super::{Schedule, Step, Worker};
 use crate::Engine;
 use crate::observe::{Event, Outcome};
 
@@ -35,6 +35,8 @@ pub struct WorkerStatus {
     pub consecutive_failures: u32,
     /// Things settled since the start.
     pub done: u64,
+    /// Whether another process does the work at present.
+    pub standby: bool,
 }
 
 /// All workers with their state.
@@ -57,6 +59,7 @@ impl Workers {
                 last_error: None,
                 consecutive_failures: 0,
                 done: 0,
+                standby: false,
             }),
             worker,
         };
@@ -130,10 +133,26 @@ impl Slot {
         }
     }
 
+    /// One step, if it is this process's to take.
+    async fn leased_step(&self, engine: &Engine) -> crate::Result<Step> {
+        if self.worker.alone() {
+            let Schedule { every, step_max } = self.worker.schedule();
+            let store = &engine.inner.store;
+            // Until a step that has just begun must have ended, and the next one is due.
+            let granted = store.lease_worker(self.worker.name(), step_max + 2 * every);
+            let standby = !granted.await?;
+            self.status.lock().standby = standby;
+            if standby {
+                return Ok(Step::default());
+            }
+        }
+        self.worker.step(engine).await
+    }
+
     /// One step, bounded, with its outcome recorded; `None` where it failed.
     async fn step(&self, engine: &Engine) -> Option<Step> {
         let limit = self.worker.schedule().step_max;
-        let step = AssertUnwindSafe(self.worker.step(engine)).catch_unwind();
+        let step = AssertUnwindSafe(self.leased_step(engine)).catch_unwind();
         let result = match tokio::time::timeout(limit, step).await {
             Ok(Ok(Ok(step))) => Ok(step),
             Ok(Ok(Err(error))) => Err(base::report(&error).to_string()),

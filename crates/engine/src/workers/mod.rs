@@ -2,8 +2,8 @@
 //!
 //! A worker is one bounded, idempotent step that takes no input: it looks at the world, does one
 //! batch, and reports. Being killed between any two steps is harmless. The driver owns timers,
-//! wake-ups, back-off, the step's time limit, status and shutdown; so a worker never sleeps, spawns,
-//! retries or counts its own errors.
+//! wake-ups, back-off, the step's time limit, the lease where one process at a time is to do the work,
+//! status and shutdown; so a worker never sleeps, spawns, retries or counts its own errors.
 
 mod cleanup;
 mod driver;
@@ -53,6 +53,11 @@ pub trait Worker: Send + Sync + 'static {
     /// The bell that makes it run early, where it has one.
     fn bell(&self, engine: &Engine) -> Option<Arc<Notify>>;
 
+    /// Whether one process at a time is to do it, where there are several.
+    fn alone(&self) -> bool {
+        false
+    }
+
     /// One bounded batch.
     async fn step(&self, engine: &Engine) -> Result<Step>;
 }
@@ -63,6 +68,7 @@ pub fn all(settings: &Settings) -> Vec<Box<dyn Worker>> {
     let mut all: Vec<Box<dyn Worker>> = vec![
         Box::new(intents::Reaper),
         Box::<markers::Marker>::default(),
+        Box::new(uploads::Completes),
         Box::new(usage::Flusher::new(settings.usage_flush)),
     ];
     if settings.redis.is_some() {

@@ -16,6 +16,36 @@ const UPLOADS_PER_STEP_MAX: u32 = 50;
 /// How long the answer to a Complete is kept for retries.
 const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
+/// Goes on with Completes that were interrupted: this process's own, and those of processes that are
+/// gone.
+pub(super) struct Completes;
+
+#[async_trait]
+impl Worker for Completes {
+    fn name(&self) -> &'static str {
+        "multipart_resume"
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            every: Duration::from_secs(300),
+            step_max: Duration::from_secs(600),
+        }
+    }
+
+    fn bell(&self, _engine: &Engine) -> Option<Arc<Notify>> {
+        None
+    }
+
+    async fn step(&self, engine: &Engine) -> Result<Step> {
+        if engine.inner.store.catalogue().recovery.is_some() {
+            return Ok(Step::default());
+        }
+        let done = engine.resume_completes(UPLOADS_PER_STEP_MAX).await?;
+        Ok(Step { done, more: false })
+    }
+}
+
 /// The stale-multipart cleaner.
 pub(super) struct StaleUploads;
 
@@ -36,12 +66,16 @@ impl Worker for StaleUploads {
         None
     }
 
+    fn alone(&self) -> bool {
+        true
+    }
+
     async fn step(&self, engine: &Engine) -> Result<Step> {
         let inner = &engine.inner;
         if inner.store.catalogue().recovery.is_some() {
             return Ok(Step::default());
         }
-        let mut done = engine.resume_completes(UPLOADS_PER_STEP_MAX).await?;
+        let mut done = 0;
         let now = inner.clock.now();
         let before = now.before(inner.settings.multipart_stale);
         let stale = inner

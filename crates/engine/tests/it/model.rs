@@ -28,6 +28,9 @@ use crate::world::{
 
 const SEEDS: u64 = 20;
 const STEPS: usize = 2000;
+/// In real time, and with a server to ask.
+const SEEDS_ON_A_SERVER: u64 = 3;
+const STEPS_ON_A_SERVER: usize = 200;
 const KEYS: [&str; 12] = [
     "a",
     "a/b",
@@ -69,14 +72,18 @@ struct Run {
 
 /// Runs one seed to its end, or panics where a promise is broken.
 fn run(seed: u64, steps: usize, bug: Option<PlantedBug>) {
+    play(World::seeded(&quotas(), seed), seed, steps, bug);
+}
+
+fn play(world: World, seed: u64, steps: usize, bug: Option<PlantedBug>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime
         .enable_all()
-        .start_paused(true)
+        .start_paused(world.time_is_paused())
         .build()
         .unwrap()
         .block_on(async {
-            let mut run = Run::new(seed, bug).await;
+            let mut run = Run::new(world, seed, bug).await;
             for step in 0..steps {
                 run.step(step).await;
             }
@@ -97,6 +104,14 @@ fn random_operations_agree_with_a_map_last_seeds() {
 }
 
 #[test]
+fn random_operations_agree_with_a_map_on_postgresql() {
+    for seed in 0..SEEDS_ON_A_SERVER {
+        let world = World::on_postgres(&quotas(), seed);
+        play(world, seed, STEPS_ON_A_SERVER, None);
+    }
+}
+
+#[test]
 fn every_planted_bug_is_caught() {
     for bug in PlantedBug::ALL {
         let caught = |seed| catch_unwind(|| run(seed, 500, Some(bug))).is_err();
@@ -109,8 +124,7 @@ fn quotas() -> [Option<u64>; 3] {
 }
 
 impl Run {
-    async fn new(seed: u64, bug: Option<PlantedBug>) -> Self {
-        let mut world = World::seeded(&quotas(), seed);
+    async fn new(mut world: World, seed: u64, bug: Option<PlantedBug>) -> Self {
         world.settings.part_size_min = ByteSize(1000);
         world.settings.replay_window = ByteSize(128 << 10);
         if seed % 2 == 1 {
@@ -562,7 +576,8 @@ impl Run {
             1 => Rates::NONE,
             _ => Rates {
                 refuse: 30,
-                stall: 10,
+                // Who waits for the end of a stall waits for as long as the engine does.
+                stall: if self.world.time_is_paused() { 10 } else { 0 },
                 cut: 30,
                 lose_reply: 30,
                 late: 20,
@@ -609,6 +624,7 @@ impl Run {
             _ => {
                 let doomed = std::mem::replace(&mut self.engine, nobody(&self.world).await);
                 drop(doomed);
+                self.world.outlive_leases();
                 self.world.engine().await
             }
         };
@@ -623,7 +639,8 @@ impl Run {
             .iter()
             .for_each(|place| place.faults.heal());
         self.engine.settle(5).await;
-        for _ in 0..30 {
+        let rounds = if self.world.time_is_paused() { 30 } else { 4 };
+        for _ in 0..rounds {
             self.world.quiesce(&self.engine).await;
         }
         self.completes_may_happen();

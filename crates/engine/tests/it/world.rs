@@ -17,10 +17,11 @@ use bytes::Bytes;
 use engine::catalogue::{BucketId, Known};
 use engine::{
     BackendKind, BackendSettings, CataloguePlace, CustomBackend, Engine, Incoming, PutRequest,
-    Quiet, ReadRequest, Selection, Settings, StartError, UsageLimits, Written,
+    Quiet, ReadRequest, Selection, Server, Settings, StartError, TlsMode, UsageLimits, Written,
 };
 use futures_util::StreamExt;
 use tempfile::TempDir;
+use testbed::{Database, Postgres};
 
 /// One backend of the world: what it really holds, and the hand on its failures.
 pub(crate) struct Place {
@@ -35,6 +36,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) settings: Settings,
+    /// The database of the catalogue, where it is on a server.
+    database: Option<Database>,
     _directory: TempDir,
 }
 
@@ -77,7 +80,40 @@ impl World {
             ids: Arc::new(Ids::seeded(shared, seed)),
             clock,
             settings,
+            database: None,
             _directory: directory,
+        }
+    }
+
+    /// The same with its catalogue on a server; what waits then waits in real time.
+    pub(crate) fn on_postgres(quotas: &[Option<u64>], seed: u64) -> Self {
+        let mut world = Self::seeded(quotas, seed);
+        let database = Postgres::shared().database();
+        world.settings.catalogue = CataloguePlace::Server(Box::new(Server {
+            hosts: vec![("127.0.0.1".into(), database.port)],
+            database: database.name.clone(),
+            user: Database::USER.into(),
+            password: None,
+            tls: TlsMode::Disable,
+            ca_file: None,
+            conns_max: 4,
+            conns_min: 1,
+            conn_lifetime: Duration::from_secs(300),
+            lease: Duration::from_secs(30),
+        }));
+        world.database = Some(database);
+        world
+    }
+
+    /// Whether time is what the test says.
+    pub(crate) fn time_is_paused(&self) -> bool {
+        self.database.is_none()
+    }
+
+    /// Who was killed has been silent for longer than its lease.
+    pub(crate) fn outlive_leases(&self) {
+        if let Some(database) = &self.database {
+            database.run("UPDATE instances SET heartbeat = 0");
         }
     }
 

@@ -1029,6 +1029,25 @@ $$;
 
 -- === instances ===
 
+-- Takes background work, or goes on with it. Who holds it and is buried, or is fenced, does no more of
+-- it: whatever it would write goes through a batch, which is refused.
+CREATE FUNCTION s3o_lease_worker(p_instance integer, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO worker_leases AS held (name, owner, epoch, expires)
+    VALUES (j->>'name', p_instance, 1, s3o_clock() + (j->>'lasts')::bigint)
+    ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires = excluded.expires,
+        epoch = held.epoch + (held.owner IS DISTINCT FROM excluded.owner)::integer
+    WHERE NOT held.paused
+        AND (held.owner IS NULL OR held.owner = excluded.owner OR held.expires <= s3o_clock());
+    RETURN jsonb_build_object('v', CASE WHEN FOUND THEN 'granted' ELSE 'held' END);
+END
+$$;
+
+-- Background work that an instance held is anybody's again.
+CREATE FUNCTION s3o_release_workers(p_instance integer) RETURNS void LANGUAGE sql AS $$
+    UPDATE worker_leases SET owner = NULL, expires = 0 WHERE owner = p_instance
+$$;
+
 -- Buries an instance that has not shown itself for a whole lease: its intents become rows of the
 -- cleanup queue, its room returns. From here on whatever it sends is refused.
 CREATE FUNCTION s3o_bury(p_now bigint, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -1058,6 +1077,7 @@ BEGIN
     INTO given, moved FROM gone;
     UPDATE multipart_claims SET under_way = false WHERE instance = dead AND under_way;
     PERFORM s3o_release_cleanup(dead, p_now);
+    PERFORM s3o_release_workers(dead);
     UPDATE backend_slots SET room_left = 0, room_wanted = 0 WHERE instance = dead;
     RETURN jsonb_build_object('v', 'count', 'n', given, 'd', coalesce(moved, '[]'));
 END
@@ -1090,6 +1110,7 @@ BEGIN
     UPDATE multipart_uploads u SET driver_epoch = i.epoch FROM instances i
     WHERE i.instance = mine AND u.driver = mine AND u.state = 'completing';
     PERFORM s3o_release_cleanup(mine, p_now);
+    PERFORM s3o_release_workers(mine);
     INSERT INTO backend_slots (backend_id, instance) SELECT backend_id, mine FROM backends
     ON CONFLICT DO NOTHING;
     RETURN QUERY SELECT instance, epoch FROM instances WHERE instance = mine;
@@ -1110,6 +1131,7 @@ BEGIN
     WHERE s.instance = p_instance;
     UPDATE multipart_claims SET under_way = false WHERE instance = p_instance AND under_way;
     PERFORM s3o_release_cleanup(p_instance, p_now);
+    PERFORM s3o_release_workers(p_instance);
     -- Who left intents behind is buried by the next who looks, which makes cleanup rows of them.
     UPDATE instances SET heartbeat = 0,
         live = EXISTS (SELECT 1 FROM write_intents WHERE instance = p_instance)
@@ -1136,6 +1158,7 @@ BEGIN
         DELETE FROM write_intents WHERE instance = p_instance
             AND copy_id IN (SELECT c::uuid FROM jsonb_array_elements_text(j->'copies') c);
         RETURN '{"v": "done"}';
+    WHEN 'lease_worker' THEN RETURN s3o_lease_worker(p_instance, j);
     WHEN 'lease_room' THEN RETURN s3o_lease_room(p_instance, j);
     WHEN 'return_room' THEN RETURN s3o_return_room(p_instance, j);
     WHEN 'add_usage' THEN RETURN s3o_add_usage(j);

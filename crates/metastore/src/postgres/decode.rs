@@ -198,6 +198,7 @@ fn job_answer(
             other => return Err(unknown(other)),
         }),
         Job::Retag(_) => Answer::Retagged(word == "done"),
+        Job::LeaseWorker { .. } => Answer::Granted(word == "granted"),
         Job::ClaimCleanup { .. } => Answer::Items(
             rows::lists(&verdict["items"])?
                 .map(rows::cleanup_item)

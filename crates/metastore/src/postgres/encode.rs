@@ -84,6 +84,10 @@ pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
         Job::AdvanceMark { backend, past } => {
             json!({"k": "advance_mark", "backend": backend.0, "past": past})
         }
+        Job::LeaseWorker { name, lasts } => {
+            let lasts = i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX / 2);
+            json!({"k": "lease_worker", "name": name, "lasts": lasts})
+        }
         Job::AddUsage(rows) => {
             let row = |row: &crate::model::UsageRow| {
                 let traffic = row.traffic;
@@ -526,6 +530,7 @@ pub(crate) fn locks(job: &Job) -> Vec<Lock> {
             vec![(named("backend", &backend.0.to_be_bytes()), Exclusive)]
         }
         Job::AddUsage(_) => vec![(named("usage", b""), Exclusive)],
+        Job::LeaseWorker { name, .. } => vec![(named("worker", name.as_bytes()), Exclusive)],
         Job::Commit { version: new, .. } | Job::Adopt { version: new, .. } => version(new),
         Job::Remove(removal) => vec![(of_key(removal.bucket, &removal.key), Exclusive)],
         Job::Retag(retag) => vec![(of_key(retag.bucket, &retag.key), Exclusive)],

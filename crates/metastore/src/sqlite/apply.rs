@@ -209,6 +209,8 @@ impl Work<'_> {
             }
             Job::AddUsage(rows) => usage::add(self, rows)?,
             Job::GiveUp(intents) => cleanup::give_up(self, intents)?,
+            // Files have one process.
+            Job::LeaseWorker { .. } => Answer::Granted(true),
             Job::Commit { version, intents } => {
                 Answer::Verdict(objects::commit(self, version, intents)?)
             }

@@ -247,6 +247,19 @@ impl Store {
         self.run(Job::MarkCopy { copy, state }).await.map(drop)
     }
 
+    // === background work ===
+
+    /// Takes the work of this name for so long, or goes on with it; whether it is this process's to do.
+    /// It is another one's until that stops, dies, or has not renewed it for as long as it asked.
+    pub async fn lease_worker(&self, name: &'static str, lasts: Duration) -> Result<bool> {
+        match &self.inner.dialect {
+            Dialect::Sqlite(_) => Ok(true),
+            Dialect::Postgres(_) => {
+                answer!(self.run(Job::LeaseWorker { name, lasts }).await, Granted)
+            }
+        }
+    }
+
     // === cleanup ===
 
     /// Claims due rows, the longest due first; they are invisible to other claims for `visible`.

@@ -20,6 +20,7 @@ on_each_database! {
     a_late_report_changes_nothing,
     claims_of_an_earlier_process_are_free,
     a_process_may_let_go_of_its_claims,
+    background_work_is_leased_again_and_again_by_who_has_it,
 }
 
 async fn report(open: &Open<'_>, id: i64, outcome: CleanupOutcome) {
@@ -240,4 +241,15 @@ async fn a_process_may_let_go_of_its_claims(db: Db) {
     report(&open, items[0].id, CleanupOutcome::Done).await;
     assert_eq!(open.store.release_cleanup().await.unwrap(), 0);
     assert_eq!(open.store.claim_cleanup(10, VISIBLE).await.unwrap(), []);
+}
+
+async fn background_work_is_leased_again_and_again_by_who_has_it(db: Db) {
+    let open = db.open().await;
+    for _ in 0..2 {
+        assert!(open.store.lease_worker("one", VISIBLE).await.unwrap());
+        assert!(open.store.lease_worker("two", VISIBLE).await.unwrap());
+    }
+    drop(open);
+    let open = db.open().await;
+    assert!(open.store.lease_worker("one", VISIBLE).await.unwrap());
 }

@@ -170,6 +170,9 @@ async fn an_instance_that_was_taken_for_dead_does_no_harm_and_begins_again() {
     let visible = Duration::from_secs(300);
     let claimed = asleep.store.claim_cleanup(10, visible).await.unwrap();
     assert_eq!(claimed.len(), 1);
+    // And as the one that does some background work.
+    assert!(asleep.store.lease_worker("work", visible).await.unwrap());
+    assert!(!awake.store.lease_worker("work", visible).await.unwrap());
 
     // It sleeps for longer than its lease: the other one buries it, and its room returns.
     proxy.hold(true);
@@ -188,6 +191,8 @@ async fn an_instance_that_was_taken_for_dead_does_no_harm_and_begins_again() {
         outcome: outcome.clone(),
     });
     awake.store.report_cleanup(reports.collect()).await.unwrap();
+
+    assert!(awake.store.lease_worker("work", visible).await.unwrap());
 
     // It wakes up with a write in its hands: the bytes were given away, so it cannot commit them.
     proxy.hold(false);
@@ -444,4 +449,39 @@ async fn a_database_that_goes_back_in_time_under_an_instance_enters_the_recovery
     assert!(open.plan("k").await.is_some());
     let visible = Duration::from_secs(1);
     assert_eq!(open.store.claim_cleanup(10, visible).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn one_instance_at_a_time_does_the_work_that_is_leased() {
+    let db = Db::postgres();
+    let (one, two) = (
+        db.instance(db.database()).await,
+        db.instance(db.database()).await,
+    );
+    let long = Duration::from_secs(600);
+    let lease = async |open: &Open<'_>, lasts| open.store.lease_worker("work", lasts).await;
+    assert!(lease(&one, long).await.unwrap());
+    assert!(!lease(&two, long).await.unwrap());
+    assert!(two.store.lease_worker("other", long).await.unwrap());
+    // What is not renewed runs out.
+    assert!(lease(&one, Duration::from_millis(1)).await.unwrap());
+    until("the lease runs out", async || {
+        lease(&two, long).await.unwrap().then_some(())
+    })
+    .await;
+    assert!(!lease(&one, long).await.unwrap());
+    // Who leaves leaves nothing behind.
+    two.store.close().await.unwrap();
+    assert!(lease(&one, long).await.unwrap());
+    // Of many that ask at once one has it.
+    let db = Db::postgres();
+    let mut many = Vec::new();
+    for _ in 0..4 {
+        many.push(db.instance(db.database()).await);
+    }
+    let asked = join_all(many.iter().map(|open| lease(open, long))).await;
+    let granted = asked
+        .into_iter()
+        .filter(|granted| *granted.as_ref().unwrap());
+    assert_eq!(granted.count(), 1);
 }

@@ -76,6 +76,7 @@ pub struct Worker {
     pub last_error: Option<String>,
     pub consecutive_failures: u32,
     pub done: u64,
+    pub standby: bool,
 }
 
 /// `GET cleanup-queue`.

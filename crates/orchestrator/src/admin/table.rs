@@ -129,6 +129,10 @@ pub static ENTRIES: &[Entry] = &[
             ("workers[].last_error", "Why; null before the first."),
             ("workers[].consecutive_failures", "Failures in a row."),
             ("workers[].done", "Things that it settled since the start."),
+            (
+                "workers[].standby",
+                "Whether another instance does its work at present.",
+            ),
         ],
     },
     Entry {

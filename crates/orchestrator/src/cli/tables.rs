@@ -131,6 +131,7 @@ fn object_locations(found: &answers::ObjectLocations) -> String {
 fn workers(workers: &answers::Workers) -> String {
     let mut table = Table::new(&[
         Column::Left("WORKER"),
+        Column::Left("RUNS"),
         Column::Left("LAST SUCCESS"),
         Column::Left("LAST FAILURE"),
         Column::Right("FAILURES IN A ROW"),
@@ -144,6 +145,10 @@ fn workers(workers: &answers::Workers) -> String {
         };
         table.row([
             worker.name.clone(),
+            match worker.standby {
+                true => "elsewhere".to_owned(),
+                false => "here".to_owned(),
+            },
             at(&worker.last_success),
             at(&worker.last_failure),
             worker.consecutive_failures.to_string(),

@@ -193,6 +193,7 @@ impl Front {
             last_error: worker.last_error,
             consecutive_failures: worker.consecutive_failures,
             done: worker.done,
+            standby: worker.standby,
         });
         answers::Workers {
             workers: workers.collect(),

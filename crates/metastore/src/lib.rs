@@ -36,3 +36,8 @@ pub use planted::PlantedBug;
 pub use postgres::store::ConnectOptions;
 pub use postgres::{Server, TlsMode};
 pub use store::{OpenOptions, Store, Tuning};
+
+/// The version of the SQLite that is linked in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}

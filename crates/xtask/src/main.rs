@@ -4,6 +4,7 @@
 //! Refuses to guess: a missing tool is named together with the way to get it, and nothing is
 //! installed unless `--install` says so.
 
+mod bench;
 mod ci;
 mod cmd;
 mod docs;
@@ -30,6 +31,8 @@ usage: cargo xtask <command>
   e2e [-- ARGS]          real S3 clients against the program
   fuzz [--keep] [--seconds N] [TARGET...]
                          fuzz each target (30 s); with --keep, minimise the committed corpus
+  bench catalogue [--turns N] [--seconds N] [--write]
+                         measure the catalogue on both databases; with --write, keep the figures
   docs [--write]         compare the generated pages with what the program prints, or rewrite them
   tools [--install]      list the missing tools, or install them
   servers --run -- CMD   start radosgw and s3s-fs, run CMD with their addresses, stop them
@@ -62,6 +65,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("test", args) => ci::test(&workspace, after_dashes(args)?)?,
         ("e2e", args) => e2e::run(&workspace, after_dashes(args)?)?,
         ("fuzz", args) => fuzz::run(&workspace, args)?,
+        ("bench", ["catalogue", options @ ..]) => bench::run(&workspace, "catalogue", options)?,
         ("docs", []) => docs::run(&workspace, Mode::Compare)?,
         ("docs", ["--write"]) => docs::run(&workspace, Mode::Write)?,
         ("tools", []) => return tools::run(&workspace, Missing::Report),

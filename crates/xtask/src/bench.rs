@@ -1,0 +1,65 @@
+//! Benchmarks: built for release, run, and kept in the page that shows them.
+
+use std::fs;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+
+use crate::cmd::{Workspace, printed, succeed};
+
+/// Where the figures stand.
+const PAGE: &str = "docs/performance.md";
+
+/// Runs a benchmark. With `--write` what it prints takes the place of what the page has of it.
+pub(crate) fn run(workspace: &Workspace, what: &str, options: &[&str]) -> Result<()> {
+    let keep = options.contains(&"--write");
+    let options = options.iter().filter(|option| **option != "--write");
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "run",
+        "--release",
+        "--locked",
+        "--package",
+        "bench",
+        "--",
+        what,
+    ]);
+    cargo.args(options).current_dir(workspace.path("target"));
+    if !keep {
+        return succeed(&mut cargo);
+    }
+    let fresh = printed(cargo.stderr(Stdio::inherit()))?;
+    let page =
+        fs::read_to_string(workspace.path(PAGE)).with_context(|| format!("reading {PAGE}"))?;
+    let page = replaced(&page, what, &fresh)?;
+    fs::write(workspace.path(PAGE), page).with_context(|| format!("writing {PAGE}"))?;
+    println!("{PAGE}: the figures of `{what}` are rewritten");
+    Ok(())
+}
+
+/// The page with other text between the marks of a benchmark.
+fn replaced(page: &str, what: &str, fresh: &str) -> Result<String> {
+    let marks = (
+        format!("<!-- bench {what} -->\n"),
+        format!("<!-- end of bench {what} -->"),
+    );
+    let place = || format!("{PAGE} has no place for `{what}`: {}", marks.0.trim());
+    let (before, rest) = page.split_once(&marks.0).with_context(place)?;
+    let (_, after) = rest.split_once(&marks.1).with_context(place)?;
+    Ok([before, &marks.0, fresh.trim_end(), "\n", &marks.1, after].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_changes() {
+        let page = "a\n<!-- bench x -->\nold\n<!-- end of bench x -->\nb\n";
+        let new = replaced(page, "x", "new\n\n").unwrap();
+        assert_eq!(new, page.replace("old", "new"));
+        assert_eq!(replaced(&new, "x", "old").unwrap(), page);
+        let error = replaced(page, "y", "new").unwrap_err().to_string();
+        assert!(error.contains("<!-- bench y -->"), "{error}");
+    }
+}

@@ -168,6 +168,8 @@ mod tests {
                 "{wire}"
             );
         }
+        assert_eq!(PARAMETERS_MAX, 128);
+        assert!(Query::parse(&"a&".repeat(PARAMETERS_MAX)).is_ok());
         let endless = "a&".repeat(PARAMETERS_MAX + 1);
         assert_eq!(
             Query::parse(&endless).unwrap_err().code,

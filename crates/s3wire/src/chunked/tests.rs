@@ -414,6 +414,18 @@ fn encode_chunks(chunks: &[&[u8]]) -> String {
 }
 
 #[test]
+fn the_largest_signed_chunk_is_taken() {
+    assert_eq!(SIGNED_CHUNK_BYTES_MAX, 16 << 20);
+    for (more, expected) in [(0, Ok(())), (1, Err(Reject::ChunkTooLarge))] {
+        let chunk = vec![b'x'; (16 << 20) + more];
+        let body = encode_chunks(&[&chunk]);
+        let mut decoder = Decoder::new(framing(StreamingVariant::Signed), chunk.len() as u64);
+        let fed = decoder.feed(body.into(), &mut Vec::new());
+        assert_eq!(fed.and_then(|()| decoder.finish().map(drop)), expected);
+    }
+}
+
+#[test]
 fn signed_trailers_are_checked() {
     let variant = StreamingVariant::SignedTrailer;
     let payload = b"hello".as_slice();

@@ -84,6 +84,7 @@ mod tests {
             ("x-amz-acl", "public-read"),
             ("x-amz-grant-read", "id=1"),
             ("x-amz-storage-class", "GLACIER"),
+            ("x-amz-object-ownership", "ObjectWriter"),
             ("x-amz-mfa", "1 2"),
             ("x-amz-checksum-xxhash128", "AAAA"),
         ] {
@@ -96,6 +97,7 @@ mod tests {
             ("x-amz-checksum-mode", "ENABLED"),
             ("x-amz-checksum-type", "COMPOSITE"),
             ("x-amz-storage-class", "STANDARD"),
+            ("x-amz-object-ownership", "BucketOwnerEnforced"),
             ("x-amz-request-payer", "requester"),
             ("x-amz-expected-bucket-owner", "1"),
             ("x-amz-checksum-mode", "ENABLED"),

@@ -117,11 +117,19 @@ async fn names_follow_the_rules_and_the_configuration_keeps_its_own() {
         server.send(xml).await.verdict(),
         (400, "MalformedXML".into())
     );
+}
+
+#[tokio::test]
+async fn the_region_that_a_bucket_is_made_for_is_passed_over() {
+    let server = server().await;
     let region = "<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint></CreateBucketConfiguration>";
-    server
-        .send(root(Request::put("/brandnew").body(region.as_bytes())))
-        .await
-        .expect(200);
+    let make = Request::put("/brandnew").body(region.as_bytes());
+    server.send(root(make)).await.expect(200);
+    let location = root(Request::get("/brandnew?location"));
+    let location = server.send(location).await.expect(200).text();
+    assert!(location.ends_with("\"></LocationConstraint>"), "{location}");
+    let head = server.send(root(Request::head("/brandnew"))).await;
+    assert_eq!(head.expect(200).header("x-amz-bucket-region"), "us-east-1");
 }
 
 #[tokio::test]

@@ -113,6 +113,30 @@ async fn a_list_that_does_not_fit_the_parts_is_refused_and_the_upload_stays_open
 }
 
 #[tokio::test]
+async fn parts_have_numbers_up_to_ten_thousand_and_only_the_last_is_small() {
+    let server = Server::start().await;
+    let upload = create(&server, "k").await;
+    for number in ["0", "10001", "65536", "-1", "x"] {
+        let target = format!("{}?partNumber={number}&uploadId={upload}", path("k"));
+        let refused = server.send(Request::put(&target).body(b"x")).await;
+        assert_eq!(
+            refused.verdict(),
+            (400, "InvalidArgument".into()),
+            "{number}"
+        );
+    }
+    let short = part(&server, "k", &upload, 1, &noise(PART - 1)).await;
+    let last = part(&server, "k", &upload, 10_000, b"x").await;
+    let list = |first: &str| complete("k", &upload, &[(1, first), (10_000, &last)]);
+    let refused = server.send(list(&short)).await;
+    assert_eq!(refused.verdict(), (400, "EntityTooSmall".into()));
+    let enough = part(&server, "k", &upload, 1, &noise(PART)).await;
+    server.send(list(&enough)).await.expect(200);
+    let whole = [noise(PART), b"x".to_vec()].concat();
+    assert!(server.get("k").await.expect(200).body == whole);
+}
+
+#[tokio::test]
 async fn an_aborted_upload_is_gone() {
     let server = Server::start().await;
     let upload = create(&server, "k").await;

@@ -131,11 +131,18 @@ async fn conditions_decide_reads() {
         .to_owned();
     let past = "Fri, 24 May 2013 00:00:00 GMT";
     let future = "Sun, 24 May 2093 00:00:00 GMT";
+    let list = format!("\"other\", {etag}");
     for (name, value, status) in [
         ("if-match", etag.as_str(), 200),
+        ("if-match", &list, 200),
+        ("if-match", "*", 200),
         ("if-match", "\"other\"", 412),
+        ("if-match", "\"other\", \"third\"", 412),
         ("if-none-match", etag.as_str(), 304),
+        ("if-none-match", &list, 304),
+        ("if-none-match", "*", 304),
         ("if-none-match", "\"other\"", 200),
+        ("if-none-match", "\"other\", \"third\"", 200),
         ("if-modified-since", past, 200),
         ("if-modified-since", future, 304),
         ("if-unmodified-since", past, 412),
@@ -152,13 +159,18 @@ async fn conditions_decide_reads() {
             }
         }
     }
-    let ranged = Request::get(&path("k")).header("range", "bytes=0-0");
-    let fresh = server.send(ranged.clone().header("if-range", &etag)).await;
-    fresh.expect(206);
-    server
-        .send(ranged.header("if-range", "\"other\""))
-        .await
-        .expect(200);
+    // Only a strong entity tag proves that the rest belongs to what the client has.
+    let weak = format!("W/{etag}");
+    for (value, status) in [
+        (etag.as_str(), 206),
+        ("\"other\"", 200),
+        (&weak, 200),
+        (future, 200),
+    ] {
+        let ranged = Request::get(&path("k")).header("range", "bytes=0-0");
+        let answer = server.send(ranged.header("if-range", value)).await;
+        assert_eq!(answer.status, status, "{value}");
+    }
 }
 
 #[tokio::test]
@@ -268,13 +280,22 @@ async fn an_object_without_a_checksum_has_ours() {
 async fn signed_requests_override_headers_of_the_answer() {
     let server = Server::start().await;
     server.put("k", b"x").await.expect(200);
-    let target = format!(
-        "{}?response-content-type=text%2Fa&response-expires=never",
-        path("k")
-    );
-    let got = server.send(Request::get(&target)).await.expect(200);
-    assert_eq!(got.header("content-type"), "text/a");
-    assert_eq!(got.header("expires"), "never");
+    let overrides = [
+        ("cache-control", "no-store"),
+        ("content-disposition", "attachment"),
+        ("content-encoding", "br"),
+        ("content-language", "fr"),
+        ("content-type", "text%2Fa"),
+        ("expires", "never"),
+    ];
+    let query = overrides.map(|(name, value)| format!("response-{name}={value}"));
+    let target = format!("{}?{}", path("k"), query.join("&"));
+    for request in [Request::get(&target), Request::head(&target)] {
+        let got = server.send(request).await.expect(200);
+        for (name, value) in overrides {
+            assert_eq!(got.header(name), value.replace("%2F", "/"), "{name}");
+        }
+    }
     let token = super::support::Auth::Token(super::support::TOKEN.to_owned());
     let refused = server.send(Request::get(&target).auth(token)).await;
     assert_eq!(refused.verdict(), (400, "InvalidRequest".into()));
@@ -328,6 +349,26 @@ async fn many_keys_are_deleted_at_once_each_with_its_own_outcome() {
         server.send(wrong).await.verdict(),
         (400, "BadDigest".into())
     );
+}
+
+#[tokio::test]
+async fn as_many_keys_as_one_request_may_name_are_deleted() {
+    let server = Server::start().await;
+    server.put("k999", b"x").await.expect(200);
+    let delete = |count: usize| {
+        let keys = (0..count).map(|n| format!("<Object><Key>k{n}</Key></Object>"));
+        let body = format!("<Delete>{}</Delete>", keys.collect::<String>());
+        let md5 = Md5::of(body.as_bytes()).to_base64();
+        Request::post(&format!("/{BUCKET}?delete"))
+            .body(body.as_bytes())
+            .header("content-md5", &md5)
+    };
+    let refused = server.send(delete(1001)).await;
+    assert_eq!(refused.verdict(), (400, "MalformedXML".into()));
+    server.get("k999").await.expect(200);
+    let deleted = server.send(delete(1000)).await.expect(200);
+    assert_eq!(deleted.elements("Deleted").len(), 1000);
+    server.get("k999").await.expect(404);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ mod pages;
 mod probes;
 mod rights;
 mod scopes;
+mod sources;
 mod support;
 mod tags;
 mod trail;

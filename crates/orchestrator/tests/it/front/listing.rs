@@ -31,8 +31,29 @@ async fn a_listing_has_every_key_in_order_with_what_is_known_of_it() {
     assert_eq!(page.elements("Size")[1], "3");
     assert_eq!(page.elements("StorageClass").len(), 7);
     assert!(page.elements("Owner").is_empty());
-    let owned = list(&server, "list-type=2&fetch-owner=true").await;
-    assert_eq!(owned.elements("Owner").len(), 7);
+}
+
+#[tokio::test]
+async fn version_two_names_owners_where_it_is_asked_to_and_version_one_always() {
+    let server = filled().await;
+    for (query, count) in [
+        ("list-type=2", 0),
+        ("list-type=2&fetch-owner=false", 0),
+        ("list-type=2&fetch-owner=", 0),
+        ("list-type=2&fetch-owner=true", 7),
+        ("list-type=2&fetch-owner=true&delimiter=%2F", 3),
+        ("", 7),
+        // Another version's parameter means nothing.
+        ("fetch-owner=false", 7),
+    ] {
+        let page = list(&server, query).await;
+        assert_eq!(page.elements("Owner").len(), count, "{query}");
+        let ids = page.elements("ID");
+        assert!(
+            ids.len() == count && ids.iter().all(|id| !id.is_empty()),
+            "{query}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -106,15 +127,91 @@ async fn no_keys_are_no_keys() {
         let page = list(&server, query).await;
         assert_eq!(page.element("IsTruncated"), "false", "{query}");
         assert!(page.elements("Key").is_empty(), "{query}");
+        assert!(!page.text().contains("<Next"), "{query}");
     }
+    let page = list(&server, "list-type=2&max-keys=0&delimiter=%2F").await;
+    assert_eq!(
+        (page.element("MaxKeys"), page.element("KeyCount")),
+        ("0".into(), "0".into())
+    );
+    assert!(page.elements("CommonPrefixes").is_empty());
 }
 
 #[tokio::test]
-async fn keys_are_percent_encoded_where_the_client_asks_for_it() {
+async fn parameters_that_mean_nothing_are_refused() {
     let server = filled().await;
-    let page = list(&server, "list-type=2&encoding-type=url&prefix=c").await;
-    assert_eq!(page.elements("Key"), ["c%20d"]);
-    assert_eq!(page.element("EncodingType"), "url");
+    for query in [
+        "max-keys=-1",
+        "max-keys=x",
+        "max-keys=1.5",
+        "max-keys=%2B1",
+        "max-keys=1%20",
+        "max-keys=0x10",
+        "max-keys=2147483648",
+        "max-keys=99999999999999999999",
+        "max-keys=1&max-keys=1",
+        "encoding-type=utf8",
+        "encoding-type=url&encoding-type=url",
+        "prefix=a%00",
+        "delimiter=%00",
+        "list-type=2&fetch-owner=maybe",
+        "list-type=2&start-after=%00",
+        "list-type=2&continuation-token=",
+        "list-type=2&continuation-token=zzz",
+        "list-type=1",
+        "list-type=",
+    ] {
+        let request = Request::get(&format!("/{BUCKET}?{query}"));
+        let refused = server.send(request).await;
+        assert_eq!(
+            refused.verdict(),
+            (400, "InvalidArgument".into()),
+            "{query}"
+        );
+    }
+}
+
+/// Every text of a listing that can hold a part of a key, from a bucket of odd keys.
+#[tokio::test]
+async fn keys_are_percent_encoded_where_the_client_asks_for_it() {
+    let server = Server::start().await;
+    let odd = "ü +%2F\n<&\u{1f600}";
+    for key in [format!("{odd}1"), format!("{odd}/2"), format!("{odd}|3")] {
+        server.put(&key, b"x").await.expect(200);
+    }
+    let encoded = "%C3%BC%20%2B%252F%0A%3C%26%F0%9F%98%80";
+    let plain = "ü +%2F&#xa;&lt;&amp;\u{1f600}";
+    let asked = format!("prefix={encoded}&delimiter=%7C&max-keys=2");
+    for (version, behind) in [("list-type=2&", "start-after"), ("", "marker")] {
+        let page = format!("{version}{asked}&{behind}={encoded}");
+        let shown = list(&server, &format!("{page}&encoding-type=url")).await;
+        assert_eq!(shown.element("EncodingType"), "url");
+        assert_eq!(shown.element("Prefix"), encoded);
+        assert_eq!(shown.element("Delimiter"), "%7C");
+        let name = if behind == "marker" {
+            "Marker"
+        } else {
+            "StartAfter"
+        };
+        assert_eq!(shown.element(name), encoded);
+        let keys = [format!("{encoded}/2"), format!("{encoded}1")];
+        assert_eq!(shown.elements("Key"), keys);
+        let shown = list(&server, &page).await;
+        assert!(!shown.text().contains("EncodingType"));
+        assert_eq!(shown.element("Prefix"), plain);
+        assert_eq!(shown.element(name), plain);
+        assert_eq!(
+            shown.elements("Key"),
+            [format!("{plain}/2"), format!("{plain}1")]
+        );
+    }
+    let rolled = format!("prefix={encoded}&delimiter=%7C&encoding-type=url&marker={encoded}1");
+    let rolled = list(&server, &rolled).await;
+    let prefix = format!("<Prefix>{encoded}%7C</Prefix>");
+    assert_eq!(rolled.elements("CommonPrefixes"), [prefix]);
+    let next = format!("{asked}&encoding-type=url");
+    let next = list(&server, &next).await.element("NextMarker");
+    assert_eq!(next, format!("{encoded}1"));
 }
 
 #[tokio::test]
@@ -125,12 +222,4 @@ async fn start_after_and_prefix_narrow_a_listing() {
     let page = list(&server, "list-type=2&prefix=d%2F&delimiter=%2F").await;
     assert_eq!(page.elements("Key"), ["d/y"]);
     assert_eq!(page.elements("CommonPrefixes"), ["<Prefix>d/x/</Prefix>"]);
-}
-
-#[tokio::test]
-async fn a_made_up_token_is_refused() {
-    let server = Server::start().await;
-    let query = format!("/{BUCKET}?list-type=2&continuation-token=zzz");
-    let refused = server.send(Request::get(&query)).await;
-    assert_eq!(refused.verdict(), (400, "InvalidArgument".into()));
 }

@@ -25,3 +25,4 @@ mod support;
 mod tags;
 mod trail;
 mod usage;
+mod walks;

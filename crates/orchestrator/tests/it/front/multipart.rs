@@ -136,6 +136,107 @@ async fn parts_have_numbers_up_to_ten_thousand_and_only_the_last_is_small() {
     assert!(server.get("k").await.expect(200).body == whole);
 }
 
+/// A client that lost the answer asks again, and must not learn that its upload never was.
+#[tokio::test]
+async fn a_complete_that_is_sent_again_has_the_same_answer_and_changes_nothing() {
+    let server = Server::start().await;
+    let create = Request::post(&format!("{}?uploads", path("k")));
+    let create = create.header("x-amz-checksum-algorithm", "CRC32");
+    let upload = server.send(create).await.expect(200).element("UploadId");
+    let (one, two) = (noise(PART), b"two");
+    let first = part(&server, "k", &upload, 1, &one).await;
+    let second = part(&server, "k", &upload, 2, two).await;
+    let list = [(1, first.as_str()), (2, second.as_str())];
+    let finish = complete("k", &upload, &list).header("if-none-match", "*");
+    let done = server.send(finish.clone()).await.expect(200);
+    assert!(
+        done.element("ChecksumCRC32").ends_with("-2"),
+        "{}",
+        done.text()
+    );
+    let before = server.get("k").await.expect(200);
+    assert!(before.body == [&one[..], two].concat());
+    // The condition was decided when the object came to be: now it would fail.
+    for _ in 0..2 {
+        let again = server.send(finish.clone()).await.expect(200);
+        assert_eq!(again.text(), done.text());
+    }
+    let after = server.get("k").await.expect(200);
+    for name in ["etag", "last-modified"] {
+        assert_eq!(after.header(name), before.header(name));
+    }
+    // Another list is another request, and the upload is open no more.
+    let target = format!("{}?uploadId={upload}", path("k"));
+    let late = format!("{}?uploadId={upload}&partNumber=1", path("k"));
+    for (request, status, code) in [
+        (complete("k", &upload, &list[..1]), 400, "InvalidPart"),
+        (Request::put(&late).body(b"x"), 404, "NoSuchUpload"),
+        (Request::get(&target), 404, "NoSuchUpload"),
+        (complete("other", &upload, &list), 404, "NoSuchUpload"),
+    ] {
+        assert_eq!(server.send(request).await.verdict(), (status, code.into()));
+    }
+    let uploads = Request::get(&format!("/{BUCKET}?uploads"));
+    assert!(
+        server
+            .send(uploads)
+            .await
+            .expect(200)
+            .elements("Upload")
+            .is_empty()
+    );
+    // What has become of the key meanwhile stays.
+    server.put("k", b"newer").await.expect(200);
+    assert_eq!(
+        server.send(finish.clone()).await.expect(200).text(),
+        done.text()
+    );
+    assert_eq!(server.get("k").await.text(), "newer");
+    server.send(Request::delete(&path("k"))).await.expect(204);
+    assert_eq!(
+        server.send(finish.clone()).await.expect(200).text(),
+        done.text()
+    );
+    assert_eq!(server.get("k").await.status, 404);
+    let (app, dir) = server.into_app();
+    app.stop().await.unwrap();
+    let config = super::support::configure(dir.path(), &Options::default());
+    let server = Server::of(config, dir).await;
+    let again = server.send(finish).await.expect(200);
+    assert_eq!(again.element("ETag"), done.element("ETag"));
+    assert_eq!(server.get("k").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_last_upload_of_a_part_number_counts_and_the_tags_before_it_are_refused() {
+    let server = Server::start().await;
+    server.put("from", b"copied").await.expect(200);
+    let upload = create(&server, "k").await;
+    let big = noise(PART);
+    let kept = part(&server, "k", &upload, 1, &big).await;
+    let old = part(&server, "k", &upload, 2, b"old").await;
+    let target = format!("{}?partNumber=2&uploadId={upload}", path("k"));
+    let copy = Request::put(&target).header("x-amz-copy-source", &format!("{BUCKET}/from"));
+    let copy = server.send(copy).await.expect(200).element("ETag");
+    let copied = copy.replace("&quot;", "\"");
+    let new = part(&server, "k", &upload, 2, b"newest").await;
+    let listed = Request::get(&format!("{}?uploadId={upload}", path("k")));
+    let listed = server.send(listed).await.expect(200);
+    assert_eq!(listed.elements("PartNumber"), ["1", "2"]);
+    let tags = [&kept, &new].map(|tag| tag.replace('"', "&quot;"));
+    assert_eq!(listed.elements("ETag"), tags);
+    for stale in [&old, &copied] {
+        assert_ne!(*stale, new);
+        let refused = complete("k", &upload, &[(1, &kept), (2, stale)]);
+        let refused = server.send(refused).await;
+        assert_eq!(refused.verdict(), (400, "InvalidPart".into()), "{stale}");
+        assert_eq!(server.get("k").await.status, 404, "{stale}");
+    }
+    let done = complete("k", &upload, &[(1, &kept), (2, &new)]);
+    server.send(done).await.expect(200);
+    assert!(server.get("k").await.body == [&big[..], b"newest"].concat());
+}
+
 #[tokio::test]
 async fn an_aborted_upload_is_gone() {
     let server = Server::start().await;

@@ -188,7 +188,9 @@ impl Decoder {
             State::Done => Ok(self.checksum),
             State::Failed(reject) => Err(reject),
             _ if self.missing > 0 => Err(Reject::DecodedLengthMismatch),
-            State::Trailer(_) => Err(Reject::TrailerCut),
+            State::Trailer(_) if self.framing.trailer().is_some() => Err(Reject::TrailerCut),
+            // Without a trailer, the blank line belongs to the last chunk.
+            State::Trailer(_) => Err(Reject::ChunkCut),
             State::Header | State::Data { .. } | State::DataEnd { .. } => Err(Reject::ChunkCut),
         }
     }

@@ -363,7 +363,14 @@ fn signed_bodies_are_checked_chunk_by_chunk() {
         );
     }
     let (first, last) = text.split_at(text.find("\r\n0;").unwrap() + 2);
-    assert_eq!(decode(first), Err(Reject::ChunkCut));
+    for end in [
+        "",
+        last.trim_end(),
+        &last[..last.len() - 2],
+        &last[..last.len() - 1],
+    ] {
+        assert_eq!(decode(&format!("{first}{end}")), Err(Reject::ChunkCut));
+    }
     // A last chunk with the signature of another position.
     let stolen = &first[first.find('=').unwrap() + 1..][..64];
     let forged = format!("{first}0;chunk-signature={stolen}\r\n\r\n");

@@ -5,6 +5,7 @@ mod attributes;
 mod auth;
 mod broken;
 mod buckets;
+mod chunks;
 mod codes;
 mod conditions;
 mod cors;

@@ -53,9 +53,13 @@ impl Signer {
     /// The URL that permits one request, without covering its body.
     pub fn presign(&self, request: PresignRequest<'_>) -> Result<String, PresignError> {
         let endpoint = request.endpoint.trim_end_matches('/');
-        let host = endpoint
-            .strip_prefix("http://")
-            .or_else(|| endpoint.strip_prefix("https://"))
+        // Clients leave the port of the scheme out of the Host header.
+        let host = match endpoint.split_once("://") {
+            Some(("http", host)) => Some(host.strip_suffix(":80").unwrap_or(host)),
+            Some(("https", host)) => Some(host.strip_suffix(":443").unwrap_or(host)),
+            Some(_) | None => None,
+        };
+        let host = host
             .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']))
             .and_then(|host| HeaderValue::try_from(host).ok())
             .ok_or_else(|| PresignError::Endpoint {

@@ -1,5 +1,7 @@
 //! Documented vectors, an independent signer, and every way to get it wrong.
 
+mod presigned;
+
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -36,7 +38,7 @@ fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 /// A request as a server sees it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Request {
     method: Method,
     path: String,

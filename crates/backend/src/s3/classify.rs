@@ -212,6 +212,8 @@ mod tests {
         let late = |code| late_refusal(Access::Write, code);
         assert_eq!(late("InvalidPart"), (Kind::InvalidPart, Effect::None));
         assert_eq!(late("NoSuchUpload"), (Kind::NoSuchUpload, Effect::None));
+        let raced = late("ConditionalRequestConflict");
+        assert_eq!(raced, (Kind::Throttled, Effect::None));
         assert_eq!(late("InternalError"), (Kind::Unavailable, Effect::Unknown));
         assert_eq!(late("NeverHeardOf"), (Kind::Unavailable, Effect::Unknown));
     }

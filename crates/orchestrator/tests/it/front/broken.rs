@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use super::support::{Auth, Options, Request, Response, Wire, configure, noise, path};
 
 /// Two memory backends that fail on command, or a program that does.
-struct Frail {
+pub(super) struct Frail {
     addr: SocketAddr,
     faults: [Faults; 2],
     defect: Arc<AtomicBool>,
@@ -45,7 +45,7 @@ impl Observer for Brittle {
 }
 
 impl Frail {
-    async fn start(backend_timeout: Duration) -> Self {
+    pub(super) async fn start(backend_timeout: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = configure(dir.path(), &Options::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -106,24 +106,29 @@ impl Frail {
         }
     }
 
-    async fn send(&self, request: Request) -> Response {
+    pub(super) async fn send(&self, request: Request) -> Response {
         self.wire(request).await.response(false).await
     }
 
-    async fn wire(&self, request: Request) -> Wire<TcpStream> {
+    pub(super) async fn wire(&self, request: Request) -> Wire<TcpStream> {
         let mut wire = Wire::new(TcpStream::connect(self.addr).await.unwrap());
         wire.write(&request.bytes(self.addr)).await;
         wire
     }
 
-    fn both(&self, rates: Rates) {
+    pub(super) fn both(&self, rates: Rates) {
         self.faults
             .iter()
             .for_each(|faults| faults.set_rates(rates));
     }
+
+    /// From now on the program panics where it carries a request out, or does so no longer.
+    pub(super) fn set_defect(&self, defect: bool) {
+        self.defect.store(defect, Ordering::Relaxed);
+    }
 }
 
-const PATIENT: Duration = Duration::from_secs(30);
+pub(super) const PATIENT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_write_goes_to_another_backend_and_is_refused_when_there_is_none() {
@@ -196,11 +201,11 @@ async fn a_defect_is_answered_with_500_and_the_next_request_is_served() {
         .send(Request::put(&path("k")).body(b"x"))
         .await
         .expect(200);
-    frail.defect.store(true, Ordering::Relaxed);
+    frail.set_defect(true);
     let broken = frail.send(Request::get(&path("k"))).await;
     assert_eq!(broken.verdict(), (500, "InternalError".into()));
     assert!(!broken.text().contains("ordered"), "{}", broken.text());
-    frail.defect.store(false, Ordering::Relaxed);
+    frail.set_defect(false);
     frail.send(Request::get(&path("k"))).await.expect(200);
     let page = frail
         .send(Request::get("/metrics").auth(Auth::None))

@@ -313,17 +313,21 @@ impl Request {
 
     /// The same request as a presigned URL: path and query.
     pub(super) fn presigned(self, addr: SocketAddr, lifetime: Duration) -> String {
-        let endpoint = format!("http://{addr}");
+        self.presigned_at(&format!("http://{addr}"), lifetime)
+    }
+
+    /// The same request as a presigned URL for another host than the one that it is sent to.
+    pub(super) fn presigned_at(self, endpoint: &str, lifetime: Duration) -> String {
         let url = signer(KEY, SECRET).presign(PresignRequest {
             method: &self.method,
-            endpoint: &endpoint,
+            endpoint,
             path: &self.path,
             query: &self.query,
             headers: &self.headers,
             expires: lifetime,
             now: SystemClock.now(),
         });
-        url.unwrap().strip_prefix(&endpoint).unwrap().to_owned()
+        url.unwrap().strip_prefix(endpoint).unwrap().to_owned()
     }
 }
 

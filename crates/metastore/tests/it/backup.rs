@@ -13,6 +13,10 @@ on_each_database! {
     locations_are_walked_in_order,
 }
 
+on_cut_connections! {
+    found_bytes_are_adopted_unless_something_newer_is_there,
+}
+
 on_files! {
     a_backup_is_another_incarnation_in_recovery_state,
     a_backup_never_overwrites_a_file,

@@ -14,6 +14,11 @@ on_each_database! {
     tags_change_and_the_version_stays,
 }
 
+on_cut_connections! {
+    a_bucket_is_made_once_and_removed_when_it_is_empty,
+    tags_change_and_the_version_stays,
+}
+
 fn name(text: &str) -> BucketName {
     text.parse().unwrap()
 }

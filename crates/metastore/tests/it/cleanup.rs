@@ -23,6 +23,14 @@ on_each_database! {
     background_work_is_leased_again_and_again_by_who_has_it,
 }
 
+on_cut_connections! {
+    displaced_bytes_wait_for_readers_and_then_go,
+    the_read_grace_ends_early_where_room_is_needed,
+    a_process_may_let_go_of_its_claims,
+    nothing_is_given_out_in_recovery_state,
+    background_work_is_leased_again_and_again_by_who_has_it,
+}
+
 async fn report(open: &Open<'_>, id: i64, outcome: CleanupOutcome) {
     open.store
         .report_cleanup(vec![CleanupReport { id, outcome }])

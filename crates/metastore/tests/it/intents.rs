@@ -21,6 +21,11 @@ on_each_database! {
     a_clean_stop_and_a_crash_end_alike,
 }
 
+on_cut_connections! {
+    a_withdrawn_intent_leaves_nothing,
+    an_abandoned_intent_cannot_be_committed,
+}
+
 on_files! {
     after_a_kill_every_copy_is_in_one_state_only,
     an_intent_that_is_not_durable_is_found,

@@ -34,6 +34,21 @@ macro_rules! on_each_database {
     };
 }
 
+/// Makes a test of each function over connections that are cut: those that together write every kind
+/// of job.
+macro_rules! on_cut_connections {
+    ($($name:ident),+ $(,)?) => {
+        mod cut {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(crate::support::Db::cut().await).await;
+                }
+            )+
+        }
+    };
+}
+
 /// Makes a test of each function, which is about the files of SQLite.
 macro_rules! on_files {
     ($($name:ident),+ $(,)?) => {

@@ -37,6 +37,15 @@ on_each_database! {
     stale_and_interrupted_uploads_are_found,
 }
 
+on_cut_connections! {
+    an_upload_over_two_backends_becomes_extents,
+    an_abort_queues_every_leg_with_its_bytes,
+    a_withdrawn_claim_leaves_nothing,
+    a_refused_leg_makes_its_parts_missing,
+    an_unused_leg_can_be_dropped,
+    a_completed_upload_answers_until_it_is_forgotten,
+}
+
 /// An upload under way.
 struct Upload<'a> {
     open: &'a Open<'a>,

@@ -28,6 +28,13 @@ on_each_database! {
     what_is_unknown_is_absent,
 }
 
+on_cut_connections! {
+    a_marked_copy_is_read_last,
+    a_draining_backend_gives_no_room,
+    of_two_conditional_writers_exactly_one_wins,
+    many_removals_answer_in_order_and_alone,
+}
+
 async fn an_object_comes_back_as_it_was_written(db: Db) {
     let open = db.open().await;
     let (blob, first) = open.intent(open.one(), 10).await.unwrap();

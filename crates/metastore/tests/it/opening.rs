@@ -14,6 +14,11 @@ on_each_database! {
     marks_advance_and_stay,
 }
 
+on_cut_connections! {
+    names_keep_their_ids,
+    marks_advance_and_stay,
+}
+
 on_files! {
     a_second_opener_learns_who_has_it,
     another_process_is_named_at_once,

@@ -16,6 +16,8 @@ use metastore::{ConnectOptions, Intent, OpenOptions, Result, Server, Store, TlsM
 use tempfile::TempDir;
 use testbed::{Database, PgBouncer, Postgres};
 
+use crate::proxy::Proxy;
+
 pub(crate) const READ_GRACE: Duration = Duration::from_secs(60);
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
 
@@ -63,6 +65,14 @@ impl Db {
     pub(crate) fn pgbouncer() -> Self {
         let server = Postgres::shared().database();
         let way = PgBouncer::shared().before(&server);
+        Self::seeded(Place::Postgres { server, way }, 1)
+    }
+
+    /// Through connections that are cut while a write is on its way, and again before it is answered:
+    /// whatever is written, and whoever asks, must not notice.
+    pub(crate) async fn cut() -> Self {
+        let server = Postgres::shared().database();
+        let way = Proxy::cutting(&server).await.to(&server);
         Self::seeded(Place::Postgres { server, way }, 1)
     }
 

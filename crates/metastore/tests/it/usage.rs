@@ -16,6 +16,10 @@ on_each_database! {
     counts_of_a_bad_row_are_told_so,
 }
 
+on_cut_connections! {
+    usage_adds_up_by_backend_and_month,
+}
+
 on_files! {
     counts_that_a_full_disk_refused_are_told_so,
 }

@@ -16,4 +16,4 @@ mod postgres;
 mod process;
 
 pub use pgbouncer::PgBouncer;
-pub use postgres::{Database, Durability, Postgres};
+pub use postgres::{BaseBackup, Certificate, Database, Durability, Postgres};

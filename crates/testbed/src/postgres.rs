@@ -26,11 +26,25 @@ pub enum Durability {
     Fleeting,
 }
 
+/// What a server shows to those who connect by TLS.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The certificate, in PEM.
+    pub certificate: String,
+    /// Its private key, in PEM.
+    pub key: String,
+}
+
+/// A copy of a whole server's files; gone with the value.
+#[derive(Debug)]
+pub struct BaseBackup(TempDir);
+
 /// A running server; killed with the value.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
     durability: Durability,
+    tls: bool,
     process: Option<Process>,
     databases: AtomicU32,
     folder: TempDir,
@@ -64,6 +78,17 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Runs a client program of PostgreSQL on it, to its end.
+    pub fn client(&self, program: &str, args: &[&str]) {
+        run(Command::new(self::program(program))
+            .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--username", Self::USER, "--dbname", &self.name])
+            .args(args)
+            .stdin(Stdio::null()));
+    }
+}
+
 fn psql(port: u16, database: &str) -> Command {
     let mut command = Command::new("psql");
     command
@@ -91,6 +116,38 @@ impl Postgres {
 
     /// One of a test's own.
     pub fn start(durability: Durability) -> Self {
+        let mut server = Self::made(durability);
+        server.again();
+        server
+    }
+
+    /// One as providers run it: whoever is not the role of the tests comes by TLS and has a password.
+    pub fn start_managed(shown: &Certificate) -> Self {
+        let mut server = Self::made(Durability::Fleeting);
+        let data = server.data();
+        let write = |name: &str, text: &str| {
+            std::fs::write(data.join(name), text).expect("a file can be written");
+        };
+        write("server.crt", &shown.certificate);
+        write("server.key", &shown.key);
+        write(
+            "pg_hba.conf",
+            &format!(
+                "host all {} 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n",
+                Database::USER
+            ),
+        );
+        // The server refuses a key that others may read.
+        run(Command::new("chmod")
+            .arg("600")
+            .arg(data.join("server.key")));
+        hand_over(&data);
+        server.tls = true;
+        server.again();
+        server
+    }
+
+    fn made(durability: Durability) -> Self {
         let folder = folder(FOLDER_PREFIX);
         hand_over(folder.path());
         run(command(program("initdb"))
@@ -98,15 +155,40 @@ impl Postgres {
             .args(["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"])
             .arg("--pgdata")
             .arg(folder.path().join("data")));
-        let mut server = Self {
+        Self {
             port: free_port(),
             durability,
+            tls: false,
             process: None,
             databases: AtomicU32::new(0),
             folder,
-        };
-        server.again();
-        server
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Copies the whole server while it runs.
+    pub fn base_backup(&self) -> BaseBackup {
+        let copy = folder("s3o-base-backup-");
+        hand_over(copy.path());
+        run(command(program("pg_basebackup"))
+            .args(["--host", "127.0.0.1", "--username", Database::USER])
+            .args(["--port", &self.port.to_string(), "--checkpoint", "fast"])
+            .arg("--pgdata")
+            .arg(copy.path().join("data")));
+        BaseBackup(copy)
+    }
+
+    /// Kills it and starts what a backup holds in its place.
+    pub fn restore(&mut self, backup: BaseBackup) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).expect("the folder can be removed");
+        // Both are temporary, so they lie in one file system.
+        std::fs::rename(backup.0.path().join("data"), self.data())
+            .expect("the folder can be moved");
+        self.again();
     }
 
     /// Where it listens.
@@ -118,7 +200,7 @@ impl Postgres {
     pub fn kill(&mut self) {
         drop(self.process.take());
         // Its own processes notice their end of the pipe; until then the folder is locked.
-        let lock = self.folder.path().join("data/postmaster.pid");
+        let lock = self.data().join("postmaster.pid");
         let _gone_already = std::fs::remove_file(lock);
     }
 
@@ -136,11 +218,12 @@ impl Postgres {
             let mut server = command(program("postgres"));
             server
                 .arg("-D")
-                .arg(self.folder.path().join("data"))
+                .arg(self.data())
                 .args(["-p", &self.port.to_string(), "-k", ""])
                 .args(["-c", "listen_addresses=127.0.0.1", "-c", fsync])
                 .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
                 .args(["-c", "max_locks_per_transaction=256"])
+                .args(["-c", if self.tls { "ssl=on" } else { "ssl=off" }])
                 .stdout(Stdio::null())
                 .stderr(log.try_clone().expect("a file can be shared"));
             let mut process = Process::start(server);

@@ -78,4 +78,5 @@ mod opening;
 mod overview;
 mod proxy;
 mod support;
+mod tls;
 mod usage;

@@ -106,11 +106,13 @@ impl Commands for Program {
         let text = format!(
             "{rows} rows were moved to {address}, and add up there.\n{} starts no more. To switch, \
              put this in the place of its section in the configuration:\n\n\
-             database:\n  hosts: [{}]\n  database: {}\n  user: {}\n  password_file: FILE\n",
+             database:\n  hosts: [{}]\n  database: {}\n  user: {}\n  password_file: FILE\n  \
+             ssl_mode: {}\n",
             path.display(),
             hosts.join(", "),
             to.database,
-            to.user
+            to.user,
+            to.tls
         );
         Ok(Report {
             text,

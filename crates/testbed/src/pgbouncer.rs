@@ -1,5 +1,7 @@
 //! A PgBouncer in transaction mode, in front of the shared PostgreSQL.
 
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -17,8 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct PgBouncer {
     port: u16,
-    _process: Process,
-    _folder: TempDir,
+    process: Option<Process>,
+    folder: TempDir,
 }
 
 impl PgBouncer {
@@ -29,44 +31,85 @@ impl PgBouncer {
     }
 
     /// One in front of the server at a port of the loopback.
-    pub fn start(server: u16) -> Self {
+    fn start(server: u16) -> Self {
+        let user = Database::USER;
+        // Few connections per database, given back soon: the tests have many databases.
+        let pooler = Self::configured(
+            &[("users", format!("\"{user}\" \"\"\n"))],
+            |folder, port| {
+                format!(
+                    "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\n\
+                 listen_addr = 127.0.0.1\nlisten_port = {port}\n\
+                 auth_type = trust\nauth_file = {}/users\npool_mode = transaction\n\
+                 default_pool_size = 4\nmax_client_conn = 2000\nserver_idle_timeout = 1\n\
+                 admin_users = {user}\n",
+                    folder.display()
+                )
+            },
+        );
+        assert!(answers(pooler.port), "{}", pooler.log());
+        pooler
+    }
+
+    /// One with a configuration of the test's own, which may name these files in its folder.
+    pub fn configured(files: &[(&str, String)], config: impl FnOnce(&Path, u16) -> String) -> Self {
         let folder = crate::process::folder("s3o-pgbouncer-");
         let port = free_port();
-        let users = folder.path().join("users");
-        let user = Database::USER;
-        std::fs::write(&users, format!("\"{user}\" \"\"\n")).expect("a file can be written");
-        // Few connections per database, given back soon: the tests have many databases.
-        let config = format!(
-            "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\n\
-             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = trust\nauth_file = {}\npool_mode = transaction\n\
-             default_pool_size = 4\nmax_client_conn = 2000\nserver_idle_timeout = 1\n\
-             admin_users = {user}\n",
-            users.display()
-        );
-        let file = folder.path().join("pgbouncer.ini");
-        std::fs::write(&file, config).expect("a file can be written");
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).expect("a file can be written");
+        };
+        for (name, text) in files {
+            write(name, text);
+        }
+        // Where it puts a socket belongs to another user.
+        let config = config(folder.path(), port) + "unix_socket_dir =\n";
+        write("pgbouncer.ini", &config);
         hand_over(folder.path());
-        let log = std::fs::File::create(folder.path().join("log"))
+        let mut pooler = Self {
+            port,
+            process: None,
+            folder,
+        };
+        pooler.again();
+        pooler
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        drop(self.process.take());
+    }
+
+    /// Starts it once more, at the same place.
+    pub fn again(&mut self) {
+        self.kill();
+        let log = std::fs::File::create(self.folder.path().join("log"))
             .expect("a file can be made in the folder");
         let mut pooler = command("/usr/sbin/pgbouncer");
-        pooler.arg(&file).stdout(Stdio::null()).stderr(log);
+        pooler
+            .arg(self.folder.path().join("pgbouncer.ini"))
+            .stdout(Stdio::null())
+            .stderr(log);
         let mut process = Process::start(pooler);
         let deadline = Instant::now() + PATIENCE;
-        while !answers(port) {
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let ended = process.has_ended();
             assert!(
                 !ended && Instant::now() < deadline,
                 "PgBouncer does not start (install the Debian package pgbouncer):\n{}",
-                std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
+                self.log()
             );
             std::thread::sleep(LOOK_EVERY);
         }
-        Self {
-            port,
-            _process: process,
-            _folder: folder,
-        }
+        self.process = Some(process);
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// The same database, through the pooler.

@@ -369,6 +369,11 @@ BEGIN
 END
 $$;
 
+-- The claims of an instance begin here. 2^43 epochs, which are milliseconds, last until the year 2248.
+CREATE FUNCTION s3o_claimant(p_instance integer) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT p_instance * 8796093022208
+$$;
+
 -- Makes the rows due that an instance claimed, in whatever life of it, and did not settle.
 CREATE FUNCTION s3o_release_cleanup(p_instance integer, p_now bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
@@ -377,7 +382,7 @@ DECLARE
 BEGIN
     UPDATE cleanup_queue SET claim = NULL, not_before = least(not_before, p_now)
     WHERE id IN (
-        SELECT id FROM cleanup_queue WHERE claim IS NOT NULL AND claim / 4294967296 = p_instance
+        SELECT id FROM cleanup_queue WHERE claim IS NOT NULL AND claim - s3o_claimant(p_instance) BETWEEN 0 AND s3o_claimant(1) - 1
         ORDER BY id FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS released = ROW_COUNT;
     RETURN released;
@@ -1084,8 +1089,12 @@ END
 $$;
 
 -- Takes a number for a process: that of an instance that is gone, with its counters, its room and the
--- intents that nobody settled, or a new one. Answers with number and epoch.
-CREATE FUNCTION s3o_register(p_name text, p_lease bigint, p_now bigint)
+-- intents that nobody settled, or a new one. Answers with number and epoch. A process that found the
+-- database in an earlier state says why the recovery state begins, in the same step.
+--
+-- An epoch is a millisecond of the clock, or the one behind the last: a database that was restored does
+-- not give an epoch again that it gave before, and so does not take one instance for another.
+CREATE FUNCTION s3o_register(p_name text, p_lease bigint, p_now bigint, p_restored text)
 RETURNS TABLE (number integer, term bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -1098,10 +1107,10 @@ BEGIN
     IF NOT FOUND THEN
         SELECT coalesce(max(instance), 0) + 1 INTO mine FROM instances;
         INSERT INTO instances (instance, epoch, name, live, heartbeat)
-        VALUES (mine, 1, p_name, true, s3o_clock());
+        VALUES (mine, s3o_clock(), p_name, true, s3o_clock());
     ELSE
-        UPDATE instances SET epoch = epoch + 1, name = p_name, live = true,
-            heartbeat = s3o_clock(), batch_seq = 0, verdicts = NULL
+        UPDATE instances SET epoch = greatest(epoch + 1, s3o_clock()), name = p_name,
+            live = true, heartbeat = s3o_clock(), batch_seq = 0, verdicts = NULL
         WHERE instance = mine;
     END IF;
     UPDATE write_intents SET epoch = i.epoch FROM instances i
@@ -1113,6 +1122,9 @@ BEGIN
     PERFORM s3o_release_workers(mine);
     INSERT INTO backend_slots (backend_id, instance) SELECT backend_id, mine FROM backends
     ON CONFLICT DO NOTHING;
+    IF p_restored IS NOT NULL THEN
+        UPDATE catalogue SET recovery = coalesce(recovery, p_restored);
+    END IF;
     RETURN QUERY SELECT instance, epoch FROM instances WHERE instance = mine;
 END
 $$;
@@ -1151,7 +1163,7 @@ BEGIN
     WHEN 'remove' THEN RETURN s3o_remove(p_now, p_grace, j);
     WHEN 'claim_part' THEN RETURN s3o_claim_part(p_instance, p_epoch, j);
     WHEN 'commit_part' THEN RETURN s3o_commit_part(j);
-    WHEN 'claim_cleanup' THEN RETURN s3o_claim_cleanup(p_instance * 4294967296 + p_epoch, p_now, j);
+    WHEN 'claim_cleanup' THEN RETURN s3o_claim_cleanup(s3o_claimant(p_instance) + p_epoch, p_now, j);
     WHEN 'report_cleanup' THEN RETURN s3o_report_cleanup(p_now, j);
     WHEN 'give_up' THEN RETURN s3o_give_up(p_instance, p_now, j);
     WHEN 'withdraw' THEN
@@ -1235,10 +1247,12 @@ DECLARE
 BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     SELECT * INTO me FROM instances WHERE instance = p_instance FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    -- Epochs and batches of one history only grow, in the row of who was buried too.
+    IF NOT FOUND OR me.epoch < p_epoch
+            OR (me.epoch > p_epoch AND NOT me.live AND me.batch_seq < p_seq - 1) THEN
         RETURN '{"lost": true}';
     ELSIF me.epoch <> p_epoch THEN
-        RETURN jsonb_build_object('fenced', me.batch_seq);
+        RETURN '{"fenced": true}';
     ELSIF me.batch_seq = p_seq THEN
         RETURN me.verdicts;
     ELSIF me.batch_seq <> p_seq - 1 THEN

@@ -52,7 +52,7 @@ pub struct QueuedCleanup {
 pub struct InstanceRow {
     /// Its number.
     pub id: i64,
-    /// How often it has started.
+    /// Grows with every start: their number on SQLite, a time in milliseconds on PostgreSQL.
     pub epoch: u64,
     /// When it last gave a sign of life. Where one process owns the catalogue, its lock file is the
     /// sign, and this is when it started.

@@ -17,10 +17,11 @@ use uuid::Uuid;
 use crate::error::DatabaseError;
 use crate::fault::{Fault, database};
 use crate::guard::Intent;
-use crate::job::{Answer, Held, Job};
+use crate::job::{Answer, Held};
 use crate::live::Effects;
 use crate::postgres::connect::{Connector, Params, Session};
 use crate::postgres::migrate::{self, Registered};
+use crate::postgres::store::entered_recovery;
 use crate::postgres::work::Work;
 use crate::postgres::{Server, decode, encode, is_connection};
 use crate::settle::{self, Settler};
@@ -206,12 +207,11 @@ impl Applier for MainApplier {
                 }
                 Ended::Fenced => {
                     warn!("this instance was taken for dead; it begins again");
-                    self.begin_again(items).await;
+                    self.begin_again(items, None).await;
                 }
                 Ended::Lost => {
-                    error!("{RESTORED}");
-                    self.begin_again(items).await;
-                    waiting.push_front(vec![recovery()]);
+                    entered_recovery(RESTORED);
+                    self.begin_again(items, Some(RESTORED)).await;
                 }
             }
         }
@@ -237,15 +237,6 @@ impl Applier for MainApplier {
         if let Err(error) = leave.await {
             warn!(error = %report(&error), "the catalogue was left without a word");
         }
-    }
-}
-
-fn recovery() -> Item {
-    let (reply, _nobody_waits) = tokio::sync::oneshot::channel();
-    Item {
-        job: Work::Job(Box::new(Job::EnterRecovery(RESTORED.into()))),
-        held: Held::Nothing,
-        reply,
     }
 }
 
@@ -392,9 +383,10 @@ impl MainApplier {
     }
 
     /// Takes another number; everything that was held is lost, and what was queued is refused.
-    async fn begin_again(&mut self, items: Vec<Item>) {
+    /// `restored` is why the recovery state begins.
+    async fn begin_again(&mut self, items: Vec<Item>, restored: Option<&str>) {
         loop {
-            match self.register().await {
+            match self.register(restored).await {
                 Ok(()) => break,
                 Err(Fault::Postgres(error)) => {
                     if !self.line.unanswered(&error).await {
@@ -414,13 +406,17 @@ impl MainApplier {
         });
     }
 
-    async fn register(&mut self) -> std::result::Result<(), Fault> {
+    async fn register(&mut self, restored: Option<&str>) -> std::result::Result<(), Fault> {
         let (server, clock) = (Arc::clone(&self.server), Arc::clone(&self.clock));
         self.line.open().await.map_err(Fault::Postgres)?;
         let session = self.line.session();
-        let registered = migrate::register(session, &server, clock.as_ref()).await?;
+        let registered = migrate::register(session, &server, clock.as_ref(), restored).await?;
         let loaded = migrate::load(session, registered.instance).await?;
         self.line.answered();
+        if let Some(reason) = restored {
+            let mut catalogue = self.settler.catalogue.write();
+            catalogue.recovery.get_or_insert_with(|| reason.to_owned());
+        }
         self.identity.set(registered);
         self.seq = 0;
         self.settler

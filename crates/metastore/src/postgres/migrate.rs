@@ -174,22 +174,25 @@ async fn migrate(
     Ok(catalogue)
 }
 
-/// Takes a number.
+/// Takes a number. Who found the database in an earlier state says so, and enters the recovery state
+/// with it.
 pub(crate) async fn register(
     session: &Session,
     server: &Server,
     clock: &dyn Clock,
+    restored: Option<&str>,
 ) -> std::result::Result<Registered, Fault> {
     let name = name();
     let lease = i64::try_from(server.lease.as_millis()).unwrap_or(i64::MAX / 2);
     let now = clock.now().millis();
     let rows = session
         .query(
-            "SELECT number, term FROM s3o_register($1, $2, $3)",
+            "SELECT number, term FROM s3o_register($1, $2, $3, $4)",
             &[
                 (&name, Type::TEXT),
                 (&lease, Type::INT8),
                 (&now, Type::INT8),
+                (&restored, Type::TEXT),
             ],
         )
         .await

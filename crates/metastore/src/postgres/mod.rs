@@ -21,6 +21,7 @@ mod tls;
 mod verify;
 pub(crate) mod work;
 
+use std::fmt;
 use std::time::Duration;
 
 use base::Secret;
@@ -44,6 +45,18 @@ pub enum TlsMode {
     VerifyCa,
     /// With a certificate that a known authority signed for this host.
     VerifyFull,
+}
+
+impl fmt::Display for TlsMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        })
+    }
 }
 
 /// Where the database is and how to talk to it.

@@ -9,6 +9,7 @@ use base::{ByteSize, Clock, Ids, UploadId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
+use tracing::{error, info};
 
 use crate::error::DatabaseError;
 use crate::fault::Fault;
@@ -83,7 +84,7 @@ pub(crate) async fn open(
     let mut session = connector.connect().await.map_err(unreached)?;
     let catalogue = migrate::open(&server, &connector, &mut session, &options.ids).await?;
     let named = |fault: Fault| fault.named("register this instance");
-    let registered = migrate::register(&session, &server, options.clock.as_ref())
+    let registered = migrate::register(&session, &server, options.clock.as_ref(), None)
         .await
         .map_err(named)?;
     let loaded = migrate::load(&session, registered.instance)
@@ -143,6 +144,14 @@ pub(crate) async fn open(
     })
 }
 
+/// Says on every instance what has to be done on one.
+pub(crate) fn entered_recovery(reason: &str) {
+    error!(
+        %reason,
+        "nothing is deleted on backends until `s3-orchestrator reconcile --recover` has run"
+    );
+}
+
 impl Shared {
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -150,9 +159,14 @@ impl Shared {
 
     /// Another instance may have entered or left the recovery state.
     pub(super) fn see_recovery(&self, recovery: Option<String>) {
-        if self.catalogue.read().recovery != recovery {
-            self.catalogue.write().recovery = recovery;
+        if self.catalogue.read().recovery == recovery {
+            return;
         }
+        match &recovery {
+            Some(reason) => entered_recovery(reason),
+            None => info!("the recovery is complete"),
+        }
+        self.catalogue.write().recovery = recovery;
     }
 
     /// The number of this instance.

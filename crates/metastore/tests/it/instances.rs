@@ -430,25 +430,71 @@ async fn a_copied_database_is_another_incarnation_in_recovery_state() {
     assert_eq!(open.store.claim_cleanup(10, visible).await.unwrap(), []);
 }
 
+/// What an earlier state of the database can hold of a running instance.
+const EARLIER: [(&str, &str); 4] = [
+    (
+        "batches ago",
+        "UPDATE instances SET batch_seq = batch_seq - 2",
+    ),
+    ("before it began", "DELETE FROM instances"),
+    (
+        "in an earlier life of it",
+        "UPDATE instances SET epoch = epoch - 1, batch_seq = batch_seq + 40",
+    ),
+    (
+        "batches ago, and buried since",
+        "UPDATE instances SET epoch = epoch + 1, live = false, batch_seq = batch_seq - 2",
+    ),
+];
+
 #[tokio::test]
 async fn a_database_that_goes_back_in_time_under_an_instance_enters_the_recovery_state() {
+    for (state, statement) in EARLIER {
+        let db = Db::postgres();
+        let open = db.instance(db.database()).await;
+        let other = db.instance(db.database()).await;
+        open.put(open.one(), "k", 10).await;
+        let number = open.store.instances().await.unwrap();
+        let number = number.iter().find(|instance| instance.this).unwrap().id;
+        db.database()
+            .run(&format!("{statement} WHERE instance = {number}"));
+        let failed = open.store.remove(open.removal("k")).await;
+        assert!(
+            matches!(failed, Err(Error::Unavailable { .. })),
+            "{state}: {failed:?}"
+        );
+        // Before anybody else has done anything, and on all instances.
+        assert!(open.store.catalogue().recovery.is_some(), "{state}");
+        until("the other one knows", async || {
+            other.store.catalogue().recovery.map(drop)
+        })
+        .await;
+        assert!(open.plan("k").await.is_some());
+        for store in [&open.store, &other.store] {
+            let claimed = store.claim_cleanup(10, Duration::from_secs(1)).await;
+            assert_eq!(claimed.unwrap(), [], "{state}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_given_again_after_a_restore_is_another_life() {
     let db = Db::postgres();
     let open = db.instance(db.database()).await;
-    open.put(open.one(), "k", 10).await;
-    db.database()
-        .run("UPDATE instances SET batch_seq = batch_seq - 2");
-    let failed = open.store.remove(open.removal("k")).await;
+    let life = async |store: &Store| {
+        let instances = store.instances().await.unwrap();
+        let found = instances.into_iter().find(|instance| instance.this);
+        found.map(|instance| (instance.id, instance.epoch)).unwrap()
+    };
+    let before = life(&open.store).await;
+    // The backup is from before it began, and another process starts first.
+    db.database().run("DELETE FROM instances");
+    let first = db.instance(db.database()).await;
+    let taken = life(&first.store).await;
     assert!(
-        matches!(failed, Err(Error::Unavailable { .. })),
-        "{failed:?}"
+        before.0 == taken.0 && before.1 < taken.1,
+        "{before:?} {taken:?}"
     );
-    until("the recovery state is entered", async || {
-        open.store.catalogue().recovery.map(drop)
-    })
-    .await;
-    assert!(open.plan("k").await.is_some());
-    let visible = Duration::from_secs(1);
-    assert_eq!(open.store.claim_cleanup(10, visible).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
     reason = "a helper of a test may panic as the test itself may"
 )]
 
+mod deployment;
 mod failures;
 mod instances;
 mod kill;

@@ -5,6 +5,7 @@ mod backends;
 mod catalogues;
 mod limits;
 mod requests;
+mod restores;
 mod stopping;
 
 use backend::{BackendKey, Kind, ObjectBackend as _, Payload, PutMeta, S3Backend};

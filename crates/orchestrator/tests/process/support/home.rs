@@ -65,6 +65,8 @@ pub(crate) struct Home {
     pub(crate) database: PathBuf,
     /// The server that holds it instead.
     pub(crate) postgres: Option<testbed::Database>,
+    /// The section `database` in other words.
+    pub(crate) section: Option<String>,
 }
 
 /// How a command ended.
@@ -98,6 +100,7 @@ impl Home {
             server: Vec::new(),
             database,
             postgres: None,
+            section: None,
         }
     }
 
@@ -132,6 +135,11 @@ impl Home {
         }
     }
 
+    /// The home itself.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Something in the home.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -148,9 +156,10 @@ impl Home {
         for line in &self.server {
             writeln!(text, "  {line}").unwrap();
         }
-        match &self.postgres {
-            None => writeln!(text, "database:\n  path: {}", self.database.display()),
-            Some(server) => writeln!(
+        match (&self.section, &self.postgres) {
+            (Some(section), _) => writeln!(text, "{section}"),
+            (None, None) => writeln!(text, "database:\n  path: {}", self.database.display()),
+            (None, Some(server)) => writeln!(
                 text,
                 "database:\n  host: 127.0.0.1\n  port: {}\n  database: {}\n  user: {}\n  \
                  ssl_mode: disable\n  max_conns: 8\n  min_conns: 2\n  lease: 2s",

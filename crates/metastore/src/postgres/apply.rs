@@ -131,7 +131,10 @@ impl Line {
         if *self.closing.borrow() {
             return false;
         }
-        pause(self.unanswered).await;
+        // A connection that was closed while it was idle is no outage: the first try follows at once.
+        if self.unanswered > 1 {
+            pause(self.unanswered).await;
+        }
         true
     }
 }

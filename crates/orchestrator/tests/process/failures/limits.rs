@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use backend::{Kind, ObjectBackend as _, Payload, PutMeta};
+use testbed::Postgres;
 use tokio::process::Command;
 
 use super::{STREAMED_BYTES, key, reads, store};
@@ -61,6 +62,111 @@ async fn without_redis_everything_goes_on_and_it_is_taken_up_again() {
     reads(&server.client(), "b", STREAMED_BYTES).await;
     server.stop().await;
     home.verify().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_full_counts_as_one_that_is_down() {
+    let redis = Redis::start().await;
+    let mut home = Home::with_local(&["one"]);
+    home.extra = format!(
+        "redis: {{address: '127.0.0.1:{}', open_timeout: 100ms}}\n",
+        redis.port
+    );
+    let server = home.serve().await;
+    let fallback = |wanted: u64| {
+        let server = &server;
+        async move { server.metric("s3o_redis_fallback_active").await == Some(wanted) }
+    };
+    server.until("an exchange", || fallback(0)).await;
+    for setting in ["maxmemory-policy noeviction", "maxmemory 1"] {
+        let said = redis.say(&format!("CONFIG SET {setting}")).await;
+        assert_eq!(said.as_deref(), Some("+OK"));
+    }
+    store(&server.client(), "a", STREAMED_BYTES).await;
+    let refused = redis.say("SET k v").await.unwrap();
+    assert!(refused.starts_with("-OOM"), "{refused}");
+    server.until("the fallback", || fallback(1)).await;
+    store(&server.client(), "b", STREAMED_BYTES).await;
+    redis.say("CONFIG SET maxmemory 0").await;
+    server.until("the recovery", || fallback(0)).await;
+    let counted = ingress(&server, "one").await;
+    let stored = 2 * STREAMED_BYTES;
+    assert!((stored..stored + 10_000).contains(&counted), "{counted}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_spend_one_limit_together_and_count_exactly() {
+    let mut redis = Redis::start().await;
+    let mut home = Home::shared(&["one", "two"], Postgres::shared().database());
+    // Six objects fit, beside the markers of a few starts.
+    let limit = 6 * STREAMED_BYTES + 20_000;
+    home.backends[0]
+        .lines
+        .push(format!("ingress_byte_limit: {limit}"));
+    // Only Redis tells them of each other in time.
+    home.extra = format!(
+        "usage_flush: {{interval: 300s}}\nredis: {{address: '127.0.0.1:{}', open_timeout: 100ms}}\n",
+        redis.port
+    );
+    let servers = [home.serve().await, home.serve().await, home.serve().await];
+    let all_know = async |bytes: u64| {
+        for server in &servers {
+            server
+                .until("what the others counted", async || {
+                    ingress(server, "one").await >= bytes
+                })
+                .await;
+        }
+    };
+    for (n, server) in servers.iter().enumerate() {
+        store(&server.client(), &format!("a{n}"), STREAMED_BYTES).await;
+    }
+    all_know(3 * STREAMED_BYTES).await;
+    // One that lost everything is told everything again.
+    redis.again().await;
+    for (n, server) in servers.iter().enumerate() {
+        store(&server.client(), &format!("b{n}"), STREAMED_BYTES).await;
+    }
+    all_know(6 * STREAMED_BYTES).await;
+    // The limit is spent, whoever spent it.
+    for (n, server) in servers.iter().enumerate() {
+        store(&server.client(), &format!("c{n}"), STREAMED_BYTES).await;
+        let spent = ingress(server, "one").await;
+        assert!(spent < limit, "{spent}");
+    }
+    for (n, server) in servers.iter().enumerate() {
+        for key in ["a", "b", "c"] {
+            reads(&server.client(), &format!("{key}{n}"), STREAMED_BYTES).await;
+        }
+    }
+    for server in servers {
+        server.stop().await;
+    }
+    // The catalogue has all of it once, and the markers.
+    let database = home.postgres.as_ref().unwrap();
+    let summed = |backend: &str, column: &str| -> u64 {
+        let sql = format!(
+            "SELECT coalesce(sum({column}), 0) FROM backend_usage
+             JOIN backends USING (backend_id) WHERE name = '{backend}'"
+        );
+        database.run(&sql).parse().unwrap()
+    };
+    for (backend, objects) in [("one", 6), ("two", 3)] {
+        let (written, read) = (
+            summed(backend, "ingress_bytes"),
+            summed(backend, "egress_bytes"),
+        );
+        let expected = objects * STREAMED_BYTES;
+        assert!(
+            (expected..expected + 20_000).contains(&written),
+            "{backend}: {written}"
+        );
+        assert!(
+            (expected..expected + 20_000).contains(&read),
+            "{backend}: {read}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

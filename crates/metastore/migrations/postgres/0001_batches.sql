@@ -1088,6 +1088,16 @@ BEGIN
 END
 $$;
 
+-- Begins the recovery state. The intents are those of another time: what they announced may have become
+-- an object since, so nobody may ever give them up for deletion. Who opened one meanwhile finds it
+-- gone, and its client tries again.
+CREATE FUNCTION s3o_enter_recovery(p_reason text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE catalogue SET recovery = coalesce(recovery, p_reason);
+    DELETE FROM write_intents;
+END
+$$;
+
 -- Takes a number for a process: that of an instance that is gone, with its counters, its room and the
 -- intents that nobody settled, or a new one. Answers with number and epoch. A process that found the
 -- database in an earlier state says why the recovery state begins, in the same step.
@@ -1101,6 +1111,9 @@ DECLARE
     mine integer;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('s3-orchestrator registers', 0));
+    IF p_restored IS NOT NULL THEN
+        PERFORM s3o_enter_recovery(p_restored);
+    END IF;
     SELECT instance INTO mine FROM instances
     WHERE NOT live OR heartbeat < s3o_clock() - p_lease
     ORDER BY instance LIMIT 1 FOR UPDATE;
@@ -1122,9 +1135,6 @@ BEGIN
     PERFORM s3o_release_workers(mine);
     INSERT INTO backend_slots (backend_id, instance) SELECT backend_id, mine FROM backends
     ON CONFLICT DO NOTHING;
-    IF p_restored IS NOT NULL THEN
-        UPDATE catalogue SET recovery = coalesce(recovery, p_restored);
-    END IF;
     RETURN QUERY SELECT instance, epoch FROM instances WHERE instance = mine;
 END
 $$;
@@ -1200,8 +1210,11 @@ BEGIN
     WHEN 'purge_parts' THEN RETURN s3o_purge_parts(j);
     WHEN 'forget_uploads' THEN RETURN s3o_forget_uploads(j);
     WHEN 'bury' THEN RETURN s3o_bury(p_now, j);
-    WHEN 'set_recovery' THEN
-        UPDATE catalogue SET recovery = j->>'reason';
+    WHEN 'enter_recovery' THEN
+        PERFORM s3o_enter_recovery(j->>'reason');
+        RETURN '{"v": "done"}';
+    WHEN 'leave_recovery' THEN
+        UPDATE catalogue SET recovery = NULL;
         RETURN '{"v": "done"}';
     WHEN 'ensure_buckets' THEN RETURN s3o_ensure_buckets(p_now, j);
     WHEN 'create_bucket' THEN RETURN s3o_create_bucket(p_now, j);

@@ -63,8 +63,8 @@ fn crc(crc: Option<Crc64>) -> Option<i64> {
 /// The job as JSON.
 pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
     match job {
-        Job::EnterRecovery(reason) => json!({"k": "set_recovery", "reason": reason}),
-        Job::LeaveRecovery => json!({"k": "set_recovery", "reason": null}),
+        Job::EnterRecovery(reason) => json!({"k": "enter_recovery", "reason": reason}),
+        Job::LeaveRecovery => json!({"k": "leave_recovery"}),
         Job::EnsureBuckets(names) => {
             let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
             json!({"k": "ensure_buckets", "names": names})

@@ -14,7 +14,7 @@ use crate::ledger::{Counters, Ledger};
 use crate::live::IntentRow;
 use crate::model::{BackendId, Catalogue};
 use crate::postgres::Server;
-use crate::postgres::connect::{Connector, Session};
+use crate::postgres::connect::{Connector, Params, Session};
 use crate::values::{Cells, backend_key, blob_id, copy_id, uint};
 use crate::{Error, Result};
 
@@ -140,17 +140,21 @@ async fn migrate(
         .await?;
     }
     // Another cluster, or another table of the same name: somebody copied or restored it.
-    tx.execute_typed(
-        "UPDATE catalogue SET cluster = $1 || '/' || 'catalogue'::regclass::oid, incarnation = $2,
-             recovery = coalesce(recovery, $3)
-         WHERE cluster <> $1 || '/' || 'catalogue'::regclass::oid",
-        &[
-            (&connector.cluster(), Type::TEXT),
-            (&ids.uuid(), Type::UUID),
-            (&COPIED, Type::TEXT),
-        ],
-    )
-    .await?;
+    let copied = tx
+        .execute_typed(
+            "UPDATE catalogue SET cluster = $1 || '/' || 'catalogue'::regclass::oid, incarnation = $2
+             WHERE cluster <> $1 || '/' || 'catalogue'::regclass::oid",
+            &[
+                (&connector.cluster(), Type::TEXT),
+                (&ids.uuid(), Type::UUID),
+            ],
+        )
+        .await?;
+    if copied > 0 {
+        let reason: &Params<'_> = &[(&COPIED, Type::TEXT)];
+        tx.query_typed("SELECT s3o_enter_recovery($1)", reason)
+            .await?;
+    }
     let rows = tx
         .query_typed(
             "SELECT uuid, incarnation, recovery, retired FROM catalogue",

@@ -224,8 +224,12 @@ impl Store {
         verdict
     }
 
-    /// Open uploads created before a moment, oldest first.
+    /// Open uploads created before a moment, oldest first. None in recovery state, when they may have
+    /// become objects.
     pub async fn stale_uploads(&self, before: Timestamp, max: u32) -> Result<Vec<UploadRecord>> {
+        if self.inner.catalogue.read().recovery.is_some() {
+            return Ok(Vec::new());
+        }
         lookup!(
             self,
             "look for stale uploads",
@@ -234,8 +238,12 @@ impl Store {
         )
     }
 
-    /// Uploads whose part list is frozen: a Complete that may have been interrupted.
+    /// Uploads whose part list is frozen: a Complete that may have been interrupted. None in recovery
+    /// state, when it may have been finished long ago.
     pub async fn completing_uploads(&self, max: u32) -> Result<Vec<UploadRecord>> {
+        if self.inner.catalogue.read().recovery.is_some() {
+            return Ok(Vec::new());
+        }
         lookup!(
             self,
             "look for interrupted completions",

@@ -478,6 +478,51 @@ async fn a_database_that_goes_back_in_time_under_an_instance_enters_the_recovery
 }
 
 #[tokio::test]
+async fn what_was_announced_before_a_backup_and_became_an_object_since_is_never_given_up() {
+    let db = Db::postgres();
+    let open = db.instance(db.database()).await;
+    let other = db.instance(db.database()).await;
+    let dump = tempfile::tempdir().unwrap();
+    let dump = dump.path().join("dump");
+    let dump = dump.to_str().unwrap();
+    let (blob, intent) = open.intent(open.one(), 10).await.unwrap();
+    let (copy, intents) = (intent.copy(), vec![intent]);
+    let version = open.version("k", 10, blob, &intents);
+    db.database()
+        .client("pg_dump", &["--format=custom", "--file", dump]);
+    let (verdict, _) = open.store.commit(version, intents).await;
+    assert!(
+        matches!(verdict, Ok(Verdict::Committed { .. })),
+        "{verdict:?}"
+    );
+    other.put(other.one(), "later", 10).await;
+    db.database().client(
+        "pg_restore",
+        &["--clean", "--if-exists", "--single-transaction", dump],
+    );
+    assert_eq!(db.count("write_intents"), 1);
+    // Whoever notices first: its number is taken for silent, and its intents for abandoned.
+    until("the other one notices", async || {
+        let _refused = other.store.remove(other.removal("none")).await;
+        other.store.catalogue().recovery.map(drop)
+    })
+    .await;
+    Db::silence(db.database());
+    until("everything that can be given up is", async || {
+        let _refused = open.store.remove(open.removal("none")).await;
+        for store in [&open.store, &other.store] {
+            store.leave_recovery().await.ok()?;
+            store.reap_intents(100).await.ok()?;
+        }
+        (db.count("write_intents") == 0).then_some(())
+    })
+    .await;
+    assert_eq!(db.count("cleanup_queue"), 0);
+    let known = open.store.known_copy(copy).await.unwrap();
+    assert_eq!(known, Known::No);
+}
+
+#[tokio::test]
 async fn a_number_that_is_given_again_after_a_restore_is_another_life() {
     let db = Db::postgres();
     let open = db.instance(db.database()).await;

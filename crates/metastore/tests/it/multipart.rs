@@ -35,6 +35,7 @@ on_each_database! {
     a_bucket_has_only_so_many_uploads,
     another_key_does_not_find_the_upload,
     stale_and_interrupted_uploads_are_found,
+    a_recovery_lets_go_of_uploads_without_deleting_anything,
 }
 
 on_cut_connections! {
@@ -44,6 +45,7 @@ on_cut_connections! {
     a_refused_leg_makes_its_parts_missing,
     an_unused_leg_can_be_dropped,
     a_completed_upload_answers_until_it_is_forgotten,
+    a_recovery_lets_go_of_uploads_without_deleting_anything,
 }
 
 /// An upload under way.
@@ -859,6 +861,38 @@ async fn stale_and_interrupted_uploads_are_found(db: Db) {
         ids(open.store.completing_uploads(10).await.unwrap()),
         [second]
     );
+    // Nobody takes them up while they may be of another time.
+    open.store.enter_recovery("restored".into()).await.unwrap();
+    let far = db.clock.now().after(Duration::from_secs(1 << 30));
+    assert_eq!(ids(open.store.stale_uploads(far, 10).await.unwrap()), []);
+    assert_eq!(ids(open.store.completing_uploads(10).await.unwrap()), []);
+    open.store.leave_recovery().await.unwrap();
+    assert_eq!(
+        ids(open.store.completing_uploads(10).await.unwrap()),
+        [second]
+    );
+    open.check().await;
+}
+
+async fn a_recovery_lets_go_of_uploads_without_deleting_anything(db: Db) {
+    let open = db.open().await;
+    let (first, second) = (begin(&open).await, begin(&open).await);
+    first.part(&first.leg, 1, 10).await;
+    let part = second.part(&second.leg, 1, 20).await;
+    second.freeze(&[(1, part)]).await;
+    assert_eq!(open.store.forget_pending().await.unwrap(), 2);
+    for upload in [&first, &second] {
+        let state = upload.state().await;
+        assert!(
+            !matches!(
+                state,
+                Some(UploadState::Open | UploadState::Completing { .. })
+            ),
+            "{state:?}"
+        );
+    }
+    assert_eq!(db.count("cleanup_queue"), 0);
+    assert_eq!(open.store.forget_pending().await.unwrap(), 0);
     open.check().await;
 }
 

@@ -81,6 +81,22 @@ pub(crate) async fn run(effort: Effort) -> Result<()> {
     Ok(())
 }
 
+/// The catalogue on SQLite alone: intents and commits, as many as callers can get, a second.
+pub(crate) struct Alone {
+    catalogue: Arc<Catalogue>,
+}
+
+impl Alone {
+    pub(crate) async fn new(folder: &Path) -> Result<Self> {
+        let catalogue = Arc::new(Catalogue::on_sqlite(folder).await?);
+        Ok(Self { catalogue })
+    }
+
+    pub(crate) async fn puts_per_second(&self, callers: usize, time: Duration) -> Result<f64> {
+        self.catalogue.measure(Work::Put, callers, time).await
+    }
+}
+
 fn show(catalogues: &[Arc<Catalogue>], figures: &BTreeMap<(usize, Work, usize), Figure>) -> String {
     let mut rows = Vec::new();
     for work in [Work::Put, Work::Job] {

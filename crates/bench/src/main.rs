@@ -9,8 +9,16 @@
 )]
 
 mod catalogue;
+mod contenders;
 mod figures;
+mod goals;
+mod load;
 mod machine;
+mod processes;
+mod s3;
+mod smoke;
+mod target;
+mod workloads;
 
 use std::env;
 use std::process::ExitCode;
@@ -20,9 +28,14 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "\
 usage: bench catalogue [--turns N] [--seconds N]
+       bench s3 [--turns N] [--seconds N] [--only TEXT] [--program FILE] [--against NAME=URL,KEY,SECRET]
+       bench smoke --program FILE
 
   --turns N     how often each thing is measured (5)
   --seconds N   how long a turn is (2)
+  --only TEXT   only workloads whose name contains it
+  --program F   what is measured (release/s3-orchestrator)
+  --against A   another S3 endpoint, http://HOST:PORT[/BUCKET]; may be repeated
 ";
 
 /// How much is measured.
@@ -48,13 +61,21 @@ fn run() -> Result<ExitCode> {
         eprint!("{USAGE}");
         return Ok(ExitCode::from(64));
     };
-    let effort = effort(options)?;
+    let (effort, options) = parse(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
     match what.as_str() {
         "catalogue" => runtime.block_on(catalogue::run(effort))?,
+        "smoke" => runtime.block_on(smoke::run(options.program))?,
+        "s3" => runtime.block_on(s3::run(effort, options))?,
+        // What `contenders::sink` starts.
+        "sink" => runtime.block_on(async {
+            let sink = testbed::sink::Sink::start().await;
+            println!("{}", sink.addr);
+            std::future::pending::<()>().await;
+        }),
         _ => {
             eprint!("{USAGE}");
             return Ok(ExitCode::from(64));
@@ -63,25 +84,31 @@ fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn effort(options: &[String]) -> Result<Effort> {
+fn parse(words: &[String]) -> Result<(Effort, s3::Options)> {
     let mut effort = Effort {
         turns: 5,
         turn: Duration::from_secs(2),
     };
-    for pair in options.chunks(2) {
+    let mut options = s3::Options {
+        program: "release/s3-orchestrator".into(),
+        ..s3::Options::default()
+    };
+    for pair in words.chunks(2) {
         let [name, value] = pair else {
-            bail!("{} needs a number", pair[0]);
+            bail!("{} needs a value", pair[0]);
         };
-        let number: u32 = value
-            .parse()
-            .ok()
-            .filter(|number| *number > 0)
-            .with_context(|| format!("{name} needs a number above 0, not {value:?}"))?;
+        let number = || {
+            let number: Option<u32> = value.parse().ok().filter(|number| *number > 0);
+            number.with_context(|| format!("{name} needs a number above 0, not {value:?}"))
+        };
         match name.as_str() {
-            "--turns" => effort.turns = number,
-            "--seconds" => effort.turn = Duration::from_secs(number.into()),
-            _ => bail!("unknown option {name}; there are --turns and --seconds"),
+            "--turns" => effort.turns = number()?,
+            "--seconds" => effort.turn = Duration::from_secs(number()?.into()),
+            "--only" => options.only = Some(value.clone()),
+            "--program" => options.program = value.into(),
+            "--against" => options.against.push(value.clone()),
+            _ => bail!("unknown option {name}\n{USAGE}"),
         }
     }
-    Ok(effort)
+    Ok((effort, options))
 }

@@ -1,4 +1,5 @@
-//! What tests of several crates share: servers, and a checker of histories.
+//! What tests of several crates and the benchmarks share: servers, a provider made of memory, and a
+//! checker of histories.
 //!
 //! The servers are started on free ports in temporary folders, as an unprivileged user
 //! where they refuse root, ended by the kernel with whoever started them.
@@ -10,10 +11,16 @@
     reason = "other processes are waited for, in real time"
 )]
 
+#[cfg(feature = "sink")]
+pub mod content;
+#[cfg(feature = "sink")]
+pub mod gate;
 pub mod linear;
 mod pgbouncer;
 mod postgres;
 mod process;
+#[cfg(feature = "sink")]
+pub mod sink;
 
 pub use pgbouncer::PgBouncer;
 pub use postgres::{BaseBackup, Certificate, Database, Durability, Postgres};

@@ -89,6 +89,14 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Transactions that were committed, as far as its sessions have told yet.
+    pub fn transactions(&self) -> u64 {
+        let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+        self.run(sql).parse().expect("it is a number")
+    }
+}
+
 fn psql(port: u16, database: &str) -> Command {
     let mut command = Command::new("psql");
     command
@@ -194,6 +202,11 @@ impl Postgres {
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its process, from which those of its sessions descend.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().map_or(0, Process::id)
     }
 
     /// Kills it, as a power cut would.

@@ -10,31 +10,54 @@ use crate::cmd::{Workspace, printed, succeed};
 /// Where the figures stand.
 const PAGE: &str = "docs/performance.md";
 
-/// Runs a benchmark. With `--write` what it prints takes the place of what the page has of it.
+/// Runs a benchmark of what is built for release. With `--write` what it prints takes the place of
+/// what the page has of it.
 pub(crate) fn run(workspace: &Workspace, what: &str, options: &[&str]) -> Result<()> {
     let keep = options.contains(&"--write");
     let options = options.iter().filter(|option| **option != "--write");
-    let mut cargo = workspace.cargo();
-    cargo.args([
-        "run",
-        "--release",
-        "--locked",
-        "--package",
-        "bench",
-        "--",
-        what,
-    ]);
-    cargo.args(options).current_dir(workspace.path("target"));
-    if !keep {
-        return succeed(&mut cargo);
+    build(workspace, &["--release"])?;
+    let release = workspace.target().join("release");
+    let mut bench = workspace.command(release.join("bench"));
+    bench.arg(what).args(options);
+    if what == "s3" {
+        bench.arg("--program").arg(release.join("s3-orchestrator"));
     }
-    let fresh = printed(cargo.stderr(Stdio::inherit()))?;
+    bench.current_dir(workspace.target());
+    if !keep {
+        return succeed(&mut bench);
+    }
+    let fresh = printed(bench.stderr(Stdio::inherit()))?;
     let page =
         fs::read_to_string(workspace.path(PAGE)).with_context(|| format!("reading {PAGE}"))?;
     let page = replaced(&page, what, &fresh)?;
     fs::write(workspace.path(PAGE), page).with_context(|| format!("writing {PAGE}"))?;
     println!("{PAGE}: the figures of `{what}` are rewritten");
     Ok(())
+}
+
+/// What must hold whatever the time says. A debug build: the tests have compiled nearly all of it.
+pub(crate) fn smoke(workspace: &Workspace) -> Result<()> {
+    build(workspace, &[])?;
+    let debug = workspace.target().join("debug");
+    let mut bench = workspace.command(debug.join("bench"));
+    bench
+        .arg("smoke")
+        .arg("--program")
+        .arg(debug.join("counted"));
+    succeed(bench.current_dir(workspace.target()))
+}
+
+fn build(workspace: &Workspace, profile: &[&str]) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "build",
+        "--locked",
+        "--package",
+        "bench",
+        "--package",
+        "orchestrator",
+    ]);
+    succeed(cargo.args(profile))
 }
 
 /// The page with other text between the marks of a benchmark.

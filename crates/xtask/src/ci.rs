@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use crate::{
+    bench,
     cmd::{Workspace, succeed},
     docs::{self, Mode},
     e2e, fuzz,
@@ -20,6 +21,7 @@ const STEPS: &[Step] = &[
     ("tidy", tidy::run),
     ("clippy", clippy),
     ("test", |workspace| test(workspace, &[])),
+    ("smoke", bench::smoke),
     ("fuzz", |workspace| fuzz::run(workspace, &[])),
     ("e2e", |workspace| e2e::run(workspace, &[])),
     ("docs", |workspace| docs::run(workspace, Mode::Compare)),

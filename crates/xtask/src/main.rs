@@ -23,7 +23,8 @@ use crate::{cmd::Workspace, docs::Mode, tools::Missing};
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  ci [--install]         fmt, tidy, clippy, test, fuzz, e2e, docs; stops at the first failure
+  ci [--install]         fmt, tidy, clippy, test, smoke, fuzz, e2e, docs; stops at the
+                         first failure
   fmt                    check the formatting
   tidy                   check the structure: crate edges, SQL, status codes, imports, bans
   clippy                 lints, as errors
@@ -31,8 +32,12 @@ usage: cargo xtask <command>
   e2e [-- ARGS]          real S3 clients against the program
   fuzz [--keep] [--seconds N] [TARGET...]
                          fuzz each target (30 s); with --keep, minimise the committed corpus
+  bench [--turns N] [--seconds N] [--only TEXT] [--against NAME=URL,KEY,SECRET] [--write]
+                         measure the program beside nginx and its backend alone; with --write, keep
+                         the figures
   bench catalogue [--turns N] [--seconds N] [--write]
-                         measure the catalogue on both databases; with --write, keep the figures
+                         measure the catalogue on both databases
+  bench --smoke          bytes, errors, calls, allocations and memory, never time
   docs [--write]         compare the generated pages with what the program prints, or rewrite them
   tools [--install]      list the missing tools, or install them
   servers --run -- CMD   start radosgw and s3s-fs, run CMD with their addresses, stop them
@@ -66,6 +71,8 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("e2e", args) => e2e::run(&workspace, after_dashes(args)?)?,
         ("fuzz", args) => fuzz::run(&workspace, args)?,
         ("bench", ["catalogue", options @ ..]) => bench::run(&workspace, "catalogue", options)?,
+        ("bench", ["--smoke"]) => bench::smoke(&workspace)?,
+        ("bench", options) => bench::run(&workspace, "s3", options)?,
         ("docs", []) => docs::run(&workspace, Mode::Compare)?,
         ("docs", ["--write"]) => docs::run(&workspace, Mode::Write)?,
         ("tools", []) => return tools::run(&workspace, Missing::Report),

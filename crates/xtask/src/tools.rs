@@ -28,6 +28,8 @@ const SYSTEM: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("npm", "npm"),
     ("redis-server", "redis-server"),
+    // What the benchmarks compare with.
+    ("/usr/sbin/nginx", "nginx-light"),
     ("psql", "postgresql-client"),
     // By its path: users without privileges do not search there.
     ("/usr/sbin/pgbouncer", "pgbouncer"),

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::fault::{Fault, database};
 use crate::{Error, Result};
@@ -56,6 +57,8 @@ pub(crate) fn connect(path: &Path, role: Role) -> Result<Connection> {
 fn configure(conn: &Connection, role: Role) -> rusqlite::Result<()> {
     conn.busy_timeout(Duration::from_millis(BUSY_MS))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // Plans are those of the statement, not of what is bound to it: it is prepared once.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "trusted_schema", false)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     match role {
@@ -74,6 +77,29 @@ pub(crate) fn make_durable(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update_and_check(None, "wal_autocheckpoint", 0, |row| row.get::<_, i64>(0))?;
     Ok(())
+}
+
+/// A read transaction whose statements are prepared once, not for each lookup.
+struct Snapshot<'c>(&'c Connection);
+
+impl<'c> Snapshot<'c> {
+    fn begin(conn: &'c Connection) -> rusqlite::Result<Self> {
+        conn.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(conn))
+    }
+
+    fn end(self) -> rusqlite::Result<()> {
+        self.0.prepare_cached("COMMIT")?.execute([]).map(drop)
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        // The body failed, or the commit did: nothing was written, so there is nothing to lose.
+        if !self.0.is_autocommit() {
+            let _ended_anyway = self.0.execute_batch("ROLLBACK");
+        }
+    }
 }
 
 /// Connections that read inline: a lookup costs less than handing it to another thread.
@@ -98,17 +124,28 @@ impl ReadPool {
     pub(crate) fn read<T>(
         &self,
         operation: &'static str,
-        body: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Fault>,
+        body: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
-        let mut slot = self.slot();
-        let conn = slot.as_mut().ok_or(Error::Closed)?;
+        let slot = self.slot();
+        let conn = slot.as_ref().ok_or(Error::Closed)?;
         let read = || -> std::result::Result<T, Fault> {
-            let tx = conn.transaction()?;
-            let value = body(&tx)?;
-            tx.commit()?;
+            let snapshot = Snapshot::begin(conn)?;
+            let value = body(conn)?;
+            snapshot.end()?;
             Ok(value)
         };
         read().map_err(|fault| fault.named(operation))
+    }
+
+    /// The same for a lookup that is one statement, which is a snapshot by itself.
+    pub(crate) fn read_one<T>(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
+    ) -> Result<T> {
+        let slot = self.slot();
+        let conn = slot.as_ref().ok_or(Error::Closed)?;
+        body(conn).map_err(|fault| fault.named(operation))
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Connection>> {

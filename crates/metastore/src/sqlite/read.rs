@@ -1,5 +1,7 @@
 //! Lookups: each a function over one read transaction.
 
+use std::ops::ControlFlow;
+
 use base::{BlobId, CopyId, ObjectKey, Timestamp, VersionId};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -71,7 +73,67 @@ fn record(
     Ok(Some((record, blob)))
 }
 
+/// A key with the one blob that it is, and where its copies are: what nearly every object is.
+const PLAN: &str = "SELECT l.copy_id, l.backend_id, l.backend_key, l.backend_version, l.etag,
+        l.crc64, l.stored_bytes, l.state, b.stored_size, b.crc64,
+        o.version_id, o.seq, o.size, o.etag, o.last_modified, o.content_type,
+        m.headers, m.checksum, o.parts, m.tags, o.blob_id
+    FROM objects o LEFT JOIN object_meta m ON m.version_id = o.version_id
+    LEFT JOIN blobs b ON b.blob_id = o.blob_id
+    LEFT JOIN object_locations l ON l.blob_id = b.blob_id
+    WHERE o.bucket_id = ?1 AND o.key = ?2 ORDER BY l.state, l.copy_id";
+/// Where the columns of the object begin in [`PLAN`].
+const PLAN_OBJECT: usize = 10;
+
+/// How to read a key, in one statement; goes on with [`plan_of_extents`] where the object is made of
+/// several blobs.
 pub(crate) fn plan(
+    conn: &Connection,
+    bucket: BucketId,
+    key: &ObjectKey,
+) -> Result<ControlFlow<Option<ReadPlan>>, Fault> {
+    let mut statement = conn.prepare_cached(PLAN)?;
+    let mut found = statement.query(params![bucket.0, key.as_str().as_bytes()])?;
+    let mut plan: Option<(ObjectRecord, PlannedExtent)> = None;
+    while let Some(row) = found.next()? {
+        if plan.is_none() {
+            let Some(blob) = row.maybe_id(PLAN_OBJECT + 10)?.map(BlobId::from_bytes) else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            let object = rows::object(row, PLAN_OBJECT)?;
+            if row.maybe_int(8)?.is_none() {
+                return Err(missing(blob));
+            }
+            let planned = PlannedExtent {
+                extent: Extent {
+                    blob,
+                    offset: 0,
+                    length: object.size,
+                },
+                blob_size: uint(row, 8)?,
+                crc64: crc(row, 9)?,
+                copies: Vec::new(),
+            };
+            plan = Some((object, planned));
+        }
+        if row.maybe_id(0)?.is_some()
+            && let Some((_, planned)) = &mut plan
+        {
+            planned.copies.push(rows::copy(row)?);
+        }
+    }
+    Ok(ControlFlow::Break(plan.map(|(object, planned)| ReadPlan {
+        object,
+        extents: vec![planned],
+    })))
+}
+
+fn missing(blob: BlobId) -> Fault {
+    Fault::damaged(format!("blob {blob} of a live object is missing"))
+}
+
+/// How to read a key that may be made of several blobs.
+pub(crate) fn plan_of_extents(
     conn: &Connection,
     bucket: BucketId,
     key: &ObjectKey,
@@ -127,10 +189,7 @@ fn planned(conn: &Connection, extent: Extent) -> Result<PlannedExtent, Fault> {
         }
     }
     let Some((blob_size, crc64)) = blob else {
-        return Err(Fault::damaged(format!(
-            "blob {} of a live object is missing",
-            extent.blob
-        )));
+        return Err(missing(extent.blob));
     };
     Ok(PlannedExtent {
         extent,

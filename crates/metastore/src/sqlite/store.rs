@@ -1,24 +1,29 @@
 //! The handle to a catalogue in files.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::ObjectKey;
 use parking_lot::{Mutex, RwLock};
-use rusqlite::{Connection, Transaction};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::fault::{Fault, database};
 use crate::guard::Unclaimed;
 use crate::job::{Answer, Held, Job};
 use crate::live::Live;
-use crate::model::{Catalogue, Verification};
+use crate::model::{BucketId, Catalogue, ObjectRecord, ReadPlan, Verification};
 use crate::settle::{IntentItem, Item};
 use crate::sqlite::checkpoint::Checkpointer;
 use crate::sqlite::connection::ReadPool;
 use crate::sqlite::lock::LockFile;
-use crate::sqlite::{open, verify};
+use crate::sqlite::{open, read, verify};
 use crate::writer::{Lane, Priority};
 use crate::{Error, Intent, Result};
+
+/// What a lookup of one key is called where it fails.
+pub(crate) const LOOKUP: &str = "look an object up";
 
 /// The files of a catalogue.
 pub(crate) struct Files {
@@ -137,9 +142,27 @@ impl Files {
     pub(crate) fn read<T>(
         &self,
         operation: &'static str,
-        body: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Fault>,
+        body: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
         self.readers.read(operation, body)
+    }
+
+    /// The current version of a key.
+    pub(crate) fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
+        let look = |conn: &Connection| read::object(conn, bucket, key);
+        self.readers.read_one(LOOKUP, look)
+    }
+
+    /// The current version of a key and where its bytes are, in one snapshot.
+    pub(crate) fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
+        let look = |conn: &Connection| read::plan(conn, bucket, key);
+        match self.readers.read_one(LOOKUP, look)? {
+            ControlFlow::Break(plan) => Ok(plan),
+            ControlFlow::Continue(()) => {
+                let look = |conn: &Connection| read::plan_of_extents(conn, bucket, key);
+                self.readers.read(LOOKUP, look)
+            }
+        }
     }
 
     /// Compares every counter with the rows it counts, in one snapshot. Blocks.

@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::postgres::work::Work;
 use crate::settle::IntentItem;
+use crate::sqlite::store::LOOKUP;
 use crate::sqlite::{listing, read};
 use crate::writer::Priority;
 use crate::{Error, Result};
@@ -183,12 +184,12 @@ impl Store {
 
     /// The current version of a key.
     pub async fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
-        lookup!(
-            self,
-            "look an object up",
-            |tx| read::object(tx, bucket, key),
-            |shared| shared.object(bucket, key)
-        )
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.object(bucket, key),
+            Dialect::Postgres(shared) => Box::pin(shared.object(bucket, key))
+                .await
+                .map_err(|fault| fault.named(LOOKUP)),
+        }
     }
 
     /// The current version of a key, and its parts behind a part number, in one snapshot.
@@ -209,12 +210,12 @@ impl Store {
 
     /// The current version of a key and where its bytes are, in one snapshot.
     pub async fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
-        lookup!(
-            self,
-            "look an object up",
-            |tx| read::plan(tx, bucket, key),
-            |shared| shared.plan(bucket, key)
-        )
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.plan(bucket, key),
+            Dialect::Postgres(shared) => Box::pin(shared.plan(bucket, key))
+                .await
+                .map_err(|fault| fault.named(LOOKUP)),
+        }
     }
 
     /// The parts of a version, behind a part number, by number.

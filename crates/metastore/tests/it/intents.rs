@@ -242,7 +242,10 @@ async fn nothing_is_reaped_in_recovery_state(db: Db) {
     assert_eq!(open.store.reap_intents(10).await.unwrap(), 0);
     open.store.leave_recovery().await.unwrap();
     assert_eq!(open.store.catalogue().recovery, None);
-    assert_eq!(open.store.reap_intents(10).await.unwrap(), 1);
+    // Where others share the catalogue, all intents went when the state began: nobody may reap one
+    // whose bytes became an object after the backup.
+    let reaped = if db.is_shared() { 0 } else { 1 };
+    assert_eq!(open.store.reap_intents(10).await.unwrap(), reaped);
     open.check().await;
 }
 

@@ -76,6 +76,11 @@ impl Db {
         Self::seeded(Place::Postgres { server, way }, 1)
     }
 
+    /// Whether several instances may share it.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
+    }
+
     /// The database on PostgreSQL.
     pub(crate) fn database(&self) -> &Database {
         match &self.place {

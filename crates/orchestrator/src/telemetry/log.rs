@@ -4,7 +4,7 @@
 //! mixed up when many threads log. Fields of the spans around an event (the request id) are part
 //! of its line.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ use crate::config::{LogFormat, LogLevel};
 
 /// Crates that explain their every step; their warnings are enough.
 const CHATTY: [&str; 5] = ["hyper", "hyper_util", "rustls", "tokio_rustls", "mio"];
+
+/// What most lines fit into.
+const LINE_BYTES: usize = 512;
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,7 +232,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             LogFormat::Text => plain(&time, *metadata.level(), metadata.target(), &fields),
         };
         // A log that cannot be written must not stop the service.
-        let _ = self.out.lock().write_all(line.as_bytes());
+        let _ = self.out.lock().write_all(&line);
     }
 }
 
@@ -264,27 +267,33 @@ impl Visit for Fields {
     }
 }
 
-fn json(time: &str, level: Level, target: &str, fields: &Fields) -> String {
-    let mut line = String::with_capacity(256);
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let _ = write!(
-        line,
-        "{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":{},\"component\":{}",
-        quoted(&fields.message),
-        quoted(target),
-    );
+fn json(time: &str, level: Level, target: &str, fields: &Fields) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LINE_BYTES);
+    // Writing to memory does not fail.
+    let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":");
+    quote(&mut line, &fields.message);
+    line.extend_from_slice(b",\"component\":");
+    quote(&mut line, target);
     for (name, value) in &fields.others {
-        let _ = match value {
-            Value::Bare(text) => write!(line, ",{}:{text}", quoted(name)),
-            Value::Text(text) => write!(line, ",{}:{}", quoted(name), quoted(text)),
-        };
+        line.push(b',');
+        quote(&mut line, name);
+        line.push(b':');
+        match value {
+            Value::Bare(text) => line.extend_from_slice(text.as_bytes()),
+            Value::Text(text) => quote(&mut line, text),
+        }
     }
-    line.push_str("}\n");
+    line.extend_from_slice(b"}\n");
     line
 }
 
-fn plain(time: &str, level: Level, target: &str, fields: &Fields) -> String {
-    let mut line = String::with_capacity(256);
+fn quote(line: &mut Vec<u8>, text: &str) {
+    // Text is always JSON, and memory takes it.
+    let _ = serde_json::to_writer(line, text);
+}
+
+fn plain(time: &str, level: Level, target: &str, fields: &Fields) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LINE_BYTES);
     let _ = write!(
         line,
         "{time} {level:<5} {} component={target}",
@@ -299,7 +308,7 @@ fn plain(time: &str, level: Level, target: &str, fields: &Fields) -> String {
             Value::Text(text) => write!(line, " {name}={}", escape(text)),
         };
     }
-    line.push('\n');
+    line.push(b'\n');
     line
 }
 

@@ -56,12 +56,9 @@ impl Shell<'_> {
         let program = Path::new(PROGRAM).parent().unwrap().display();
         // Without a terminal passwords are read from standard input.
         let mut child = Command::new("setsid")
-            .args(["--wait", "sh", "-c", line])
+            .args(["--wait", "sh", "-c"])
+            .arg(format!("PATH='{program}':$PATH; {line}"))
             .current_dir(self.folder)
-            .env(
-                "PATH",
-                format!("{program}:{}", std::env::var("PATH").unwrap()),
-            )
             .env("PGHOST", "localhost")
             .env("PGPORT", self.port.to_string())
             .env("PGUSER", Database::USER)

@@ -14,13 +14,13 @@ use std::time::Duration;
 use backend::{BackendKey, ObjectBackend as _, PutMeta, S3Backend};
 use futures_util::future::join_all;
 use rustix::process::Pid;
+use testbed::gate::Gate;
+use testbed::sink::Sink;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::support::content::Content;
-use crate::support::gate::Gate;
+use crate::support::content::{Content, ContentExt as _};
 use crate::support::home::{Home, s3_backend};
-use crate::support::sink::Sink;
 
 const TRANSFERS: usize = 64;
 /// Of one object in a plain run, in bytes.

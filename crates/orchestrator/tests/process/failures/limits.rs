@@ -7,7 +7,7 @@ use testbed::Postgres;
 use tokio::process::Command;
 
 use super::{STREAMED_BYTES, key, reads, store};
-use crate::support::content::Content;
+use crate::support::content::{Content, ContentExt as _};
 use crate::support::home::{Home, PROGRAM};
 use crate::support::redis::Redis;
 use crate::support::server::Server;

@@ -10,7 +10,7 @@ mod stopping;
 
 use backend::{BackendKey, Kind, ObjectBackend as _, Payload, PutMeta, S3Backend};
 
-use crate::support::content::Content;
+use crate::support::content::{Content, ContentExt as _};
 
 /// Bytes that fit into one request without streaming.
 const SMALL_BYTES: u64 = 10_000;

@@ -8,7 +8,7 @@ use s3wire::chunked::{Encoder, Framing};
 use s3wire::sigv4::{PayloadMode, StreamingVariant};
 
 use super::{SMALL_BYTES, STREAMED_BYTES, is_absent, key, reads, store};
-use crate::support::content::Content;
+use crate::support::content::{Content, ContentExt as _};
 use crate::support::home::{ACCESS_KEY, Home, SECRET};
 use crate::support::raw::{self, Connection, Head};
 use crate::support::server::Server;

@@ -13,7 +13,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 
 use super::fuse::{Event, Fuse, Verb};
-use crate::support::content::Content;
+use crate::support::content::{Content, ContentExt as _};
 
 /// Keys of one client.
 const KEYS: usize = 6;

@@ -1,10 +1,8 @@
 //! What every test here needs: content that is known by its seed, a place for a catalogue and its
-//! backends, the process, requests that no proper client would send, and a provider made of memory.
+//! backends, the process, and requests that no proper client would send.
 
 pub(crate) mod content;
-pub(crate) mod gate;
 pub(crate) mod home;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod server;
-pub(crate) mod sink;

@@ -6,18 +6,21 @@
 //! large bodies at a given offset until a given number of them is there: so a test knows that they
 //! are in flight at the same time.
 //!
-//! Uploads in parts are refused: nobody needs them here.
+//! Of uploads in parts it keeps sizes and checksums: the parts of an object are believed to be its
+//! content, in the order of their numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use base::{
-    ByteRange, Checksum, Clock as _, Crc64, Crc64Hasher, ETag, ObjectHeaders, SystemClock,
-    Timestamp,
+    ByteRange, Checksum, Clock as _, Crc64, Crc64Hasher, ETag, Ids, ObjectHeaders, PartNumber,
+    SystemClock, Timestamp, UploadId,
 };
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _};
@@ -31,18 +34,21 @@ use s3wire::chunked::Decoder;
 use s3wire::headers::ObjectChecksum;
 use s3wire::sigv4::{PayloadMode, payload_mode};
 use s3wire::xml::{
-    CopyResult, CopyRoot, Delete, DeleteResult, ErrorDocument, ObjectEntry, ObjectsPageV2,
-    UploadsPage, VersioningStatus, print_versioning,
+    CompletePart, CompleteResult, CopyResult, CopyRoot, Delete, DeleteResult, ErrorDocument,
+    ObjectEntry, ObjectsPageV2, UploadStarted, UploadsPage, VersioningStatus, parse_complete,
+    print_versioning,
 };
 use s3wire::{BucketOp, Error, ErrorCode, ListObjectsV2, ObjectOp, Target};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::content::Content;
-use super::gate::Gate;
+use crate::content::Content;
+use crate::gate::Gate;
 
 /// Objects up to this many bytes are kept.
 const KEPT_BYTES_MAX: u64 = 64 << 10;
+/// What it calls the bucket, whatever the request calls it.
+const BUCKET: &str = "provider";
 
 #[derive(Clone)]
 enum Bytewise {
@@ -66,36 +72,119 @@ impl Object {
         }
     }
 
-    /// Not the MD5, so that nobody relies on it.
     fn etag(&self) -> ETag {
-        ETag::new(&format!("sink-{:016x}", self.crc64.0))
+        etag(self.crc64)
+    }
+
+    fn checksum(&self) -> ObjectChecksum {
+        ObjectChecksum {
+            checksum: self.crc64.to_checksum(),
+            parts: None,
+        }
     }
 
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         s3wire::headers::put_object_headers(&self.headers, &mut headers);
-        let text = |text: String| HeaderValue::try_from(text).unwrap();
+        let text = |text: String| HeaderValue::try_from(text).expect("it is printable");
         headers.insert(ETAG, text(self.etag().quoted()));
         headers.insert(LAST_MODIFIED, text(s3wire::http_date(self.written)));
-        let checksum = self.crc64.to_checksum();
-        let checksum = ObjectChecksum {
-            checksum,
-            parts: None,
-        };
-        s3wire::headers::insert_checksum(&mut headers, &checksum);
+        s3wire::headers::insert_checksum(&mut headers, &self.checksum());
         headers
     }
 }
 
-#[derive(Default)]
+/// Not the MD5, so that nobody relies on it.
+fn etag(crc64: Crc64) -> ETag {
+    ETag::new(&format!("sink-{:016x}", crc64.0))
+}
+
+struct Upload {
+    headers: ObjectHeaders,
+    /// Checksum and size of each.
+    parts: BTreeMap<PartNumber, (Crc64, u64)>,
+}
+
 struct State {
     objects: Mutex<BTreeMap<String, Object>>,
+    uploads: Mutex<HashMap<UploadId, Upload>>,
     gate: Mutex<Option<Arc<Gate>>>,
+    requests: AtomicU64,
+    ids: Ids,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            objects: Mutex::default(),
+            uploads: Mutex::default(),
+            gate: Mutex::default(),
+            requests: AtomicU64::new(0),
+            ids: Ids::new(Arc::new(SystemClock)),
+        }
+    }
+
+    fn begin(&self, key: &str, headers: &HeaderMap) -> Answer {
+        let id = UploadId::draw(&self.ids);
+        let upload = Upload {
+            headers: s3wire::headers::stored_headers(headers),
+            parts: BTreeMap::new(),
+        };
+        self.uploads.lock().insert(id, upload);
+        let started = UploadStarted {
+            bucket: BUCKET.to_owned(),
+            key: key.to_owned(),
+            upload_id: id.to_string(),
+        };
+        Answer::whole(started.to_xml())
+    }
+
+    fn complete(&self, key: &str, id: &UploadId, list: &[CompletePart]) -> Result<Answer, Error> {
+        let upload = self.uploads.lock().remove(id);
+        let upload = upload.ok_or(ErrorCode::NoSuchUpload)?;
+        let mut whole: Option<(Crc64, u64)> = None;
+        for named in list {
+            let part = upload.parts.get(&named.part);
+            let (crc64, length) = *part.ok_or(ErrorCode::InvalidPart)?;
+            if etag(crc64) != named.etag {
+                return Err(ErrorCode::InvalidPart.into());
+            }
+            whole = Some(match whole {
+                None => (crc64, length),
+                Some((before, size)) => (before.then(crc64, length), size + length),
+            });
+        }
+        let (crc64, length) = whole.ok_or(ErrorCode::InvalidPart)?;
+        let object = Object {
+            bytes: Bytewise::Generated(Content::of_key(user_key(key), length)),
+            crc64,
+            headers: upload.headers,
+            written: SystemClock.now(),
+        };
+        let completed = CompleteResult {
+            location: key.to_owned(),
+            bucket: BUCKET.to_owned(),
+            key: key.to_owned(),
+            etag: object.etag(),
+            checksum: Some(object.checksum()),
+            kind: None,
+        };
+        self.objects.lock().insert(key.to_owned(), object);
+        Ok(Answer::whole(completed.to_xml()))
+    }
 }
 
 /// The provider.
-pub(crate) struct Sink {
-    pub(crate) addr: SocketAddr,
+#[derive(Debug)]
+pub struct Sink {
+    /// Where it listens.
+    pub addr: SocketAddr,
     state: Arc<State>,
     task: JoinHandle<()>,
 }
@@ -108,31 +197,41 @@ impl Drop for Sink {
 
 impl Sink {
     /// Serves on a port of its own.
-    pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("the loopback has a free port");
+        let addr = listener.local_addr().expect("a listener has an address");
+        let state = Arc::new(State::new());
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
+                drop(tokio::spawn(serve(stream, Arc::clone(&shared))));
             }
         });
         Self { addr, state, task }
     }
 
-    pub(crate) fn endpoint(&self) -> String {
+    /// What a configuration calls it.
+    pub fn endpoint(&self) -> String {
         format!("http://{}", self.addr)
     }
 
     /// Large bodies go through this gate from now on.
-    pub(crate) fn set_gate(&self, gate: &Arc<Gate>) {
+    pub fn set_gate(&self, gate: &Arc<Gate>) {
         *self.state.gate.lock() = Some(Arc::clone(gate));
     }
 
+    /// Requests that it was asked, whatever became of them.
+    pub fn requests(&self) -> u64 {
+        self.state.requests.load(Ordering::Relaxed)
+    }
+
     /// The large objects that it knows.
-    pub(crate) fn large_objects(&self) -> usize {
+    pub fn large_objects(&self) -> usize {
         let objects = self.state.objects.lock();
         objects
             .values()
@@ -174,7 +273,10 @@ impl Answer {
         }
     }
 
-    fn with(headers: HeaderMap) -> Self {
+    fn tagged(etag: &ETag) -> Self {
+        let mut headers = HeaderMap::new();
+        let text = HeaderValue::try_from(etag.quoted()).expect("a tag is printable");
+        headers.insert(ETAG, text);
         Self {
             headers,
             ..Self::whole(Bytes::new())
@@ -220,7 +322,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<AnswerBod
             ..ErrorDocument::default()
         };
         Answer {
-            status: StatusCode::from_u16(error.code.status()).unwrap(),
+            status: StatusCode::from_u16(error.code.status()).expect("codes have a status"),
             ..Answer::whole(document.to_xml())
         }
     });
@@ -240,6 +342,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<AnswerBod
 }
 
 async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, Error> {
+    state.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
     let target = Target::parse(
         &head.method,
@@ -278,11 +381,28 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                     objects.insert(key.to_owned(), found);
                     Ok(Answer::whole(copied.to_xml(CopyRoot::Object)))
                 }
-                ObjectOp::CreateMultipartUpload
-                | ObjectOp::UploadPart { .. }
-                | ObjectOp::UploadPartCopy(_)
-                | ObjectOp::CompleteMultipartUpload { .. }
-                | ObjectOp::AbortMultipartUpload { .. }
+                ObjectOp::CreateMultipartUpload => Ok(state.begin(key, &head.headers)),
+                ObjectOp::UploadPart { upload_id, part } => {
+                    let arrived = arrive(&head.headers, body, Checked::Sums).await?;
+                    let tag = etag(arrived.crc64);
+                    let mut uploads = state.uploads.lock();
+                    let upload = uploads.get_mut(&upload_id);
+                    let upload = upload.ok_or(ErrorCode::NoSuchUpload)?;
+                    upload.parts.insert(part, (arrived.crc64, arrived.length));
+                    Ok(Answer::tagged(&tag))
+                }
+                ObjectOp::CompleteMultipartUpload { upload_id } => {
+                    let list = parse_complete(&collected(body).await?)?;
+                    state.complete(key, &upload_id, &list)
+                }
+                ObjectOp::AbortMultipartUpload { upload_id } => {
+                    state.uploads.lock().remove(&upload_id);
+                    Ok(Answer {
+                        status: StatusCode::NO_CONTENT,
+                        ..Answer::whole(Bytes::new())
+                    })
+                }
+                ObjectOp::UploadPartCopy(_)
                 | ObjectOp::ListParts(_)
                 | ObjectOp::GetObjectAttributes
                 | ObjectOp::GetObjectTagging
@@ -302,11 +422,7 @@ async fn on_bucket(state: &State, op: BucketOp, body: Incoming) -> Result<Answer
         BucketOp::ListObjectsV2(wanted) => Ok(Answer::whole(list(state, &wanted).to_xml())),
         BucketOp::ListMultipartUploads(_) => Ok(Answer::whole(UploadsPage::default().to_xml())),
         BucketOp::DeleteObjects => {
-            let mut bytes = Vec::new();
-            let mut pieces = pieces(body);
-            while let Some(piece) = pieces.next().await {
-                bytes.extend_from_slice(&piece?);
-            }
+            let bytes = collected(body).await?;
             let mut objects = state.objects.lock();
             for item in Delete::from_xml(&bytes)?.items {
                 objects.remove(item.key.as_str());
@@ -330,7 +446,7 @@ fn list(state: &State, wanted: &ListObjectsV2) -> ObjectsPageV2 {
     let mut found = objects
         .iter()
         .filter(|(key, _)| key.starts_with(&*wanted.prefix) && key.as_str() > after);
-    let most = usize::try_from(wanted.max_keys).unwrap();
+    let most = usize::try_from(wanted.max_keys).expect("pages are small");
     let entries: Vec<_> = found
         .by_ref()
         .take(most)
@@ -362,43 +478,32 @@ fn pieces(mut body: Incoming) -> impl Stream<Item = Result<Bytes, Error>> + Unpi
     })
 }
 
-/// What arrives of one body, checked as it comes.
-struct Arrival {
-    content: Content,
-    gate: Option<Arc<Gate>>,
-    kept: Vec<u8>,
-    crc64: Crc64Hasher,
-    offset: u64,
-}
-
-impl Arrival {
-    async fn take(&mut self, piece: &Bytes) -> Result<(), Error> {
-        let before = self.offset;
-        self.offset += piece.len() as u64;
-        self.crc64.update(piece);
-        if self.content.length <= KEPT_BYTES_MAX {
-            self.kept.extend_from_slice(piece);
-        } else if !self.content.has(before, piece) {
-            return Err(ErrorCode::BadDigest.into());
-        }
-        if self
-            .gate
-            .as_ref()
-            .is_some_and(|gate| self.offset >= gate.offset)
-            && let Some(gate) = self.gate.take()
-        {
-            gate.pass().await;
-        }
-        Ok(())
+async fn collected(body: Incoming) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut pieces = pieces(body);
+    while let Some(piece) = pieces.next().await {
+        bytes.extend_from_slice(&piece?);
     }
+    Ok(bytes)
 }
 
-async fn put(
-    state: &State,
-    key: &str,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> Result<Answer, Error> {
+/// What a body is compared with while it comes, beside its checksum.
+enum Checked {
+    /// Nothing.
+    Sums,
+    /// What belongs to a key, where it is not kept; a gate holds it.
+    Key(String, Option<Arc<Gate>>),
+}
+
+/// A body that came, and is what its sender says it is.
+struct Arrived {
+    crc64: Crc64,
+    length: u64,
+    /// All of it, where it is small.
+    kept: Vec<u8>,
+}
+
+async fn arrive(headers: &HeaderMap, body: Incoming, checked: Checked) -> Result<Arrived, Error> {
     let mode = payload_mode(headers)?.unwrap_or(PayloadMode::Unsigned);
     let claims = s3wire::headers::body_claims(headers)?;
     let mut decoder = Decoder::for_request(mode, None, &claims)?;
@@ -409,18 +514,12 @@ async fn put(
             .exact()
             .ok_or(ErrorCode::MissingContentLength)?,
     };
-    let gate = state
-        .gate
-        .lock()
-        .clone()
-        .filter(|gate| length > gate.offset);
-    let mut arrival = Arrival {
-        content: Content::of_key(user_key(key), length),
-        gate,
-        kept: Vec::new(),
-        crc64: Crc64Hasher::new(),
-        offset: 0,
+    let (content, mut gate) = match checked {
+        Checked::Sums => (None, None),
+        Checked::Key(key, gate) => (Some(Content::of_key(&key, length)), gate),
     };
+    gate = gate.filter(|gate| length > gate.offset);
+    let (mut kept, mut crc64, mut offset) = (Vec::new(), Crc64Hasher::new(), 0);
     let mut pieces = pieces(body);
     let mut decoded = Vec::new();
     while let Some(piece) = pieces.next().await {
@@ -429,31 +528,57 @@ async fn put(
             Some(decoder) => decoder.feed(piece?, &mut decoded)?,
         }
         for piece in decoded.drain(..) {
-            arrival.take(&piece).await?;
+            crc64.update(&piece);
+            match &content {
+                Some(_) if length <= KEPT_BYTES_MAX => kept.extend_from_slice(&piece),
+                Some(content) if !content.has(offset, &piece) => {
+                    return Err(ErrorCode::BadDigest.into());
+                }
+                Some(_) | None => {}
+            }
+            offset += piece.len() as u64;
+            if let Some(held) = gate.take_if(|gate| offset >= gate.offset) {
+                held.pass().await;
+            }
         }
     }
     let trailer: Option<Checksum> = decoder.map(Decoder::finish).transpose()?.flatten();
-    let crc64 = arrival.crc64.sum();
+    let crc64 = crc64.sum();
     let declared = trailer.or(claims.checksum);
     if declared.is_some_and(|declared| Crc64::from_checksum(&declared) != Some(crc64)) {
         return Err(ErrorCode::BadDigest.into());
     }
-    if arrival.offset != length {
+    if offset != length {
         return Err(ErrorCode::IncompleteBody.into());
     }
-    let object = Object {
-        bytes: match length <= KEPT_BYTES_MAX {
-            true => Bytewise::Kept(arrival.kept.into()),
-            false => Bytewise::Generated(arrival.content),
-        },
+    Ok(Arrived {
         crc64,
+        length,
+        kept,
+    })
+}
+
+async fn put(
+    state: &State,
+    key: &str,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<Answer, Error> {
+    let user_key = user_key(key).to_owned();
+    let checked = Checked::Key(user_key.clone(), state.gate.lock().clone());
+    let arrived = arrive(headers, body, checked).await?;
+    let object = Object {
+        bytes: match arrived.length <= KEPT_BYTES_MAX {
+            true => Bytewise::Kept(arrived.kept.into()),
+            false => Bytewise::Generated(Content::of_key(&user_key, arrived.length)),
+        },
+        crc64: arrived.crc64,
         headers: s3wire::headers::stored_headers(headers),
         written: SystemClock.now(),
     };
-    let mut answer = HeaderMap::new();
-    answer.insert(ETAG, HeaderValue::try_from(object.etag().quoted()).unwrap());
+    let answer = Answer::tagged(&object.etag());
     state.objects.lock().insert(key.to_owned(), object);
-    Ok(Answer::with(answer))
+    Ok(answer)
 }
 
 fn get(state: &State, object: Object, headers: &HeaderMap) -> Result<Answer, Error> {
@@ -466,11 +591,14 @@ fn get(state: &State, object: Object, headers: &HeaderMap) -> Result<Answer, Err
                 .resolve(size)
                 .map_err(|_| Error::from(ErrorCode::InvalidRange))?;
             let text = s3wire::headers::print_content_range(range, size);
-            answer.insert(CONTENT_RANGE, HeaderValue::try_from(text).unwrap());
+            answer.insert(
+                CONTENT_RANGE,
+                HeaderValue::try_from(text).expect("it is printable"),
+            );
             (range, StatusCode::PARTIAL_CONTENT)
         }
     };
-    let at = |bytes: u64| usize::try_from(bytes).unwrap();
+    let at = |bytes: u64| usize::try_from(bytes).expect("it fits into memory");
     let body: Chunks = match object.bytes {
         Bytewise::Kept(bytes) => {
             let bytes = bytes.slice(at(range.start)..at(range.end()));

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 
 /// Holds bodies until enough of them are under way.
-pub(crate) struct Gate {
-    pub(super) offset: u64,
+#[derive(Debug)]
+pub struct Gate {
+    pub(crate) offset: u64,
     here: Barrier,
     go: Barrier,
 }
 
 impl Gate {
     /// A gate for exactly so many bodies, each of which it holds at this offset.
-    pub(crate) fn new(bodies: usize, offset: u64) -> Arc<Self> {
+    pub fn new(bodies: usize, offset: u64) -> Arc<Self> {
         Arc::new(Self {
             offset,
             here: Barrier::new(bodies + 1),
@@ -22,17 +23,17 @@ impl Gate {
     }
 
     /// Waits until all of them are here.
-    pub(crate) async fn all_here(&self) {
+    pub async fn all_here(&self) {
         self.here.wait().await;
     }
 
     /// Lets them go on.
-    pub(crate) async fn release(&self) {
+    pub async fn release(&self) {
         self.go.wait().await;
     }
 
     /// Arrives with one body and goes on with all of them.
-    pub(super) async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         self.here.wait().await;
         self.go.wait().await;
     }

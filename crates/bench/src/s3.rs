@@ -1,0 +1,351 @@
+//! The program side by side with its backend alone and with nginx in front of the same backend.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use testbed::{Durability, Postgres};
+
+use crate::catalogue::Alone;
+use crate::contenders::{
+    Catalogue, Contender, Program, foreign, nginx, open_target, s3_backend, sink,
+};
+use crate::figures::{Figure, rounded, table};
+use crate::load::{Connection, Pace};
+use crate::machine;
+use crate::processes::Processes;
+use crate::target::{Cover, Target, Wanted};
+use crate::workloads::{KIB, MIB, Work, Workload, measure, prepare};
+use crate::{Effort, goals};
+
+/// How long deletions may go on after their answers.
+const DRAINED_MAX: Duration = Duration::from_secs(300);
+
+/// What is compared beside what is always compared.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// The program for release.
+    pub(crate) program: PathBuf,
+    /// Other endpoints.
+    pub(crate) against: Vec<String>,
+    /// Only workloads whose name contains this.
+    pub(crate) only: Option<String>,
+}
+
+/// What was measured of one workload at one contender.
+#[derive(Debug, Default)]
+pub(crate) struct Cell {
+    /// Requests a second.
+    pub(crate) rate: Figure,
+    /// Megabytes a second.
+    pub(crate) throughput: Figure,
+    /// Microseconds.
+    pub(crate) p50: Figure,
+    pub(crate) p99: Figure,
+    /// Microseconds of CPU per request, or milliseconds per gigabyte, of each process in between.
+    pub(crate) cpu: Vec<Figure>,
+    /// The same of the backend.
+    pub(crate) backend_cpu: Figure,
+    /// The highest anonymous memory of the processes in between, in bytes.
+    pub(crate) memory: u64,
+}
+
+impl Cell {
+    /// CPU of everything in between.
+    pub(crate) fn cpu_median(&self) -> f64 {
+        self.cpu.iter().map(Figure::median).sum()
+    }
+}
+
+/// By place of the workload and of the contender.
+pub(crate) type Cells = BTreeMap<(usize, usize), Cell>;
+
+/// The places of the contenders that goals are about.
+pub(crate) const DIRECT: usize = 0;
+pub(crate) const NGINX: usize = 1;
+pub(crate) const SQLITE: usize = 2;
+
+fn workloads() -> Vec<Workload> {
+    let closed = |work, connections| Workload {
+        work,
+        connections,
+        pace: Pace::Closed,
+    };
+    let mut all = vec![closed(Work::Get(4 * KIB), 1)];
+    for size in [4 * KIB, 256 * KIB] {
+        for connections in [16, 128] {
+            all.extend([
+                closed(Work::Get(size), connections),
+                closed(Work::Head(size), connections),
+                closed(Work::Put(size, Cover::Nothing), connections),
+                closed(Work::Delete(size), connections),
+            ]);
+        }
+    }
+    all.extend([
+        closed(Work::Put(4 * KIB, Cover::Trailer), 128),
+        closed(Work::Put(256 * KIB, Cover::Trailer), 16),
+        closed(Work::Mixed(4 * KIB), 128),
+        Workload {
+            work: Work::Get(4 * KIB),
+            connections: 128,
+            pace: Pace::Open(2_000),
+        },
+        closed(
+            Work::Range {
+                size: 64 * MIB,
+                bytes: 64 * KIB,
+            },
+            16,
+        ),
+        closed(Work::Get(64 * MIB), 8),
+        closed(Work::Put(64 * MIB, Cover::Nothing), 8),
+        closed(Work::Multipart, 8),
+    ]);
+    all
+}
+
+/// Measures everything, and prints goals and tables.
+pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
+    let folder = tempfile::tempdir_in(".").context("making a folder on this disk")?;
+    let workloads: Vec<Workload> = workloads()
+        .into_iter()
+        .filter(|workload| match &options.only {
+            Some(part) => workload.name().contains(part.as_str()),
+            None => true,
+        })
+        .collect();
+    if workloads.is_empty() {
+        bail!("no workload has a name like {:?}", options.only);
+    }
+    let backend = sink()?;
+    let nginx = nginx(folder.path(), backend.addr)?;
+    let backends = s3_backend(backend.addr);
+    let on_file = Program::start(
+        &options.program,
+        folder.path().join("sqlite"),
+        &Catalogue::File,
+        &backends,
+    )?;
+    // Each catalogue has a backend of its own: a backend belongs to one.
+    let second = sink()?;
+    let server = Postgres::start(Durability::Durable);
+    let database = server.database();
+    let on_postgres = Program::start(
+        &options.program,
+        folder.path().join("postgres"),
+        &Catalogue::Postgres(&database),
+        &s3_backend(second.addr),
+    )?;
+    let idle = Processes::new(&[on_file.running.pid()]).anonymous();
+    let mut contenders = vec![
+        Contender {
+            target: open_target("the backend alone", backend.addr)?,
+            processes: Vec::new(),
+            has_queue: false,
+        },
+        Contender {
+            target: open_target("nginx", nginx.addr)?,
+            processes: vec![Processes::new(&[nginx.pid()])],
+            has_queue: false,
+        },
+        Contender {
+            target: on_file.target("s3-orchestrator, SQLite")?,
+            processes: vec![Processes::new(&[on_file.running.pid()])],
+            has_queue: true,
+        },
+        Contender {
+            target: on_postgres.target("s3-orchestrator, PostgreSQL")?,
+            processes: vec![
+                Processes::new(&[on_postgres.running.pid()]),
+                Processes::new(&[server.pid()]),
+            ],
+            has_queue: true,
+        },
+    ];
+    for other in &options.against {
+        contenders.push(Contender {
+            target: foreign(other)?,
+            processes: Vec::new(),
+            has_queue: false,
+        });
+    }
+    let backend_processes = Processes::new(&[backend.pid(), second.pid()]);
+    for contender in &contenders {
+        eprintln!("writing what {} is asked to read", contender.target.name);
+        prepare(&contender.target, &workloads).await?;
+    }
+    let alone = Alone::new(folder.path()).await?;
+    let mut catalogue = Figure::default();
+    let mut cells = Cells::new();
+    for turn in 0..effort.turns {
+        for (row, workload) in workloads.iter().enumerate() {
+            eprintln!("turn {} of {}: {}", turn + 1, effort.turns, workload.name());
+            if workload.work == Work::Put(4 * KIB, Cover::Nothing) && workload.connections == 128 {
+                catalogue.add(alone.puts_per_second(128, effort.turn).await?);
+            }
+            for (place, contender) in contenders.iter().enumerate() {
+                let cell = cells.entry((row, place)).or_default();
+                let turn = format!("{turn}-{row}");
+                one_turn(
+                    contender,
+                    workload,
+                    &turn,
+                    effort.turn,
+                    &backend_processes,
+                    cell,
+                )
+                .await
+                .with_context(|| workload.name())?;
+            }
+        }
+    }
+    println!(
+        "{}; nginx {}; {}. The load, the backend and what is measured share these cores.\n",
+        machine::describe(),
+        nginx_version(),
+        machine::version("psql"),
+    );
+    println!("{}", goals::show(&workloads, &cells, &catalogue, idle));
+    for (row, workload) in workloads.iter().enumerate() {
+        println!(
+            "### {}\n\n{}",
+            workload.name(),
+            show(workload, row, &contenders, &cells)
+        );
+    }
+    for program in [on_file, on_postgres] {
+        program.running.stop()?;
+    }
+    Ok(())
+}
+
+fn nginx_version() -> String {
+    let output = std::process::Command::new("/usr/sbin/nginx")
+        .arg("-v")
+        .output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+    let text = text.unwrap_or_default();
+    text.trim()
+        .rsplit_once('/')
+        .map_or("", |(_, version)| version)
+        .to_owned()
+}
+
+async fn one_turn(
+    contender: &Contender,
+    workload: &Workload,
+    turn: &str,
+    time: Duration,
+    backend: &Processes,
+    cell: &mut Cell,
+) -> Result<()> {
+    let cpu = || -> Vec<Duration> { contender.processes.iter().map(Processes::cpu).collect() };
+    let watches: Vec<_> = contender.processes.iter().map(Processes::watch).collect();
+    let (before, backend_before) = (cpu(), backend.cpu());
+    let run = measure(&contender.target, workload, turn, time).await?;
+    if contender.has_queue && matches!(workload.work, Work::Delete(_)) {
+        drained(&contender.target).await?;
+    }
+    let (after, backend_after) = (cpu(), backend.cpu());
+    let share = |used: Duration| match workload.is_large() {
+        // Milliseconds per gigabyte.
+        true => used.as_secs_f64() * 1e3 / (run.bytes as f64 / 1e9),
+        false => used.as_secs_f64() * 1e6 / run.requests as f64,
+    };
+    cell.cpu.resize_with(before.len(), Figure::default);
+    for (figure, (before, after)) in cell.cpu.iter_mut().zip(before.iter().zip(after)) {
+        figure.add(share(after.saturating_sub(*before)));
+    }
+    cell.backend_cpu
+        .add(share(backend_after.saturating_sub(backend_before)));
+    cell.rate.add(run.per_second());
+    cell.throughput.add(run.bytes as f64 / 1e6 / run.seconds);
+    cell.p50.add(run.latency_us(0.5));
+    cell.p99.add(run.latency_us(0.99));
+    let memory: u64 = watches
+        .into_iter()
+        .map(crate::processes::Watch::highest)
+        .sum();
+    cell.memory = cell.memory.max(memory);
+    Ok(())
+}
+
+/// Waits until nothing waits to be deleted on the backend: it is part of what a delete costs.
+pub(crate) async fn drained(target: &Target) -> Result<()> {
+    let deadline = Instant::now() + DRAINED_MAX;
+    while metric(target, "s3o_cleanup_queue_depth").await? > 0 {
+        if Instant::now() > deadline {
+            bail!("{}: deletions do not end", target.name);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// A metric without labels.
+pub(crate) async fn metric(target: &Target, name: &str) -> Result<u64> {
+    let shot = crate::target::Shot {
+        head: format!("GET /metrics HTTP/1.1\r\nhost: {}\r\n\r\n", target.addr).into(),
+        sent: crate::target::Sent::Nothing,
+        wanted: Wanted::Status(200),
+    };
+    let mut connection = Connection::open(target.addr).await?;
+    connection.ask(&shot).await?;
+    let text = String::from_utf8_lossy(&connection.document).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|rest| rest.trim_start_matches("{}").trim().parse().ok());
+    value.with_context(|| format!("no metric {name}"))
+}
+
+fn show(workload: &Workload, row: usize, contenders: &[Contender], cells: &Cells) -> String {
+    let ceiling = &cells[&(row, NGINX)];
+    let rows: Vec<Vec<String>> = contenders
+        .iter()
+        .enumerate()
+        .map(|(place, contender)| {
+            let cell = &cells[&(row, place)];
+            let (rate, of_nginx) = match workload.is_large() {
+                true => (
+                    &cell.throughput,
+                    cell.throughput.median() / ceiling.throughput.median(),
+                ),
+                false => (&cell.rate, cell.rate.median() / ceiling.rate.median()),
+            };
+            let cpu: Vec<String> = cell
+                .cpu
+                .iter()
+                .map(|figure| rounded(figure.median()))
+                .collect();
+            vec![
+                contender.target.name.clone(),
+                rate.show(),
+                format!("{of_nginx:.2}"),
+                if cpu.is_empty() {
+                    "–".to_owned()
+                } else {
+                    cpu.join(" + ")
+                },
+                rounded(cell.backend_cpu.median()),
+                rounded(cell.p50.median()),
+                rounded(cell.p99.median()),
+                if cell.memory == 0 {
+                    "–".to_owned()
+                } else {
+                    rounded(cell.memory as f64 / MIB as f64)
+                },
+            ]
+        })
+        .collect();
+    let (rate, cpu, backend) = match workload.is_large() {
+        true => ("MB/s", "CPU ms/GB", "backend's"),
+        false => ("requests/s", "CPU µs/request", "backend's"),
+    };
+    table(
+        &[
+            "", rate, "of nginx", cpu, backend, "p50 µs", "p99 µs", "MiB",
+        ],
+        &rows,
+    )
+}

@@ -92,6 +92,32 @@ impl Alone {
         Ok(Self { catalogue })
     }
 
+    /// Writes so many keys with these names.
+    pub(crate) async fn fill(&self, keys: u64, name: fn(u64) -> String) -> Result<()> {
+        let next = Arc::new(AtomicU64::new(0));
+        let mut running = Vec::new();
+        for _ in 0..CALLERS[2] {
+            let (catalogue, next) = (Arc::clone(&self.catalogue), Arc::clone(&next));
+            running.push(tokio::spawn(async move {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= keys {
+                        return anyhow::Ok(());
+                    }
+                    catalogue.put(name(n)).await?;
+                }
+            }));
+        }
+        for caller in running {
+            caller.await.context("a caller panicked")??;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn close(self) -> Result<()> {
+        Ok(self.catalogue.store.close().await?)
+    }
+
     pub(crate) async fn puts_per_second(&self, callers: usize, time: Duration) -> Result<f64> {
         self.catalogue.measure(Work::Put, callers, time).await
     }

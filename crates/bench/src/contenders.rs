@@ -139,6 +139,8 @@ pub(crate) fn nginx(folder: &Path, backend: SocketAddr) -> Result<Running> {
          events {{ worker_connections 4096; }}\n\
          http {{\n  access_log off;\n  client_body_temp_path body;\n  proxy_temp_path proxy;\n\
          fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  \
+         proxy_buffer_size 64k;\n  proxy_buffers 32 64k;\n  proxy_busy_buffers_size 256k;\n  \
+         client_body_buffer_size 256k;\n  \
          keepalive_requests 1000000000;\n  client_max_body_size 0;\n  tcp_nodelay on;\n  \
          upstream backend {{ server {backend}; keepalive 256; keepalive_requests 1000000000; }}\n  \
          server {{\n    listen {addr} backlog=1024;\n    location / {{\n      \

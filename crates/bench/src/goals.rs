@@ -3,7 +3,7 @@
 use crate::figures::{Figure, rounded, table};
 use crate::s3::{Cell, Cells, DIRECT, NGINX, SQLITE};
 use crate::target::Cover;
-use crate::workloads::{KIB, MIB, Work, Workload};
+use crate::workloads::{GIB, KIB, MIB, Work, Workload};
 
 /// A goal: what is compared, what was promised, what was measured.
 struct Goal {
@@ -38,7 +38,12 @@ impl Goal {
 }
 
 /// The table of goals; those whose workloads were not measured are left out.
-pub(crate) fn show(workloads: &[Workload], cells: &Cells, catalogue: &Figure, idle: u64) -> String {
+pub(crate) fn show(
+    workloads: &[Workload],
+    cells: &Cells,
+    catalogue: &Figure,
+    (idle, listings): (u64, Option<f64>),
+) -> String {
     let row = |work: Work, connections: usize| {
         workloads.iter().position(|workload| {
             workload.work == work
@@ -131,6 +136,20 @@ pub(crate) fn show(workloads: &[Workload], cells: &Cells, catalogue: &Figure, id
         48.0,
         idle as f64 / MIB as f64,
     ));
+    for (name, work) in [
+        ("reads", Work::Get(GIB)),
+        ("writes", Work::Put(GIB, Cover::Nothing)),
+    ] {
+        if let Some(row) = row(work, 64) {
+            let memory = cell(row, SQLITE).memory as f64 / MIB as f64;
+            let what = format!("anonymous memory, 64 {name} of 1 GiB at a time: MiB");
+            goals.push(Goal::at_most(what, 128.0, memory));
+        }
+    }
+    if let Some(ratio) = listings {
+        let what = "LIST: a page over the most keys, of the same over 100,000";
+        goals.push(Goal::at_most(what, 1.5, ratio));
+    }
     let rows: Vec<Vec<String>> = goals
         .into_iter()
         .map(|goal| {

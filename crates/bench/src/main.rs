@@ -12,6 +12,7 @@ mod catalogue;
 mod contenders;
 mod figures;
 mod goals;
+mod list;
 mod load;
 mod machine;
 mod processes;
@@ -28,11 +29,12 @@ use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "\
 usage: bench catalogue [--turns N] [--seconds N]
-       bench s3 [--turns N] [--seconds N] [--only TEXT] [--program FILE] [--against NAME=URL,KEY,SECRET]
+       bench s3 [--turns N] [--seconds N] [--full] [--only TEXT] [--program FILE] [--against NAME=URL,KEY,SECRET]
        bench smoke --program FILE
 
   --turns N     how often each thing is measured (5)
   --seconds N   how long a turn is (2)
+  --full        ten million keys to list, too; catalogues are kept below the build results
   --only TEXT   only workloads whose name contains it
   --program F   what is measured (release/s3-orchestrator)
   --against A   another S3 endpoint, http://HOST:PORT[/BUCKET]; may be repeated
@@ -93,6 +95,8 @@ fn parse(words: &[String]) -> Result<(Effort, s3::Options)> {
         program: "release/s3-orchestrator".into(),
         ..s3::Options::default()
     };
+    options.full = words.iter().any(|word| word == "--full");
+    let words: Vec<&String> = words.iter().filter(|word| *word != "--full").collect();
     for pair in words.chunks(2) {
         let [name, value] = pair else {
             bail!("{} needs a value", pair[0]);
@@ -104,9 +108,9 @@ fn parse(words: &[String]) -> Result<(Effort, s3::Options)> {
         match name.as_str() {
             "--turns" => effort.turns = number()?,
             "--seconds" => effort.turn = Duration::from_secs(number()?.into()),
-            "--only" => options.only = Some(value.clone()),
+            "--only" => options.only = Some((*value).clone()),
             "--program" => options.program = value.into(),
-            "--against" => options.against.push(value.clone()),
+            "--against" => options.against.push((*value).clone()),
             _ => bail!("unknown option {name}\n{USAGE}"),
         }
     }

@@ -16,8 +16,8 @@ use crate::load::{Connection, Pace};
 use crate::machine;
 use crate::processes::Processes;
 use crate::target::{Cover, Target, Wanted};
-use crate::workloads::{KIB, MIB, Work, Workload, measure, prepare};
-use crate::{Effort, goals};
+use crate::workloads::{GIB, KIB, MIB, Work, Workload, measure, prepare};
+use crate::{Effort, goals, list};
 
 /// How long deletions may go on after their answers.
 const DRAINED_MAX: Duration = Duration::from_secs(300);
@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) program: PathBuf,
     /// Other endpoints.
     pub(crate) against: Vec<String>,
+    /// Ten million keys to list, too.
+    pub(crate) full: bool,
     /// Only workloads whose name contains this.
     pub(crate) only: Option<String>,
 }
@@ -102,6 +104,8 @@ fn workloads() -> Vec<Workload> {
         closed(Work::Get(64 * MIB), 8),
         closed(Work::Put(64 * MIB, Cover::Nothing), 8),
         closed(Work::Multipart, 8),
+        closed(Work::Get(GIB), 64),
+        closed(Work::Put(GIB, Cover::Nothing), 64),
     ]);
     all
 }
@@ -207,13 +211,26 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
         nginx_version(),
         machine::version("psql"),
     );
-    println!("{}", goals::show(&workloads, &cells, &catalogue, idle));
+    let sizes: &[u64] = match options.full {
+        true => &[100_000, 1_000_000, 10_000_000],
+        false => &[100_000, 1_000_000],
+    };
+    let listings = match options.only {
+        Some(_) => None,
+        None => Some(list::run(&options.program, sizes, effort).await?),
+    };
+    let ratio = listings.as_ref().map(|(_, ratio)| *ratio);
+    let goals = goals::show(&workloads, &cells, &catalogue, (idle, ratio));
+    println!("{goals}");
     for (row, workload) in workloads.iter().enumerate() {
         println!(
             "### {}\n\n{}",
             workload.name(),
             show(workload, row, &contenders, &cells)
         );
+    }
+    if let Some((text, _)) = listings {
+        println!("### LIST, 1 connection, SQLite\n\n{text}");
     }
     for program in [on_file, on_postgres] {
         program.running.stop()?;

@@ -15,7 +15,10 @@ const PAGE: &str = "docs/performance.md";
 pub(crate) fn run(workspace: &Workspace, what: &str, options: &[&str]) -> Result<()> {
     let keep = options.contains(&"--write");
     let options = options.iter().filter(|option| **option != "--write");
-    build(workspace, &["--release"])?;
+    build(
+        workspace,
+        &["--release", "--bin", "bench", "--bin", "s3-orchestrator"],
+    )?;
     let release = workspace.target().join("release");
     let mut bench = workspace.command(release.join("bench"));
     bench.arg(what).args(options);

@@ -32,7 +32,7 @@ usage: cargo xtask <command>
   e2e [-- ARGS]          real S3 clients against the program
   fuzz [--keep] [--seconds N] [TARGET...]
                          fuzz each target (30 s); with --keep, minimise the committed corpus
-  bench [--turns N] [--seconds N] [--only TEXT] [--against NAME=URL,KEY,SECRET] [--write]
+  bench [--turns N] [--seconds N] [--full] [--only TEXT] [--against NAME=URL,KEY,SECRET] [--write]
                          measure the program beside nginx and its backend alone; with --write, keep
                          the figures
   bench catalogue [--turns N] [--seconds N] [--write]

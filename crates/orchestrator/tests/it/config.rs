@@ -911,7 +911,7 @@ fn a_host_means_postgres_with_the_defaults_of_the_reference() {
     let several = postgres("").replace(
         "host: db.example.com",
         "hosts: [pooler:6432, db, '[::1]:5433']",
-    ) + "  port: 5434\n  ssl_mode: verify-full\n";
+    ) + "  port: 5434\n  ssl_mode: verify-full\n  statements: unnamed\n";
     let DatabaseConfig::Postgres(config) = accept(&several).database else {
         panic!("not PostgreSQL")
     };

@@ -64,6 +64,14 @@ pub(super) static GROUPS: &[Group] = &[
             .or("5m")
             .zero(Zero::Default),
             Key::new(
+                "statements",
+                Kind::Choice(&["unnamed"]),
+                "Statements never have names, so a pooler that hands out connections by transaction \
+                 may lie in between; the key is for files that say so.",
+            )
+            .or("unnamed")
+            .inert(),
+            Key::new(
                 "lease",
                 Kind::Duration,
                 "How long an instance may be silent before another one takes it for dead.",

@@ -47,31 +47,31 @@ const BOUNDS: [Bound; 5] = [
     Bound {
         name: "PUT",
         calls: 1.0,
-        transactions: 2.0,
+        transactions: 2.2,
         allocations: 240.0,
     },
     Bound {
         name: "GET",
         calls: 1.0,
-        transactions: 1.0,
+        transactions: 1.1,
         allocations: 175.0,
     },
     Bound {
         name: "HEAD",
         calls: 0.0,
-        transactions: 1.0,
+        transactions: 1.1,
         allocations: 77.0,
     },
     Bound {
         name: "LIST",
         calls: 0.0,
-        transactions: 1.0,
+        transactions: 1.1,
         allocations: 1_290.0,
     },
     Bound {
         name: "DELETE",
         calls: 1.0,
-        transactions: 1.0,
+        transactions: 1.1,
         allocations: 133.0,
     },
 ];

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ fn free_addr() -> Result<SocketAddr> {
 }
 
 /// A program that the kernel ends together with us.
-fn command(program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command.stdin(Stdio::null());
@@ -183,30 +183,9 @@ pub(crate) fn s3_backend(backend: SocketAddr) -> String {
 }
 
 impl Program {
+    /// Starts what a command of [`command`] runs.
     pub(crate) fn start(
-        program: &Path,
-        folder: PathBuf,
-        catalogue: &Catalogue<'_>,
-        backends: &str,
-    ) -> Result<Self> {
-        Self::start_as(command(program), program, &folder, catalogue, backends)
-    }
-
-    /// The same with pipes to its standard input and from its standard error.
-    pub(crate) fn start_counted(
-        program: &Path,
-        folder: PathBuf,
-        catalogue: &Catalogue<'_>,
-        backends: &str,
-    ) -> Result<Self> {
-        let mut command = command(program);
-        command.stdin(Stdio::piped()).stderr(Stdio::piped());
-        Self::start_as(command, program, &folder, catalogue, backends)
-    }
-
-    fn start_as(
         mut command: Command,
-        program: &Path,
         folder: &Path,
         catalogue: &Catalogue<'_>,
         backends: &str,
@@ -237,14 +216,11 @@ impl Program {
             .arg(&file)
             .stdout(log)
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .with_context(|| format!("starting {command:?}"))?;
         let running = Running { child, addr }.listens();
         let running = running.with_context(|| {
-            format!(
-                "{}: {}",
-                program.display(),
-                fs::read_to_string(folder.join("log")).unwrap_or_default()
-            )
+            let log = fs::read_to_string(folder.join("log"));
+            format!("{command:?}: {}", log.unwrap_or_default())
         })?;
         Ok(Self { running })
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::Effort;
 use crate::catalogue::Alone;
-use crate::contenders::{Catalogue, Program};
+use crate::contenders::{Catalogue, Program, command};
 use crate::figures::{Figure, rounded, table};
 use crate::load::{Load, Pace, Until, fire};
 use crate::target::{Shot, Target};
@@ -58,7 +58,7 @@ pub(crate) async fn run(program: &Path, sizes: &[u64], effort: Effort) -> Result
             "- name: backend\n  kind: local\n  path: {}\n",
             folder.join("objects").display()
         );
-        let program = Program::start(program, folder, &Catalogue::File, &backends)?;
+        let program = Program::start(command(program), &folder, &Catalogue::File, &backends)?;
         let target = program.target(&format!("{keys} keys"))?;
         all.push(Listed {
             keys: *keys,

@@ -9,7 +9,7 @@ use testbed::{Durability, Postgres};
 
 use crate::catalogue::Alone;
 use crate::contenders::{
-    Catalogue, Contender, Program, foreign, nginx, open_target, s3_backend, sink,
+    Catalogue, Contender, Program, command, foreign, nginx, open_target, s3_backend, sink,
 };
 use crate::figures::{Figure, rounded, table};
 use crate::load::{Connection, Pace};
@@ -127,8 +127,8 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
     let nginx = nginx(folder.path(), backend.addr)?;
     let backends = s3_backend(backend.addr);
     let on_file = Program::start(
-        &options.program,
-        folder.path().join("sqlite"),
+        command(&options.program),
+        &folder.path().join("sqlite"),
         &Catalogue::File,
         &backends,
     )?;
@@ -137,8 +137,8 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
     let server = Postgres::start(Durability::Durable);
     let database = server.database();
     let on_postgres = Program::start(
-        &options.program,
-        folder.path().join("postgres"),
+        command(&options.program),
+        &folder.path().join("postgres"),
         &Catalogue::Postgres(&database),
         &s3_backend(second.addr),
     )?;

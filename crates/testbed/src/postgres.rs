@@ -76,9 +76,7 @@ impl Database {
         );
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
-}
 
-impl Database {
     /// Runs a client program of PostgreSQL on it, to its end.
     pub fn client(&self, program: &str, args: &[&str]) {
         run(Command::new(self::program(program))
@@ -87,9 +85,7 @@ impl Database {
             .args(args)
             .stdin(Stdio::null()));
     }
-}
 
-impl Database {
     /// Transactions that were committed, as far as its sessions have told yet.
     pub fn transactions(&self) -> u64 {
         let sql = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";

@@ -9,30 +9,29 @@
 //! Of uploads in parts it keeps sizes and checksums: the parts of an object are believed to be its
 //! content, in the order of their numbers.
 
+mod answer;
+mod arrival;
+
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use base::{
-    ByteRange, Checksum, Clock as _, Crc64, Crc64Hasher, ETag, Ids, ObjectHeaders, PartNumber,
-    SystemClock, Timestamp, UploadId,
+    ByteRange, Clock as _, Crc64, ETag, Ids, ObjectHeaders, PartNumber, SystemClock, Timestamp,
+    UploadId,
 };
 use bytes::Bytes;
-use futures_util::stream::{self, Stream, StreamExt as _};
+use futures_util::stream;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use s3wire::chunked::Decoder;
 use s3wire::headers::ObjectChecksum;
-use s3wire::sigv4::{PayloadMode, payload_mode};
 use s3wire::xml::{
     CompletePart, CompleteResult, CopyResult, CopyRoot, Delete, DeleteResult, ErrorDocument,
     ObjectEntry, ObjectsPageV2, UploadStarted, UploadsPage, VersioningStatus, parse_complete,
@@ -42,6 +41,8 @@ use s3wire::{BucketOp, Error, ErrorCode, ListObjectsV2, ObjectOp, Target};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use self::answer::{Answer, AnswerBody, Chunks};
+use self::arrival::{Checked, arrive, collected};
 use crate::content::Content;
 use crate::gate::Gate;
 
@@ -253,66 +254,6 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         .ok();
 }
 
-struct Answer {
-    headers: HeaderMap,
-    body: Chunks,
-    length: u64,
-    status: StatusCode,
-}
-
-type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
-
-impl Answer {
-    fn whole(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        Self {
-            headers: HeaderMap::new(),
-            length: bytes.len() as u64,
-            body: Box::pin(stream::iter((!bytes.is_empty()).then_some(bytes))),
-            status: StatusCode::OK,
-        }
-    }
-
-    fn tagged(etag: &ETag) -> Self {
-        let mut headers = HeaderMap::new();
-        let text = HeaderValue::try_from(etag.quoted()).expect("a tag is printable");
-        headers.insert(ETAG, text);
-        Self {
-            headers,
-            ..Self::whole(Bytes::new())
-        }
-    }
-}
-
-struct AnswerBody {
-    chunks: Chunks,
-    left: u64,
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.chunks.poll_next_unpin(cx);
-        if let Poll::Ready(Some(bytes)) = &next {
-            self.left -= bytes.len() as u64;
-        }
-        next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
-}
-
 async fn answer(state: &State, request: Request<Incoming>) -> Response<AnswerBody> {
     let is_head = request.method() == Method::HEAD;
     let answer = carry_out(state, request).await.unwrap_or_else(|error| {
@@ -467,95 +408,6 @@ fn list(state: &State, wanted: &ListObjectsV2) -> ObjectsPageV2 {
         entries,
         ..ObjectsPageV2::default()
     }
-}
-
-fn pieces(mut body: Incoming) -> impl Stream<Item = Result<Bytes, Error>> + Unpin {
-    stream::poll_fn(move |cx| {
-        Pin::new(&mut body).poll_frame(cx).map(|frame| {
-            let frame = frame?.map_err(|_| Error::from(ErrorCode::IncompleteBody));
-            Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
-        })
-    })
-}
-
-async fn collected(body: Incoming) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let mut pieces = pieces(body);
-    while let Some(piece) = pieces.next().await {
-        bytes.extend_from_slice(&piece?);
-    }
-    Ok(bytes)
-}
-
-/// What a body is compared with while it comes, beside its checksum.
-enum Checked {
-    /// Nothing.
-    Sums,
-    /// What belongs to a key, where it is not kept; a gate holds it.
-    Key(String, Option<Arc<Gate>>),
-}
-
-/// A body that came, and is what its sender says it is.
-struct Arrived {
-    crc64: Crc64,
-    length: u64,
-    /// All of it, where it is small.
-    kept: Vec<u8>,
-}
-
-async fn arrive(headers: &HeaderMap, body: Incoming, checked: Checked) -> Result<Arrived, Error> {
-    let mode = payload_mode(headers)?.unwrap_or(PayloadMode::Unsigned);
-    let claims = s3wire::headers::body_claims(headers)?;
-    let mut decoder = Decoder::for_request(mode, None, &claims)?;
-    let length = match claims.decoded_length {
-        Some(length) => length,
-        None => body
-            .size_hint()
-            .exact()
-            .ok_or(ErrorCode::MissingContentLength)?,
-    };
-    let (content, mut gate) = match checked {
-        Checked::Sums => (None, None),
-        Checked::Key(key, gate) => (Some(Content::of_key(&key, length)), gate),
-    };
-    gate = gate.filter(|gate| length > gate.offset);
-    let (mut kept, mut crc64, mut offset) = (Vec::new(), Crc64Hasher::new(), 0);
-    let mut pieces = pieces(body);
-    let mut decoded = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        match &mut decoder {
-            None => decoded.push(piece?),
-            Some(decoder) => decoder.feed(piece?, &mut decoded)?,
-        }
-        for piece in decoded.drain(..) {
-            crc64.update(&piece);
-            match &content {
-                Some(_) if length <= KEPT_BYTES_MAX => kept.extend_from_slice(&piece),
-                Some(content) if !content.has(offset, &piece) => {
-                    return Err(ErrorCode::BadDigest.into());
-                }
-                Some(_) | None => {}
-            }
-            offset += piece.len() as u64;
-            if let Some(held) = gate.take_if(|gate| offset >= gate.offset) {
-                held.pass().await;
-            }
-        }
-    }
-    let trailer: Option<Checksum> = decoder.map(Decoder::finish).transpose()?.flatten();
-    let crc64 = crc64.sum();
-    let declared = trailer.or(claims.checksum);
-    if declared.is_some_and(|declared| Crc64::from_checksum(&declared) != Some(crc64)) {
-        return Err(ErrorCode::BadDigest.into());
-    }
-    if offset != length {
-        return Err(ErrorCode::IncompleteBody.into());
-    }
-    Ok(Arrived {
-        crc64,
-        length,
-        kept,
-    })
 }
 
 async fn put(

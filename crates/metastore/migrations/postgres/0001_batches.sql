@@ -382,7 +382,8 @@ DECLARE
 BEGIN
     UPDATE cleanup_queue SET claim = NULL, not_before = least(not_before, p_now)
     WHERE id IN (
-        SELECT id FROM cleanup_queue WHERE claim IS NOT NULL AND claim - s3o_claimant(p_instance) BETWEEN 0 AND s3o_claimant(1) - 1
+        SELECT id FROM cleanup_queue
+        WHERE claim >= s3o_claimant(p_instance) AND claim < s3o_claimant(p_instance + 1)
         ORDER BY id FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS released = ROW_COUNT;
     RETURN released;
@@ -1260,9 +1261,10 @@ DECLARE
 BEGIN
     PERFORM set_config('lock_timeout', '10s', true);
     SELECT * INTO me FROM instances WHERE instance = p_instance FOR NO KEY UPDATE;
-    -- Epochs and batches of one history only grow, in the row of who was buried too.
+    -- Epochs and batches of one history only grow. A burial adds one to the epoch and leaves the batches;
+    -- whoever takes the number next begins both anew.
     IF NOT FOUND OR me.epoch < p_epoch
-            OR (me.epoch > p_epoch AND NOT me.live AND me.batch_seq < p_seq - 1) THEN
+            OR (me.epoch = p_epoch + 1 AND NOT me.live AND me.batch_seq < p_seq - 1) THEN
         RETURN '{"lost": true}';
     ELSIF me.epoch <> p_epoch THEN
         RETURN '{"fenced": true}';

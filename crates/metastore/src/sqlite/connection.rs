@@ -126,15 +126,12 @@ impl ReadPool {
         operation: &'static str,
         body: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
-        let slot = self.slot();
-        let conn = slot.as_ref().ok_or(Error::Closed)?;
-        let read = || -> std::result::Result<T, Fault> {
+        self.read_one(operation, |conn| {
             let snapshot = Snapshot::begin(conn)?;
             let value = body(conn)?;
             snapshot.end()?;
             Ok(value)
-        };
-        read().map_err(|fault| fault.named(operation))
+        })
     }
 
     /// The same for a lookup that is one statement, which is a snapshot by itself.

@@ -478,6 +478,31 @@ async fn a_database_that_goes_back_in_time_under_an_instance_enters_the_recovery
 }
 
 #[tokio::test]
+async fn a_sleeper_whose_number_was_used_meanwhile_begins_again_without_a_recovery() {
+    let db = Db::postgres();
+    let sleeper = db.instance(db.database()).await;
+    for n in 0..4 {
+        sleeper.put(sleeper.one(), &format!("k{n}"), 10).await;
+    }
+    Db::silence(db.database());
+    // It takes the number of the silent one, does less than that one did, and leaves.
+    let next = db.instance(db.database()).await;
+    next.store.close().await.unwrap();
+    let refused = sleeper.store.remove(sleeper.removal("k0")).await;
+    assert!(
+        matches!(refused, Err(Error::Unavailable { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(sleeper.store.catalogue().recovery, None);
+    until("it has begun again", async || {
+        sleeper.store.remove(sleeper.removal("k0")).await.ok()
+    })
+    .await;
+    let open = db.instance(db.database()).await;
+    assert_eq!(open.store.catalogue().recovery, None);
+}
+
+#[tokio::test]
 async fn what_was_announced_before_a_backup_and_became_an_object_since_is_never_given_up() {
     let db = Db::postgres();
     let open = db.instance(db.database()).await;

@@ -49,10 +49,7 @@ async fn opened_with(
     password: &str,
 ) -> Result<(), String> {
     let database = managed().server.database();
-    database.run(&format!(
-        "ALTER DATABASE {} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant",
-        database.name
-    ));
+    database.run(&format!("ALTER DATABASE {} OWNER TO tenant", database.name));
     let dir = tempfile::tempdir().unwrap();
     let db = Db::sqlite();
     let mut options = db.connect_options(&database);

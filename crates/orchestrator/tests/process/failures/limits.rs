@@ -17,6 +17,15 @@ async fn ingress(server: &Server, backend: &str) -> u64 {
     server.metric(&name).await.unwrap()
 }
 
+/// Waits until the server does without Redis (1), or with it (0).
+async fn falls_back(server: &Server, wanted: u64) {
+    server
+        .until("Redis as it is", async || {
+            server.metric("s3o_redis_fallback_active").await == Some(wanted)
+        })
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_everything_goes_on_and_it_is_taken_up_again() {
     let mut redis = Redis::start().await;
@@ -26,10 +35,6 @@ async fn without_redis_everything_goes_on_and_it_is_taken_up_again() {
         redis.port
     );
     let server = home.serve().await;
-    let fallback = |wanted: u64| {
-        let server = &server;
-        async move { server.metric("s3o_redis_fallback_active").await == Some(wanted) }
-    };
     store(&server.client(), "a", STREAMED_BYTES).await;
     let published = || async {
         let month = base::Month::of(base::Clock::now(&base::SystemClock));
@@ -38,12 +43,12 @@ async fn without_redis_everything_goes_on_and_it_is_taken_up_again() {
     };
     server.until("a publication", published).await;
     redis.kill().await;
-    server.until("the fallback", || fallback(1)).await;
+    falls_back(&server, 1).await;
     store(&server.client(), "b", STREAMED_BYTES).await;
     reads(&server.client(), "a", STREAMED_BYTES).await;
     assert!(ingress(&server, "one").await >= 2 * STREAMED_BYTES);
     redis.again().await;
-    server.until("the recovery", || fallback(0)).await;
+    falls_back(&server, 0).await;
     let counted = |status: &str| {
         format!("s3o_redis_operations_total{{operation=\"pipeline_add\",status=\"{status}\"}}")
     };
@@ -73,11 +78,7 @@ async fn a_redis_that_is_full_counts_as_one_that_is_down() {
         redis.port
     );
     let server = home.serve().await;
-    let fallback = |wanted: u64| {
-        let server = &server;
-        async move { server.metric("s3o_redis_fallback_active").await == Some(wanted) }
-    };
-    server.until("an exchange", || fallback(0)).await;
+    falls_back(&server, 0).await;
     for setting in ["maxmemory-policy noeviction", "maxmemory 1"] {
         let said = redis.say(&format!("CONFIG SET {setting}")).await;
         assert_eq!(said.as_deref(), Some("+OK"));
@@ -85,10 +86,10 @@ async fn a_redis_that_is_full_counts_as_one_that_is_down() {
     store(&server.client(), "a", STREAMED_BYTES).await;
     let refused = redis.say("SET k v").await.unwrap();
     assert!(refused.starts_with("-OOM"), "{refused}");
-    server.until("the fallback", || fallback(1)).await;
+    falls_back(&server, 1).await;
     store(&server.client(), "b", STREAMED_BYTES).await;
     redis.say("CONFIG SET maxmemory 0").await;
-    server.until("the recovery", || fallback(0)).await;
+    falls_back(&server, 0).await;
     let counted = ingress(&server, "one").await;
     let stored = 2 * STREAMED_BYTES;
     assert!((stored..stored + 10_000).contains(&counted), "{counted}");

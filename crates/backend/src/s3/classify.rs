@@ -9,10 +9,10 @@ use std::error::Error as StdError;
 use std::io;
 
 use http::StatusCode;
-use hyper_util::client::legacy::Error as ClientError;
 use s3wire::ErrorCode;
 
-use super::upload::BodyError;
+use super::http1::ExchangeError;
+use super::transport::SendError;
 use crate::{Effect, Kind};
 
 /// Whether a call can change anything.
@@ -123,44 +123,33 @@ fn kind_of_status(status: StatusCode) -> Kind {
 }
 
 /// A request that got no answer at all.
-pub(super) fn silence(access: Access, error: &ClientError) -> (Kind, Effect) {
-    if error.is_connect() {
-        let kind =
-            match find::<io::Error>(error).is_some_and(|e| e.kind() == io::ErrorKind::TimedOut) {
-                true => Kind::TimedOut,
-                false => Kind::Unavailable,
-            };
-        return (kind, Effect::None);
-    }
-    if let Some(BodyError::Cut) = find::<BodyError>(error) {
+pub(super) fn silence(access: Access, error: &SendError) -> (Kind, Effect) {
+    match error {
+        SendError::Connect(error) if is_timeout(error.as_ref()) => (Kind::TimedOut, Effect::None),
+        SendError::Connect(_) | SendError::Untaken(_) => (Kind::Unavailable, Effect::None),
         // Fewer bytes than declared: RFC 9112 section 8 makes that an incomplete message, which
         // must not be acted upon.
-        return (Kind::PayloadCut, Effect::None);
-    }
-    // Hyper cancels only what it never began to write.
-    match find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled) {
-        true => (Kind::Unavailable, Effect::None),
-        false => (Kind::Unavailable, access.unsettled()),
+        SendError::Exchange(ExchangeError::Body(_)) => (Kind::PayloadCut, Effect::None),
+        SendError::Exchange(ExchangeError::Lost(_) | ExchangeError::Head(_)) => {
+            (Kind::Unavailable, access.unsettled())
+        }
     }
 }
 
-/// The first cause of this type. A boxed error inside `io::Error` hides from `source`, so those are
-/// opened.
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+/// Whether time was up. A boxed error inside `io::Error` hides from `source`, so those are opened.
+fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
         }
-        next = match error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-        {
+        next = match io.and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),
         };
     }
-    None
+    false
 }
 
 #[cfg(test)]

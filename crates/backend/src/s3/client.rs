@@ -8,8 +8,7 @@ use std::sync::Arc;
 use base::{BackendName, ChecksumAlgorithm, Clock};
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use s3wire::chunked::Framing;
 use s3wire::sigv4::{Chain, PayloadMode, SignRequest, Signer, StreamingVariant};
 use s3wire::xml::{Answer, ErrorDocument, XmlError};
@@ -17,9 +16,10 @@ use s3wire::xml::{Answer, ErrorDocument, XmlError};
 use super::classify::{self, Access};
 use super::cover::{BodyPolicy, Cover};
 use super::download::read_all;
+use super::http1::{Incoming, Outgoing};
 use super::settings::{Address, S3Settings, SettingsError};
 use super::transport::Transport;
-use super::upload::{Delivery, RequestBody, Staged};
+use super::upload::{RequestBody, Staged};
 use crate::guard::note_request;
 use crate::{BackendKey, Effect, Error, Kind, Result};
 
@@ -201,36 +201,25 @@ impl Client {
         let Call {
             operation, access, ..
         } = call;
-        let (request, delivery) = self.request(call, content)?;
+        let request = self.request(call, content);
         note_request();
-        let answer = self.transport.send(request).await;
-        let early = delivery
-            .as_ref()
-            .is_some_and(|delivery| !delivery.is_complete());
-        let reply = match answer {
+        match self.transport.send(request).await {
             Err(error) => {
                 let (kind, effect) = classify::silence(access, &error);
                 Err(self.error(kind, effect, operation).with_source(error))
             }
-            Ok(answer) if !answer.status().is_success() => {
-                Err(self.refusal(access, operation, answer).await)
+            Ok((answer, body)) if !answer.status.is_success() => {
+                Err(self.refusal(access, operation, answer.status, body).await)
             }
-            Ok(_) if early => Err(self
+            Ok((answer, _)) if !answer.sent => Err(self
                 .nonsense(access, operation)
                 .with_message("success was declared before the body had been sent")),
-            Ok(answer) => {
-                let (head, body) = answer.into_parts();
-                Ok(Reply {
-                    status: head.status,
-                    headers: head.headers,
-                    body,
-                })
-            }
-        };
-        if let Some(delivery) = delivery.filter(|_| early) {
-            delivery.abandon();
+            Ok((answer, body)) => Ok(Reply {
+                status: answer.status,
+                headers: answer.headers,
+                body,
+            }),
         }
-        reply
     }
 
     /// Sends a call whose answer is an XML document.
@@ -250,13 +239,8 @@ impl Client {
         Ok(self.send(call, Content::EMPTY).await?.headers)
     }
 
-    fn request(
-        &self,
-        call: Call,
-        content: Content,
-    ) -> Result<(Request<RequestBody>, Option<Arc<Delivery>>)> {
+    fn request(&self, call: Call, content: Content) -> Outgoing {
         let Call {
-            operation,
             method,
             path,
             query,
@@ -287,50 +271,31 @@ impl Client {
             now,
         };
         let chain = self.signer.sign(sign, &mut headers);
-        let target = match query.is_empty() {
-            true => path,
-            false => format!("{path}?{query}"),
-        };
-        let uri = Uri::builder()
-            .scheme(self.address.scheme.clone())
-            .authority(self.address.authority.clone())
-            .path_and_query(target)
-            .build()
-            .map_err(|error| {
-                self.error(Kind::Rejected, Effect::None, operation)
-                    .with_source(error)
-            })?;
-        let (body, delivery) = match content {
-            Content::Whole(bytes) => (RequestBody::whole(bytes), None),
+        let body = match content {
+            Content::Whole(bytes) => RequestBody::whole(bytes),
             Content::Object(staged, cover) => {
                 let framing = framing(&cover, chain).map(|framing| (framing, cover.trailer));
-                let (body, delivery) = staged.into_body(framing);
-                (body, Some(delivery))
+                staged.into_body(framing)
             }
         };
-        let length = http_body::Body::size_hint(&body).exact().unwrap_or(0);
+        let length = body.length();
         // A GET without a body says nothing of its length; some signers and caches mind.
         if length > 0 || method == Method::PUT || method == Method::POST {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        Ok((request, delivery))
+        let head = print_head(&method, &path, &query, &headers);
+        Outgoing::new(head, body, method == Method::HEAD)
     }
 
     async fn refusal(
         &self,
         access: Access,
         operation: &'static str,
-        answer: http::Response<Incoming>,
+        status: StatusCode,
+        body: Incoming,
     ) -> Error {
-        let status = answer.status();
         // An error document that cannot be read says as much as none.
-        let document = read_all(answer.into_body(), ERROR_BYTES_MAX)
-            .await
-            .unwrap_or_default();
+        let document = read_all(body, ERROR_BYTES_MAX).await.unwrap_or_default();
         let document = ErrorDocument::from_xml(&document).ok();
         let code = document.as_ref().map(|document| document.code.as_str());
         let (kind, effect) = classify::refusal(access, status, code);
@@ -366,6 +331,37 @@ pub(super) fn words(code: &str, message: &str) -> String {
         false => format!("{code}: {message}"),
     };
     text.chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// The head of a request as it goes over the wire. Path and query are encoded, so nothing in them
+/// can end the line.
+fn print_head(method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Vec<u8> {
+    debug_assert!(
+        [path, query]
+            .iter()
+            .all(|part| part.bytes().all(|byte| byte.is_ascii_graphic()))
+    );
+    let fields = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let line = method.as_str().len() + path.len() + query.len() + 16;
+    let mut head = Vec::with_capacity(line + fields.sum::<usize>());
+    head.extend_from_slice(method.as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(path.as_bytes());
+    if !query.is_empty() {
+        head.push(b'?');
+        head.extend_from_slice(query.as_bytes());
+    }
+    head.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 /// Adds the headers that say how a body is covered and framed.

@@ -10,44 +10,14 @@ use std::task::{Context, Poll, ready};
 use base::BackendName;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::Stream;
-use http_body::Body as _;
-use hyper::body::Incoming;
 
+use super::http1::{Incoming, ReadError};
 use crate::{Effect, Error, Kind};
-
-/// Why a body could not be read to its end.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    #[error("the connection failed within the body")]
-    Cut(#[source] hyper::Error),
-    #[error("the body ended {missing} bytes early")]
-    Short { missing: u64 },
-    #[error("the body is longer than it should be")]
-    Long,
-    #[error("the body has more than {max} bytes")]
-    TooLarge { max: usize },
-}
-
-fn poll_piece(
-    incoming: &mut Incoming,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Bytes, ReadError>>> {
-    loop {
-        let Some(frame) = ready!(Pin::new(&mut *incoming).poll_frame(cx)) else {
-            return Poll::Ready(None);
-        };
-        match frame.map(|frame| frame.into_data()) {
-            Ok(Ok(bytes)) => return Poll::Ready(Some(Ok(bytes))),
-            Ok(Err(_trailers)) => {}
-            Err(error) => return Poll::Ready(Some(Err(ReadError::Cut(error)))),
-        }
-    }
-}
 
 /// Reads a body that is wanted whole, but not more than `max` bytes.
 pub(super) async fn read_all(mut incoming: Incoming, max: usize) -> Result<Bytes, ReadError> {
     let mut whole = BytesMut::new();
-    while let Some(piece) = poll_fn(|cx| poll_piece(&mut incoming, cx)).await {
+    while let Some(piece) = poll_fn(|cx| incoming.poll_piece(cx)).await {
         let piece = piece?;
         if whole.len() + piece.len() > max {
             return Err(ReadError::TooLarge { max });
@@ -90,7 +60,7 @@ impl Stream for Download {
         if this.ended {
             return Poll::Ready(None);
         }
-        match ready!(poll_piece(&mut this.incoming, cx)) {
+        match ready!(this.incoming.poll_piece(cx)) {
             Some(Ok(bytes)) => match this.missing.checked_sub(bytes.len() as u64) {
                 Some(missing) => {
                     this.missing = missing;

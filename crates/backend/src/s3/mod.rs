@@ -13,6 +13,7 @@ mod classify;
 mod client;
 mod cover;
 mod download;
+mod http1;
 mod multipart;
 mod objects;
 mod probe;

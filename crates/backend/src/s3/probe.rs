@@ -11,7 +11,6 @@
 use base::{Crc64, Md5, Traffic};
 use bytes::Bytes;
 use http::Method;
-use hyper_util::client::legacy::Error as ClientError;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use s3wire::sigv4::{PayloadMode, StreamingVariant};
@@ -22,6 +21,7 @@ use super::classify::Access;
 use super::client::Content;
 use super::cover::{Cover, Trailer};
 use super::objects::stored;
+use super::transport::SendError;
 use crate::guard::note_bytes;
 use crate::{
     BackendKey, Capabilities, DeleteTarget, Effect, Error, Kind, ListRequest, Payload, Proof,
@@ -316,7 +316,7 @@ fn is_no_answer(error: &Error) -> bool {
         error
             .source
             .as_ref()
-            .is_some_and(|source| source.downcast_ref::<ClientError>().is_some())
+            .is_some_and(|source| source.downcast_ref::<SendError>().is_some())
     };
     error.kind == Kind::Throttled || silent(error)
 }

@@ -157,6 +157,17 @@ impl Address {
         })
     }
 
+    /// Where connections lead.
+    pub(super) fn origin(&self) -> Uri {
+        let parts = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query("/");
+        parts
+            .build()
+            .expect("scheme, authority and path make a URI")
+    }
+
     pub(super) fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }

@@ -1,44 +1,67 @@
-//! Connections: a pool of HTTP/1.1 connections per provider, with TLS where the URL says so.
+//! Connections to a provider: made as they are needed, with TLS where the URL says so, and kept for the
+//! next request.
 //!
-//! A request that meets a closed pooled connection before a byte of it was written is sent again on
-//! another one; hyper hands such a request back whole, with its body untouched. Everything later is
-//! the caller's decision.
+//! Each thread keeps its own: a connection whose events one thread waits for is best used there, and
+//! nobody else's lock is in the way.
+//!
+//! A request that meets a closed connection before a byte of it was taken is sent again on another
+//! one, with its body untouched. Everything later is the caller's decision.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, Uri};
-use hyper::body::Incoming;
+use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tower_service::Service;
 
+use super::http1::{Answer, Connection, ExchangeError, Incoming, Outgoing};
 use super::settings::{Address, S3Settings, SettingsError};
-use super::upload::RequestBody;
-
-/// The most header fields of an answer: what an object of ours may carry as user metadata (2 KiB of
-/// one-letter names and values), and the provider's own.
-const ANSWER_FIELDS_MAX: usize = 1200;
-
-/// Bytes that one connection buffers at most in each direction; a response head must fit too.
-const CONNECTION_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// Silence after which the kernel asks whether the other side is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Threads beyond so many share what they keep.
+const HOMES: usize = 32;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// There is no connection; nothing has left.
+    #[error("no connection")]
+    Connect(#[source] ConnectError),
+    /// A new connection took no byte.
+    #[error("the connection took nothing")]
+    Untaken(#[source] ExchangeError),
+    /// The exchange was begun, and not finished.
+    #[error(transparent)]
+    Exchange(ExchangeError),
+}
+
 /// Sends requests to one provider.
 pub(super) struct Transport {
-    client: Client<Connector, RequestBody>,
+    connector: Connector,
+    origin: Uri,
+    homes: [Arc<Home>; HOMES],
 }
 
 impl Transport {
@@ -62,25 +85,160 @@ impl Transport {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(settings.pool_idle_timeout)
-            .pool_max_idle_per_host(settings.pool_idle_max)
-            .http1_max_buf_size(CONNECTION_BUFFER_BYTES_MAX)
-            .http1_max_headers(ANSWER_FIELDS_MAX)
-            .set_host(false)
-            .build(Connector {
+        let keeping = Arc::new(Keeping {
+            most: settings.pool_idle_max,
+            longest: settings.pool_idle_timeout,
+            kept: AtomicUsize::new(0),
+        });
+        Ok(Self {
+            connector: Connector {
                 inner,
                 limit: settings.connect_timeout,
-            });
-        Ok(Self { client })
+            },
+            origin: address.origin(),
+            homes: std::array::from_fn(|_| Arc::new(Home::new(&keeping))),
+        })
     }
 
+    /// Sends a request; what is returned has not read the answer's body.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, ClientError> {
-        self.client.request(request).await
+        mut request: Outgoing,
+    ) -> Result<(Answer, Incoming), SendError> {
+        let home = &self.homes[THREAD.with(|thread| *thread) % HOMES];
+        loop {
+            let kept = home.take();
+            let fresh = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await.map_err(SendError::Connect)?,
+            };
+            match connection.exchange(&mut request).await {
+                Ok(answer) => {
+                    let body = Incoming::new(connection, &answer, Arc::clone(home));
+                    return Ok((answer, body));
+                }
+                Err(error @ ExchangeError::Body(_)) => return Err(SendError::Exchange(error)),
+                Err(_) if !request.has_begun() && !fresh => {}
+                Err(error) if !request.has_begun() => return Err(SendError::Untaken(error)),
+                Err(error) => return Err(SendError::Exchange(error)),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, ConnectError> {
+        // Clones share their parts; each is ready for one call.
+        let mut connector = self.connector.clone();
+        std::future::poll_fn(|cx| connector.poll_ready(cx)).await?;
+        let stream = connector.call(self.origin.clone()).await?;
+        Ok(Connection::new(stream.into()))
+    }
+}
+
+/// How many connections are kept, and how long.
+struct Keeping {
+    most: usize,
+    longest: Duration,
+    kept: AtomicUsize,
+}
+
+/// The connections that a thread keeps.
+pub(super) struct Home {
+    idle: Mutex<Vec<Idle>>,
+    keeping: Arc<Keeping>,
+    /// Somebody closes what is kept for too long.
+    swept: AtomicBool,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+    _place: Place,
+}
+
+/// One of the connections that are kept.
+struct Place(Arc<Keeping>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Keeping {
+    fn place(self: &Arc<Self>) -> Option<Place> {
+        let place = Place(Arc::clone(self));
+        (self.kept.fetch_add(1, Ordering::Relaxed) < self.most).then_some(place)
+    }
+}
+
+impl Home {
+    fn new(keeping: &Arc<Keeping>) -> Self {
+        Self {
+            idle: Mutex::new(Vec::new()),
+            keeping: Arc::clone(keeping),
+            swept: AtomicBool::new(false),
+        }
+    }
+
+    /// The connection that was used last, if it is still good.
+    fn take(&self) -> Option<Connection> {
+        loop {
+            let Idle {
+                mut connection,
+                since,
+                ..
+            } = self.idle.lock().pop()?;
+            if since.elapsed() < self.keeping.longest && connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub(super) fn take_back(self: Arc<Self>, mut connection: Connection) {
+        let Some(place) = self.keeping.place() else {
+            return;
+        };
+        connection.rest();
+        self.idle.lock().push(Idle {
+            connection,
+            since: Instant::now(),
+            _place: place,
+        });
+        if !self.swept.swap(true, Ordering::AcqRel)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(sweep(Arc::downgrade(&self), self.keeping.longest));
+        }
+    }
+
+    /// Closes what was kept for too long, and says when to come again.
+    fn close_old(&self) -> Option<Instant> {
+        let mut idle = self.idle.lock();
+        // The oldest come first: what is used is the newest.
+        let old = idle
+            .iter()
+            .take_while(|idle| idle.since.elapsed() >= self.keeping.longest);
+        let old = old.count();
+        idle.drain(..old);
+        let next = idle.first().map(|idle| idle.since + self.keeping.longest);
+        if next.is_none() {
+            self.swept.store(false, Ordering::Release);
+        }
+        next
+    }
+}
+
+/// Closes connections in time. A backend that is gone has closed its own.
+async fn sweep(home: Weak<Home>, longest: Duration) {
+    let mut next = Instant::now() + longest;
+    loop {
+        tokio::time::sleep_until(next).await;
+        match home.upgrade().and_then(|home| home.close_old()) {
+            Some(later) => next = later,
+            None => return,
+        }
     }
 }
 

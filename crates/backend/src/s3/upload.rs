@@ -2,35 +2,24 @@
 //!
 //! The first bytes are waited for before the request begins, so head and first bytes leave in one
 //! write, and a body that fails before its first byte never opens a request. A body that fails
-//! later, or does not have the length that it was announced with, ends in an error, which makes
-//! hyper close the connection: the provider sees an incomplete message and stores nothing.
+//! later, or does not have the length that it was announced with, ends in an error, which closes
+//! the connection: the provider sees an incomplete message and stores nothing.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use base::{Checksum, Crc64, Crc64Hasher};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::task::AtomicWaker;
-use http_body::{Body, Frame, SizeHint};
 use s3wire::chunked::{Encoder, Framing};
 
 use super::cover::Trailer;
 use crate::{Chunks, Payload, PayloadCut};
 
-/// Why a request body ended early.
+/// The payload failed, or did not have its announced length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BodyError {
-    /// The payload failed, or did not have its announced length.
-    #[error("the payload was cut")]
-    Cut,
-    /// The provider answered before it had the whole body, so nobody needs the rest.
-    #[error("the request was answered before its body was sent")]
-    Abandoned,
-}
+#[error("the payload was cut")]
+pub(super) struct BodyCut;
 
 /// A payload whose first bytes are there.
 pub(super) struct Staged {
@@ -74,16 +63,11 @@ impl Staged {
     }
 
     /// The body of the request; `framing` where it goes in chunks.
-    pub(super) fn into_body(
-        self,
-        framing: Option<(Framing, Trailer)>,
-    ) -> (RequestBody, Arc<Delivery>) {
-        let delivery = Arc::new(Delivery::default());
+    pub(super) fn into_body(self, framing: Option<(Framing, Trailer)>) -> RequestBody {
         let wire_left = match &framing {
             None => self.length,
             Some((framing, _)) => Encoder::encoded_length(framing, self.length),
         };
-        delivery.complete.store(wire_left == 0, Ordering::Release);
         let wrap = framing.map(|(framing, trailer)| Wrap::new(framing, trailer, self.length));
         let mut upload = Upload {
             chunks: self.chunks,
@@ -92,33 +76,11 @@ impl Staged {
             ready: VecDeque::new(),
             fresh: Vec::new(),
             wire_left,
-            delivery: Arc::clone(&delivery),
         };
         upload
             .take(self.first)
             .expect("the first bytes fit into the announced length");
-        (RequestBody(Content::Streamed(Box::new(upload))), delivery)
-    }
-}
-
-/// How far a body got, shared between the body and whoever waits for the answer.
-#[derive(Debug, Default)]
-pub(super) struct Delivery {
-    complete: AtomicBool,
-    abandoned: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Delivery {
-    /// Whether the connection took the last byte.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
-    }
-
-    /// Ends a body that nobody needs any more: its payload is dropped, the connection closed.
-    pub(super) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Release);
-        self.waker.wake();
+        RequestBody(Content::Streamed(Box::new(upload)))
     }
 }
 
@@ -134,35 +96,29 @@ impl RequestBody {
     pub(super) fn whole(bytes: Bytes) -> Self {
         Self(Content::Whole((!bytes.is_empty()).then_some(bytes)))
     }
-}
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let next = match &mut self.get_mut().0 {
-            Content::Whole(bytes) => bytes.take().map(Ok),
-            Content::Streamed(upload) => ready!(upload.poll_bytes(cx)),
-        };
-        Poll::Ready(next.map(|bytes| bytes.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
+    /// Bytes that are still to come, framing included.
+    pub(super) fn length(&self) -> u64 {
         match &self.0 {
-            Content::Whole(bytes) => bytes.is_none(),
-            Content::Streamed(upload) => upload.wire_left == 0,
+            Content::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            Content::Streamed(upload) => upload.wire_left,
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.0 {
-            Content::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Content::Streamed(upload) => upload.wire_left,
-        })
+    /// Whether all of it has been handed out.
+    pub(super) fn is_spent(&self) -> bool {
+        self.length() == 0
+    }
+
+    /// The next bytes.
+    pub(super) fn poll_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BodyCut>>> {
+        match &mut self.0 {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            Content::Streamed(upload) => upload.poll_bytes(cx),
+        }
     }
 }
 
@@ -177,7 +133,6 @@ struct Upload {
     fresh: Vec<Bytes>,
     /// Bytes that the connection has not taken yet, framing included.
     wire_left: u64,
-    delivery: Arc<Delivery>,
 }
 
 struct Wrap {
@@ -204,34 +159,32 @@ impl Wrap {
         }
     }
 
-    fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), BodyError> {
+    fn push(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Result<(), BodyCut> {
         if let Sum::Computed(hasher) = &mut self.sum {
             hasher.update(&chunk);
         }
-        let encoder = self.encoder.as_mut().ok_or(BodyError::Cut)?;
-        encoder.push(chunk, out).map_err(|_| BodyError::Cut)
+        let encoder = self.encoder.as_mut().ok_or(BodyCut)?;
+        encoder.push(chunk, out).map_err(|_| BodyCut)
     }
 
-    fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), BodyError> {
+    fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), BodyCut> {
         let checksum: Option<Checksum> = match &self.sum {
             Sum::None => None,
             Sum::Computed(hasher) => Some(hasher.sum().to_checksum()),
             Sum::Given(crc64) => Some(crc64.to_checksum()),
         };
-        let encoder = self.encoder.take().ok_or(BodyError::Cut)?;
-        encoder
-            .finish(checksum.as_ref(), out)
-            .map_err(|_| BodyError::Cut)
+        let encoder = self.encoder.take().ok_or(BodyCut)?;
+        encoder.finish(checksum.as_ref(), out).map_err(|_| BodyCut)
     }
 }
 
 impl Upload {
     /// Takes payload; the framing's end goes out with the last of it.
-    fn take(&mut self, chunk: Bytes) -> Result<(), BodyError> {
+    fn take(&mut self, chunk: Bytes) -> Result<(), BodyCut> {
         self.missing = self
             .missing
             .checked_sub(chunk.len() as u64)
-            .ok_or(BodyError::Cut)?;
+            .ok_or(BodyCut)?;
         let Some(wrap) = &mut self.wrap else {
             if !chunk.is_empty() {
                 self.ready.push_back(chunk);
@@ -248,17 +201,10 @@ impl Upload {
         Ok(())
     }
 
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        self.delivery.waker.register(cx.waker());
-        if self.delivery.abandoned.load(Ordering::Acquire) {
-            return Poll::Ready(Some(Err(BodyError::Abandoned)));
-        }
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyCut>>> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 self.wire_left = self.wire_left.saturating_sub(bytes.len() as u64);
-                if self.wire_left == 0 {
-                    self.delivery.complete.store(true, Ordering::Release);
-                }
                 return Poll::Ready(Some(Ok(bytes)));
             }
             if self.missing == 0 {
@@ -266,7 +212,7 @@ impl Upload {
             }
             let taken = match ready!(self.chunks.poll_next_unpin(cx)) {
                 Some(Ok(chunk)) => self.take(chunk),
-                Some(Err(PayloadCut)) | None => Err(BodyError::Cut),
+                Some(Err(PayloadCut)) | None => Err(BodyCut),
             };
             if let Err(error) = taken {
                 return Poll::Ready(Some(Err(error)));
@@ -289,15 +235,13 @@ mod tests {
         Payload::streamed(length, Box::pin(stream::iter(pieces)))
     }
 
-    async fn sent(staged: Staged) -> Result<(String, bool), BodyError> {
-        let (mut body, delivery) = staged.into_body(None);
+    async fn sent(staged: Staged) -> Result<(String, bool), BodyCut> {
+        let mut body = staged.into_body(None);
         let mut text = String::new();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
-        {
-            let data = frame?.into_data().unwrap();
-            text.push_str(std::str::from_utf8(&data).unwrap());
+        while let Some(bytes) = std::future::poll_fn(|cx| body.poll_bytes(cx)).await {
+            text.push_str(std::str::from_utf8(&bytes?).unwrap());
         }
-        Ok((text, delivery.is_complete()))
+        Ok((text, body.is_spent()))
     }
 
     #[tokio::test]
@@ -312,7 +256,7 @@ mod tests {
             &[Ok("he"), Ok("llo!")],
         ] {
             let staged = Staged::from(payload(5, pieces)).await.unwrap();
-            assert_eq!(sent(staged).await, Err(BodyError::Cut));
+            assert_eq!(sent(staged).await, Err(BodyCut));
         }
     }
 

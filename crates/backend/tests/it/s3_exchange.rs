@@ -438,3 +438,72 @@ async fn a_replaced_marker_takes_its_older_versions_along() {
     );
     assert_eq!(seen[2].path, "/bucket/.s3o/backend");
 }
+
+/// Bodies in chunks, as servers send documents whose length they do not know yet.
+#[tokio::test]
+async fn a_document_in_chunks_is_read_to_its_end_and_the_connection_used_again() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let page = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let (one, two) = page.split_at(20);
+    let chunked = |trailers: &str| {
+        let (first, second) = (one.len(), two.len());
+        let body = format!("{first:x};a=b\r\n{one}\r\n{second:X}\r\n{two}\r\n0\r\n{trailers}\r\n");
+        Action::Answer(format!("{head}{body}"))
+    };
+    let script = Script::play(vec![
+        chunked(""),
+        chunked("x-checked: yes\r\n"),
+        // Only a connection that was left behind clean tells this answer from the last one.
+        Action::Answer(format!(
+            "HTTP/1.1 100 Continue\r\n\r\n{}",
+            answer("200 OK", &[], page)
+        )),
+        Action::Answer(format!("{head}zz\r\n{page}\r\n0\r\n\r\n")),
+        Action::Answer(format!("{head}{:x}\r\n{page}0\r\n\r\n", page.len())),
+        Action::AnswerAndClose(format!("{head}{:x}\r\n{page}\r\n", page.len())),
+    ])
+    .await;
+    let backend = script.backend();
+    for _ in 0..3 {
+        backend.list(&ListRequest::default()).await.unwrap();
+    }
+    assert_eq!(script.connections(), 1);
+    for _ in 0..3 {
+        let error = backend.list(&ListRequest::default()).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+    }
+    // What a broken answer left behind is nobody's.
+    assert_eq!(script.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_is_noticed_before_anything_is_sent() {
+    let script = Script::play(vec![
+        Action::AnswerAndClose(answer("200 OK", &[], "")),
+        Action::Answer(format!("{}unasked", answer("200 OK", &[], ""))),
+        ok(),
+    ])
+    .await;
+    let backend = script.backend();
+    for connections in 1..=3 {
+        let meta = PutMeta::default();
+        backend.put(&key("k"), &meta, payload()).await.unwrap();
+        assert_eq!(script.connections(), connections);
+        script.ended(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_heard_while_the_body_is_still_being_sent() {
+    let early = Action::AnswerEarly(refusal("403 Forbidden", "AccessDenied"));
+    let script = Script::play(vec![early, ok()]).await;
+    let backend = script.backend();
+    let endless = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(&[7; 4096])));
+    let payload = Payload::streamed(1 << 40, Box::pin(endless));
+    let put = backend.put(&key("k"), &PutMeta::default(), payload).await;
+    let error = put.unwrap_err();
+    assert_eq!((error.kind, error.effect), (Kind::Denied, Effect::None));
+    // The rest of that body is not taken for a request.
+    backend.check().await.unwrap();
+    assert_eq!(script.connections(), 2);
+}

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backend::{BackendKey, S3Backend, S3Settings};
 use base::{Clock, Crc64, ManualClock, Secret};
@@ -46,6 +47,8 @@ pub(crate) struct Seen {
 pub(crate) struct Script {
     pub(crate) endpoint: String,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
     server: JoinHandle<()>,
 }
 
@@ -82,21 +85,42 @@ impl Script {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let actions = Arc::new(Mutex::new(actions.into_iter()));
         let record = Arc::clone(&seen);
+        let connections = Arc::<AtomicUsize>::default();
+        let ended = Arc::<AtomicUsize>::default();
+        let (accepted, left) = (Arc::clone(&connections), Arc::clone(&ended));
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let left = Arc::clone(&left);
                 let (actions, record) = (Arc::clone(&actions), Arc::clone(&record));
                 tokio::spawn(async move {
                     let next = || actions.lock().next().unwrap_or(Action::Listen);
                     serve(stream, next, &record).await;
+                    left.fetch_add(1, Ordering::Relaxed);
                 });
             }
         });
         Self {
             endpoint,
             seen,
+            connections,
+            ended,
             server,
         }
+    }
+
+    /// Connections that were accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many connections have ended, and everybody can have heard of it.
+    pub(crate) async fn ended(&self, count: usize) {
+        while self.ended.load(Ordering::Relaxed) < count {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {

@@ -25,7 +25,8 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, ListenAddr};
 use crate::front::{
-    Access, Door, Front, FrontParts, Listener, NoRandomness, Stopper, Telemetry, Tls, TlsError,
+    Access, Cores, Door, Front, FrontParts, Listener, NoRandomness, Stopper, Telemetry, Tls,
+    TlsError,
 };
 use crate::telemetry::Recorder;
 use crate::telemetry::audit::Audit;
@@ -47,6 +48,9 @@ pub enum AppError {
     /// Signals cannot be received.
     #[error("waiting for signals")]
     Signals(#[source] io::Error),
+    /// The threads that serve connections cannot be had.
+    #[error("starting the threads that serve connections")]
+    Threads(#[source] io::Error),
     /// An address cannot be had.
     #[error("listening on {addr}")]
     Listen {
@@ -172,6 +176,8 @@ pub struct App {
     tls: Option<Arc<Tls>>,
     s3: Served,
     pages: Option<Served>,
+    /// Ends last: connections to the database may live there.
+    cores: Arc<Cores>,
     stop_workers: watch::Sender<bool>,
     workers: Task,
 }
@@ -233,6 +239,7 @@ impl App {
         };
         let socket = bind_s3(&config, listener, tls.clone()).await?;
         let pages = bind_pages(&config).await?;
+        let cores = Arc::new(Cores::start().map_err(AppError::Threads)?);
         let ids = Arc::new(Ids::new(Arc::clone(&clock)));
         let settings = Settings {
             role,
@@ -259,10 +266,16 @@ impl App {
                 .map(|metrics| (door, metrics.path.as_str())),
             log: log.clone(),
         });
-        let s3 = Served::begin("s3", socket, &front, main)?;
+        let s3 = Served::begin("s3", socket, &front, main, &cores)?;
         let pages = match pages {
             None => None,
-            Some(socket) => Some(Served::begin("metrics", socket, &front, Door::Pages)?),
+            Some(socket) => Some(Served::begin(
+                "metrics",
+                socket,
+                &front,
+                Door::Pages,
+                &cores,
+            )?),
         };
         front.set_ready(true);
         info!(addr = %s3.addr, tls = tls.is_some(), "serving");
@@ -276,6 +289,7 @@ impl App {
             tls,
             s3,
             pages,
+            cores,
             stop_workers,
             workers,
         })
@@ -313,6 +327,8 @@ impl App {
         if let Some(pages) = &mut self.pages {
             pages.end(Duration::ZERO).await;
         }
+        // Log lines that they hold leave with them.
+        drop(self.cores);
         stopped?;
         info!("stopped");
         Ok(())
@@ -325,12 +341,13 @@ impl Served {
         socket: Listener,
         front: &Arc<Front>,
         door: Door,
+        cores: &Arc<Cores>,
     ) -> Result<Self, AppError> {
         let addr = socket.local_addr().map_err(|source| AppError::Listen {
             addr: name.to_owned(),
             source,
         })?;
-        let (stopper, serving) = socket.serve(Arc::clone(front), door);
+        let (stopper, serving) = socket.serve(Arc::clone(front), door, Arc::clone(cores));
         Ok(Self {
             addr,
             stopper,

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{debug, error, warn};
 
+use super::cores::Cores;
 use super::io::{ClientIo, Connection, Patience, Transport};
 use super::site::Scheme;
 use super::tls::Tls;
@@ -96,17 +97,25 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Serves until the stopper says otherwise and the last connection has ended.
+    /// Serves until the stopper says otherwise and the last connection has ended, each connection on one
+    /// of these cores.
     pub fn serve(
         self,
         front: Arc<Front>,
         door: Door,
+        cores: Arc<Cores>,
     ) -> (Stopper, impl Future<Output = ()> + Send) {
         let (sender, stage) = watch::channel(Stage::Serving);
-        (Stopper(sender), self.run(front, door, stage))
+        (Stopper(sender), self.run(front, door, cores, stage))
     }
 
-    async fn run(self, front: Arc<Front>, door: Door, mut stage: watch::Receiver<Stage>) {
+    async fn run(
+        self,
+        front: Arc<Front>,
+        door: Door,
+        cores: Arc<Cores>,
+        mut stage: watch::Receiver<Stage>,
+    ) {
         let socket = self.socket;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
@@ -129,10 +138,17 @@ impl Listener {
                         stage: stage.clone(),
                     };
                     let tls = self.tls.clone();
-                    connections.spawn(async move {
-                        peer.serve(stream, tls).await;
-                        drop(place);
-                    });
+                    let (core, seat) = cores.seat();
+                    let served = async move {
+                        match TcpStream::from_std(stream) {
+                            Ok(stream) => peer.serve(stream, tls).await,
+                            Err(error) => {
+                                warn!(remote = %remote, error = %error, "connection lost");
+                            }
+                        }
+                        drop((place, seat));
+                    };
+                    connections.spawn_on(served, core);
                 }
                 Err(error) => {
                     warn!(error = %error, "connection not accepted");
@@ -175,13 +191,14 @@ impl Stopper {
 async fn accept(
     socket: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(std::net::TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places)
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
     let (stream, remote) = socket.accept().await?;
-    Ok((stream, remote, place))
+    // Whoever serves it registers it anew.
+    Ok((stream.into_std()?, remote, place))
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {

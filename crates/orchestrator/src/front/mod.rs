@@ -9,6 +9,7 @@ mod access;
 mod admin;
 mod admission;
 mod certificate;
+mod cores;
 mod cors;
 mod intake;
 pub mod io;
@@ -51,6 +52,7 @@ use subject::Said;
 use ticket::{Purpose, Ticket};
 
 pub use access::{Access, NoRandomness};
+pub use cores::Cores;
 pub use listener::{Listener, Stopper};
 pub use reply::{Cut, Reply};
 pub use ticket::Telemetry;

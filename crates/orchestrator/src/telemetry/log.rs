@@ -1,9 +1,11 @@
 //! Log lines: one JSON object, or one line for people, per event.
 //!
 //! A line goes out whole and at once, so nothing is lost when the process dies and nothing is
-//! mixed up when many threads log. Fields of the spans around an event (the request id) are part
-//! of its line.
+//! mixed up when many threads log. A thread that serves many connections holds its lines until it has
+//! nothing else to do, and for no longer: [`hold`]. Fields of the spans around an event (the request
+//! id) are part of its line.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -25,8 +27,57 @@ use crate::config::{LogFormat, LogLevel};
 /// Crates that explain their every step; their warnings are enough.
 const CHATTY: [&str; 5] = ["hyper", "hyper_util", "rustls", "tokio_rustls", "mio"];
 
-/// What most lines fit into.
-const LINE_BYTES: usize = 512;
+/// A thread that holds lines lets them go when there are so many.
+const HELD_BYTES_MAX: usize = 16 << 10;
+
+type Out = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// Lines of this thread that have not gone out.
+#[derive(Default)]
+struct Held {
+    holds: bool,
+    lines: Vec<u8>,
+    out: Option<Out>,
+}
+
+thread_local! {
+    static HELD: RefCell<Held> = RefCell::default();
+}
+
+/// From now on this thread holds its lines until [`let_go`], which it calls before it goes to sleep.
+pub fn hold() {
+    HELD.with_borrow_mut(|held| held.holds = true);
+}
+
+/// Lines that this thread holds go out.
+pub fn let_go() {
+    HELD.with_borrow_mut(Held::let_go);
+}
+
+impl Held {
+    fn let_go(&mut self) {
+        if let Some(out) = self.out.take() {
+            // A log that cannot be written must not stop the service.
+            let _ = out.lock().write_all(&self.lines);
+            self.lines.clear();
+        }
+    }
+
+    fn take(&mut self, out: &Out, line: impl FnOnce(&mut Vec<u8>)) {
+        if self
+            .out
+            .as_ref()
+            .is_some_and(|held| !Arc::ptr_eq(held, out))
+        {
+            self.let_go();
+        }
+        line(&mut self.lines);
+        self.out.get_or_insert_with(|| Arc::clone(out));
+        if !self.holds || self.lines.len() >= HELD_BYTES_MAX {
+            self.let_go();
+        }
+    }
+}
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +118,7 @@ pub struct Log {
 pub struct LogControl {
     filter: reload::Handle<Targets, Registry>,
     level: Arc<Mutex<LogLevel>>,
-    out: Arc<Mutex<Box<dyn Write + Send>>>,
+    out: Out,
 }
 
 impl Log {
@@ -178,7 +229,7 @@ fn targets(level: LogLevel) -> Targets {
 
 /// Turns events into lines.
 struct Lines {
-    out: Arc<Mutex<Box<dyn Write + Send>>>,
+    out: Out,
     format: LogFormat,
     clock: Arc<dyn Clock>,
 }
@@ -227,12 +278,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         }
         let time = s3wire::iso8601(self.clock.now());
         let metadata = event.metadata();
-        let line = match self.format {
-            LogFormat::Json => json(&time, *metadata.level(), metadata.target(), &fields),
-            LogFormat::Text => plain(&time, *metadata.level(), metadata.target(), &fields),
+        let (level, target) = (*metadata.level(), metadata.target());
+        let write = |lines: &mut Vec<u8>| match self.format {
+            LogFormat::Json => json(lines, &time, level, target, &fields),
+            LogFormat::Text => plain(lines, &time, level, target, &fields),
         };
-        // A log that cannot be written must not stop the service.
-        let _ = self.out.lock().write_all(&line);
+        // What is logged while the thread ends goes nowhere; nothing is.
+        let _ = HELD.try_with(|held| held.borrow_mut().take(&self.out, write));
     }
 }
 
@@ -267,24 +319,22 @@ impl Visit for Fields {
     }
 }
 
-fn json(time: &str, level: Level, target: &str, fields: &Fields) -> Vec<u8> {
-    let mut line = Vec::with_capacity(LINE_BYTES);
+fn json(line: &mut Vec<u8>, time: &str, level: Level, target: &str, fields: &Fields) {
     // Writing to memory does not fail.
     let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":");
-    quote(&mut line, &fields.message);
+    quote(line, &fields.message);
     line.extend_from_slice(b",\"component\":");
-    quote(&mut line, target);
+    quote(line, target);
     for (name, value) in &fields.others {
         line.push(b',');
-        quote(&mut line, name);
+        quote(line, name);
         line.push(b':');
         match value {
             Value::Bare(text) => line.extend_from_slice(text.as_bytes()),
-            Value::Text(text) => quote(&mut line, text),
+            Value::Text(text) => quote(line, text),
         }
     }
     line.extend_from_slice(b"}\n");
-    line
 }
 
 fn quote(line: &mut Vec<u8>, text: &str) {
@@ -292,8 +342,7 @@ fn quote(line: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(line, text);
 }
 
-fn plain(time: &str, level: Level, target: &str, fields: &Fields) -> Vec<u8> {
-    let mut line = Vec::with_capacity(LINE_BYTES);
+fn plain(line: &mut Vec<u8>, time: &str, level: Level, target: &str, fields: &Fields) {
     let _ = write!(
         line,
         "{time} {level:<5} {} component={target}",
@@ -309,7 +358,6 @@ fn plain(time: &str, level: Level, target: &str, fields: &Fields) -> Vec<u8> {
         };
     }
     line.push(b'\n');
-    line
 }
 
 /// A key may hold line breaks and terminal codes; a line stays a line.

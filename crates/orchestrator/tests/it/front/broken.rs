@@ -9,7 +9,7 @@ use backend::MemoryBackend;
 use backend::faulty::{Fault, Faults, FaultyBackend, Rates};
 use base::{BackendName, Clock, Ids, SystemClock};
 use engine::{BackendKind, BackendSettings, CustomBackend, Engine, Event, Observer, Settings};
-use orchestrator::front::{Access, Door, Front, FrontParts, Listener, Stopper, Telemetry};
+use orchestrator::front::{Access, Cores, Door, Front, FrontParts, Listener, Stopper, Telemetry};
 use orchestrator::telemetry::Recorder;
 use orchestrator::telemetry::audit::Audit;
 use orchestrator::telemetry::metrics::Metrics;
@@ -95,7 +95,7 @@ impl Frail {
             .await
             .unwrap();
         let addr = listener.local_addr().unwrap();
-        let (stopper, serving) = listener.serve(front, Door::S3);
+        let (stopper, serving) = listener.serve(front, Door::S3, Arc::new(Cores::start().unwrap()));
         tokio::spawn(serving);
         Self {
             addr,

@@ -16,7 +16,7 @@ use crate::load::{Connection, Pace};
 use crate::machine;
 use crate::processes::Processes;
 use crate::target::{Cover, Target, Wanted};
-use crate::workloads::{GIB, KIB, MIB, Work, Workload, measure, prepare};
+use crate::workloads::{GIB, KIB, MIB, Work, Workload, acquaint, measure, prepare};
 use crate::{Effort, goals, list};
 
 /// How long deletions may go on after their answers.
@@ -174,6 +174,9 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
             processes: Vec::new(),
             has_queue: false,
         });
+    }
+    for sink in [&backend, &second] {
+        acquaint(&open_target("a backend", sink.addr)?, &workloads).await?;
     }
     let backend_processes = Processes::new(&[backend.pid(), second.pid()]);
     for contender in &contenders {

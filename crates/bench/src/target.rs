@@ -112,7 +112,7 @@ impl Target {
     }
 
     pub(crate) fn put(&self, key: &str, length: u64, cover: Cover) -> Result<Shot> {
-        let content = Content::of_key(key, length);
+        let content = Content::one_of_few(key, length);
         self.upload(key, "", content, cover)
     }
 
@@ -155,13 +155,13 @@ impl Target {
     }
 
     pub(crate) fn get(&self, key: &str, length: u64) -> Result<Shot> {
-        let content = Content::of_key(key, length);
+        let content = Content::one_of_few(key, length);
         self.bodyless(&Method::GET, key, "", &[], Wanted::Content(200, content))
     }
 
     /// A part of an object.
     pub(crate) fn get_range(&self, key: &str, length: u64, from: u64, bytes: u64) -> Result<Shot> {
-        let content = Content::of_key(key, length).part(from, bytes);
+        let content = Content::one_of_few(key, length).part(from, bytes);
         let range = format!("bytes={from}-{}", from + bytes - 1);
         let wanted = Wanted::Content(206, content);
         self.bodyless(&Method::GET, key, "", &[("range", range)], wanted)

@@ -8,7 +8,7 @@ use base::ETag;
 use hdrhistogram::Histogram;
 use http::Method;
 use s3wire::xml::{CompletePart, UploadStarted, print_complete};
-use testbed::content::Content;
+use testbed::content::{Content, PIECE_BYTES_MAX};
 use tokio::task::JoinSet;
 
 use crate::load::{Connection, Load, Pace, Run, Until, fire};
@@ -26,6 +26,9 @@ const FRESH_KEYS_PER_SECOND: u64 = 16_000;
 /// Of an upload in parts.
 const PART_BYTES: u64 = 64 * MIB;
 const PARTS_IN_FLIGHT: usize = 8;
+const PARTS_KEY: &str = "parts";
+/// So many keys of a size have all its contents among them, very nearly.
+const CONTENT_KEYS: u64 = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -104,6 +107,16 @@ impl Workload {
             Work::Put(..) | Work::Delete(_) | Work::Multipart => None,
         }
     }
+
+    /// The size of the large objects that it writes.
+    fn write_size(&self) -> Option<u64> {
+        match self.work {
+            Work::Put(size, _) | Work::Delete(size) | Work::Mixed(size) => {
+                Some(size).filter(|size| *size > PIECE_BYTES_MAX)
+            }
+            Work::Get(_) | Work::Head(_) | Work::Range { .. } | Work::Multipart => None,
+        }
+    }
 }
 
 fn read_keys(size: u64) -> u64 {
@@ -112,6 +125,36 @@ fn read_keys(size: u64) -> u64 {
 
 fn read_key(size: u64, n: u64) -> String {
     format!("read-{size}-{n}")
+}
+
+/// Sends the provider every large content that the workloads write: it hashes each when it comes for the
+/// first time, which is no part of what is measured.
+pub(crate) async fn acquaint(provider: &Target, workloads: &[Workload]) -> Result<()> {
+    let mut sizes: Vec<u64> = workloads.iter().filter_map(Workload::write_size).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    for size in sizes {
+        let mut keys: Vec<String> = (0..CONTENT_KEYS).map(|n| format!("content-{n}")).collect();
+        keys.sort_unstable_by_key(|key| Content::one_of_few(key, size));
+        keys.dedup_by_key(|key| Content::one_of_few(key, size));
+        let shots = keys
+            .iter()
+            .map(|key| provider.put(key, size, Cover::Nothing));
+        let shots: Vec<Shot> = shots.collect::<Result<_>>()?;
+        let load = Load {
+            connections: 4,
+            pace: Pace::Closed,
+            until: Until::Once,
+        };
+        fire(provider, shots.into(), load).await?;
+    }
+    if workloads
+        .iter()
+        .any(|workload| workload.work == Work::Multipart)
+    {
+        multipart(provider, PARTS_KEY, GIB / PART_BYTES, PART_BYTES).await?;
+    }
+    Ok(())
 }
 
 /// Writes what the workloads read.
@@ -185,8 +228,7 @@ pub(crate) async fn measure(
             })
             .collect::<Result<_>>()?,
         Work::Multipart => {
-            let key = format!("parts-{turn}");
-            return multipart(target, &key, GIB / PART_BYTES, PART_BYTES).await;
+            return multipart(target, PARTS_KEY, GIB / PART_BYTES, PART_BYTES).await;
         }
     };
     let load = Load {
@@ -210,7 +252,7 @@ pub(crate) async fn multipart(
     first.ask(&begin).await?;
     let started = UploadStarted::from_xml(&first.document).context("reading the upload's id")?;
     let id = started.upload_id;
-    let whole = Content::of_key(key, parts * part_bytes);
+    let whole = Content::one_of_few(key, parts * part_bytes);
     let next = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let mut shots = Vec::new();
     for n in 0..parts {

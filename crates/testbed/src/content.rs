@@ -13,6 +13,9 @@ const PATTERN_BYTES: u64 = 1_048_573;
 /// The longest piece that comes at once, in bytes.
 pub const PIECE_BYTES_MAX: u64 = 64 << 10;
 
+/// Different contents among the long ones of a length.
+const LONG_CONTENTS: u64 = 4;
+
 static PATTERN: LazyLock<Bytes> = LazyLock::new(|| {
     // SplitMix64 of Steele, Lea and Flood, one output per eight bytes.
     let mut state: u64 = 0x5333_6f72;
@@ -30,7 +33,7 @@ static PATTERN: LazyLock<Bytes> = LazyLock::new(|| {
 });
 
 /// So many bytes of known content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Content {
     start: u64,
     /// How many bytes.
@@ -50,9 +53,16 @@ impl Content {
 
     /// The content that belongs to a key.
     pub fn of_key(key: &str, length: u64) -> Self {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        Self::new(hasher.finish(), length)
+        Self::new(seed(key), length)
+    }
+
+    /// The content that belongs to a key at a [sink](crate::sink): long ones are one of a few, so that it
+    /// has to hash each only once.
+    pub fn one_of_few(key: &str, length: u64) -> Self {
+        match length > PIECE_BYTES_MAX {
+            true => Self::new(seed(key) % LONG_CONTENTS, length),
+            false => Self::of_key(key, length),
+        }
     }
 
     /// The piece at an offset; empty behind the end.
@@ -118,4 +128,10 @@ fn content_differs_by_seed_and_by_place() {
     assert!(!Content::new(2, 3 << 20).has(0, &one.bytes()));
     assert!(one.part(5, 100).has(0, &one.bytes()[5..105]));
     assert!(!one.part(5, 100).has(0, &one.bytes()[5..106]));
+}
+
+fn seed(key: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }

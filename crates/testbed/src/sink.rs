@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{
-    ByteRange, Clock as _, Crc64, ETag, Ids, ObjectHeaders, PartNumber, SystemClock, Timestamp,
-    UploadId,
+    ByteRange, Clock as _, Crc64, ETag, Ids, Md5, ObjectHeaders, PartNumber, SystemClock,
+    Timestamp, UploadId,
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -42,7 +42,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use self::answer::{Answer, AnswerBody, Chunks};
-use self::arrival::{Checked, arrive, collected};
+use self::arrival::{Checked, Known, arrive, collected};
 use crate::content::Content;
 use crate::gate::Gate;
 
@@ -61,6 +61,7 @@ enum Bytewise {
 struct Object {
     bytes: Bytewise,
     crc64: Crc64,
+    etag: ETag,
     headers: ObjectHeaders,
     written: Timestamp,
 }
@@ -71,10 +72,6 @@ impl Object {
             Bytewise::Kept(bytes) => bytes.len() as u64,
             Bytewise::Generated(content) => content.length,
         }
-    }
-
-    fn etag(&self) -> ETag {
-        etag(self.crc64)
     }
 
     fn checksum(&self) -> ObjectChecksum {
@@ -88,27 +85,29 @@ impl Object {
         let mut headers = HeaderMap::new();
         s3wire::headers::put_object_headers(&self.headers, &mut headers);
         let text = |text: String| HeaderValue::try_from(text).expect("it is printable");
-        headers.insert(ETAG, text(self.etag().quoted()));
+        headers.insert(ETAG, text(self.etag.quoted()));
         headers.insert(LAST_MODIFIED, text(s3wire::http_date(self.written)));
         s3wire::headers::insert_checksum(&mut headers, &self.checksum());
         headers
     }
 }
 
-/// Not the MD5, so that nobody relies on it.
-fn etag(crc64: Crc64) -> ETag {
-    ETag::new(&format!("sink-{:016x}", crc64.0))
-}
-
 struct Upload {
     headers: ObjectHeaders,
-    /// Checksum and size of each.
-    parts: BTreeMap<PartNumber, (Crc64, u64)>,
+    parts: BTreeMap<PartNumber, Part>,
+}
+
+#[derive(Clone)]
+struct Part {
+    crc64: Crc64,
+    length: u64,
+    etag: ETag,
 }
 
 struct State {
     objects: Mutex<BTreeMap<String, Object>>,
     uploads: Mutex<HashMap<UploadId, Upload>>,
+    known: Known,
     gate: Mutex<Option<Arc<Gate>>>,
     requests: AtomicU64,
     ids: Ids,
@@ -125,6 +124,7 @@ impl State {
         Self {
             objects: Mutex::default(),
             uploads: Mutex::default(),
+            known: Known::default(),
             gate: Mutex::default(),
             requests: AtomicU64::new(0),
             ids: Ids::new(Arc::new(SystemClock)),
@@ -150,10 +150,13 @@ impl State {
         let upload = self.uploads.lock().remove(id);
         let upload = upload.ok_or(ErrorCode::NoSuchUpload)?;
         let mut whole: Option<(Crc64, u64)> = None;
+        let mut sums = Vec::new();
         for named in list {
             let part = upload.parts.get(&named.part);
-            let (crc64, length) = *part.ok_or(ErrorCode::InvalidPart)?;
-            if etag(crc64) != named.etag {
+            let part = part.ok_or(ErrorCode::InvalidPart)?;
+            let (crc64, length) = (part.crc64, part.length);
+            sums.extend(part.etag.as_md5().into_iter().flat_map(|md5| md5.0));
+            if part.etag != named.etag {
                 return Err(ErrorCode::InvalidPart.into());
             }
             whole = Some(match whole {
@@ -163,8 +166,9 @@ impl State {
         }
         let (crc64, length) = whole.ok_or(ErrorCode::InvalidPart)?;
         let object = Object {
-            bytes: Bytewise::Generated(Content::of_key(user_key(key), length)),
+            bytes: Bytewise::Generated(Content::one_of_few(user_key(key), length)),
             crc64,
+            etag: ETag::of_parts(Md5::of(&sums), list.len()),
             headers: upload.headers,
             written: SystemClock.now(),
         };
@@ -172,7 +176,7 @@ impl State {
             location: key.to_owned(),
             bucket: BUCKET.to_owned(),
             key: key.to_owned(),
-            etag: object.etag(),
+            etag: object.etag.clone(),
             checksum: Some(object.checksum()),
             kind: None,
         };
@@ -314,7 +318,7 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                     let found = objects.get(source.key.as_str()).cloned();
                     let found = found.ok_or(ErrorCode::NoSuchKey)?;
                     let copied = CopyResult {
-                        etag: found.etag(),
+                        etag: found.etag.clone(),
                         last_modified: found.written,
                         checksum: None,
                         kind: None,
@@ -323,14 +327,22 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                     Ok(Answer::whole(copied.to_xml(CopyRoot::Object)))
                 }
                 ObjectOp::CreateMultipartUpload => Ok(state.begin(key, &head.headers)),
-                ObjectOp::UploadPart { upload_id, part } => {
-                    let arrived = arrive(&head.headers, body, Checked::Sums).await?;
-                    let tag = etag(arrived.crc64);
+                ObjectOp::UploadPart {
+                    upload_id,
+                    part: number,
+                } => {
+                    let arrived = arrive(&head.headers, body, Checked::Sums, &state.known).await?;
+                    let part = Part {
+                        crc64: arrived.crc64,
+                        length: arrived.length,
+                        etag: arrived.etag,
+                    };
+                    let answer = Answer::tagged(&part.etag);
                     let mut uploads = state.uploads.lock();
                     let upload = uploads.get_mut(&upload_id);
                     let upload = upload.ok_or(ErrorCode::NoSuchUpload)?;
-                    upload.parts.insert(part, (arrived.crc64, arrived.length));
-                    Ok(Answer::tagged(&tag))
+                    upload.parts.insert(number, part);
+                    Ok(answer)
                 }
                 ObjectOp::CompleteMultipartUpload { upload_id } => {
                     let list = parse_complete(&collected(body).await?)?;
@@ -394,7 +406,7 @@ fn list(state: &State, wanted: &ListObjectsV2) -> ObjectsPageV2 {
         .map(|(key, object)| ObjectEntry {
             key: key.clone(),
             size: object.size(),
-            etag: Some(object.etag()),
+            etag: Some(object.etag.clone()),
             last_modified: object.written,
             checksum: None,
         })
@@ -418,17 +430,18 @@ async fn put(
 ) -> Result<Answer, Error> {
     let user_key = user_key(key).to_owned();
     let checked = Checked::Key(user_key.clone(), state.gate.lock().clone());
-    let arrived = arrive(headers, body, checked).await?;
+    let arrived = arrive(headers, body, checked, &state.known).await?;
     let object = Object {
         bytes: match arrived.length <= KEPT_BYTES_MAX {
             true => Bytewise::Kept(arrived.kept.into()),
-            false => Bytewise::Generated(Content::of_key(&user_key, arrived.length)),
+            false => Bytewise::Generated(Content::one_of_few(&user_key, arrived.length)),
         },
         crc64: arrived.crc64,
+        etag: arrived.etag,
         headers: s3wire::headers::stored_headers(headers),
         written: SystemClock.now(),
     };
-    let answer = Answer::tagged(&object.etag());
+    let answer = Answer::tagged(&object.etag);
     state.objects.lock().insert(key.to_owned(), object);
     Ok(answer)
 }

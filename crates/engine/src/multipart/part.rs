@@ -13,9 +13,9 @@ use metastore::PartClaim;
 use metastore::model::{BucketId, Leg, NewPartClaim, PartRow, UploadRecord, UploadState};
 
 use super::{accept, draw_leg, open_id};
-use crate::body::{Incoming, WantMd5};
+use crate::body::Incoming;
 use crate::fleet::Member;
-use crate::send::{Attempt, Attempts, Delivery, SendOptions, Target, Token, send};
+use crate::send::{Attempt, Attempts, Delivery, Target, Token, send};
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 
 /// A part to store.
@@ -80,12 +80,7 @@ impl Engine {
             size,
             used: Vec::new(),
         };
-        // A part has no proof but its tag, unless the backend verified a checksum of ours.
-        let options = SendOptions {
-            want_md5: WantMd5::Yes,
-            ..self.send_options()
-        };
-        let delivery = send(body, options, &mut attempts).await?;
+        let delivery = send(body, self.send_options(), &mut attempts).await?;
         self.report_failover("UploadPart", &delivery);
         self.commit_part(&request, size, delivery).await
     }

@@ -139,7 +139,7 @@ impl Transfers<'_> {
     fn begin(&self, transfer: &Transfer) -> JoinHandle<()> {
         let client = Arc::clone(&self.client);
         let place = |name: &str| {
-            let content = Content::of_key(name, self.bytes);
+            let content = Content::one_of_few(name, self.bytes);
             (BackendKey::new(name).unwrap(), content)
         };
         match transfer {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -27,6 +28,8 @@ pub struct Payload {
     /// The CRC-64/NVME of the bytes, where it is known before the first one is sent. It then goes
     /// into a header (where the provider verifies such) instead of a trailer.
     pub crc64: Option<base::Crc64>,
+    /// Where the same sum will be before the last byte is released, so that nobody computes it twice.
+    pub crc64_later: Option<Arc<OnceLock<base::Crc64>>>,
     /// The SHA-256 of the bytes, where the client declared it and it will be verified: signs the
     /// payload on plain HTTP at no cost.
     pub sha256: Option<[u8; 32]>,
@@ -40,6 +43,7 @@ impl Payload {
         Self {
             length: bytes.len() as u64,
             crc64: Some(base::Crc64::of(&bytes)),
+            crc64_later: None,
             sha256: None,
             md5: None,
             chunks: Box::pin(stream::iter((!bytes.is_empty()).then_some(Ok(bytes)))),
@@ -52,6 +56,7 @@ impl Payload {
             length,
             chunks,
             crc64: None,
+            crc64_later: None,
             sha256: None,
             md5: None,
         }

@@ -259,6 +259,7 @@ async fn pump(mut body: Incoming, want_md5: WantMd5, window: &Window) -> Result<
         }
     }
     let digests = verifier.finish()?;
+    window.sum().get_or_init(|| digests.crc64);
     if let Some(last) = held {
         window.push(last).await;
     }
@@ -328,7 +329,10 @@ fn finished<T>(ended: std::result::Result<Result<LegEnd<T>>, JoinError>) -> Resu
 /// Announces and sends at once; the last piece waits until the announcement is durable.
 fn leg<T: Token>(attempt: Attempt<T>, window: &Window, length: u64) -> LegFuture<T> {
     let (gate, opened) = watch::channel(false);
-    let payload = Payload::streamed(length, window.leg(opened));
+    let payload = Payload {
+        crc64_later: Some(Arc::clone(window.sum())),
+        ..Payload::streamed(length, window.leg(opened))
+    };
     Box::pin(async move {
         let Attempt {
             member,

@@ -6,9 +6,10 @@
 //! one piece, whatever the body's size.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use backend::{Chunks, PayloadCut};
+use base::Crc64;
 use bytes::Bytes;
 use futures_util::stream;
 use parking_lot::Mutex;
@@ -22,6 +23,7 @@ pub(crate) type Gate = watch::Receiver<bool>;
 
 pub(crate) struct Window {
     shared: Arc<Shared>,
+    sum: Arc<OnceLock<Crc64>>,
 }
 
 struct Shared {
@@ -77,7 +79,13 @@ impl Window {
                 more: Notify::new(),
                 taken: Notify::new(),
             }),
+            sum: Arc::default(),
         }
+    }
+
+    /// The sum of the body, which is there before its last piece is.
+    pub(crate) fn sum(&self) -> &Arc<OnceLock<Crc64>> {
+        &self.sum
     }
 
     /// Whether a new leg could still be given the body from its first byte.

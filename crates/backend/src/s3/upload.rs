@@ -6,6 +6,7 @@
 //! the connection: the provider sees an incomplete message and stores nothing.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use base::{Checksum, Crc64, Crc64Hasher};
@@ -26,35 +27,33 @@ pub(super) struct Staged {
     first: Bytes,
     chunks: Chunks,
     length: u64,
+    crc64: Option<Arc<OnceLock<Crc64>>>,
 }
 
 impl Staged {
     /// Waits for the first bytes; for an empty payload, for its end.
     pub(super) async fn from(payload: Payload) -> Result<Self, PayloadCut> {
         let Payload {
-            length, mut chunks, ..
+            length,
+            mut chunks,
+            crc64_later,
+            ..
         } = payload;
-        loop {
+        let first = loop {
             match (chunks.next().await.transpose()?, length) {
                 (Some(first), _) if first.is_empty() => {}
                 (Some(first), _) if first.len() as u64 > length => return Err(PayloadCut),
-                (Some(first), _) => {
-                    return Ok(Self {
-                        first,
-                        chunks,
-                        length,
-                    });
-                }
-                (None, 0) => {
-                    return Ok(Self {
-                        first: Bytes::new(),
-                        chunks,
-                        length,
-                    });
-                }
+                (Some(first), _) => break first,
+                (None, 0) => break Bytes::new(),
                 (None, _) => return Err(PayloadCut),
             }
-        }
+        };
+        Ok(Self {
+            first,
+            chunks,
+            length,
+            crc64: crc64_later,
+        })
     }
 
     /// Bytes of the payload.
@@ -68,7 +67,8 @@ impl Staged {
             None => self.length,
             Some((framing, _)) => Encoder::encoded_length(framing, self.length),
         };
-        let wrap = framing.map(|(framing, trailer)| Wrap::new(framing, trailer, self.length));
+        let wrap =
+            framing.map(|(framing, trailer)| Wrap::new(framing, trailer, self.crc64, self.length));
         let mut upload = Upload {
             chunks: self.chunks,
             missing: self.length,
@@ -143,15 +143,23 @@ struct Wrap {
 enum Sum {
     None,
     Computed(Box<Crc64Hasher>),
+    /// Somebody else computes it, and has it before the last byte comes.
+    Awaited(Arc<OnceLock<Crc64>>),
     Given(Crc64),
 }
 
 impl Wrap {
-    fn new(framing: Framing, trailer: Trailer, length: u64) -> Self {
-        let sum = match (&framing, trailer) {
-            (Framing::Signed(_), _) => Sum::None,
-            (_, Trailer::Computed) => Sum::Computed(Box::new(Crc64Hasher::new())),
-            (_, Trailer::Given(crc64)) => Sum::Given(crc64),
+    fn new(
+        framing: Framing,
+        trailer: Trailer,
+        later: Option<Arc<OnceLock<Crc64>>>,
+        length: u64,
+    ) -> Self {
+        let sum = match (&framing, trailer, later) {
+            (Framing::Signed(_), _, _) => Sum::None,
+            (_, Trailer::Computed, Some(later)) => Sum::Awaited(later),
+            (_, Trailer::Computed, None) => Sum::Computed(Box::new(Crc64Hasher::new())),
+            (_, Trailer::Given(crc64), _) => Sum::Given(crc64),
         };
         Self {
             encoder: Some(Encoder::new(framing, length)),
@@ -171,6 +179,7 @@ impl Wrap {
         let checksum: Option<Checksum> = match &self.sum {
             Sum::None => None,
             Sum::Computed(hasher) => Some(hasher.sum().to_checksum()),
+            Sum::Awaited(later) => Some(later.get().ok_or(BodyCut)?.to_checksum()),
             Sum::Given(crc64) => Some(crc64.to_checksum()),
         };
         let encoder = self.encoder.take().ok_or(BodyCut)?;
@@ -223,6 +232,7 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
+    use base::ChecksumAlgorithm;
     use futures_util::stream;
 
     use super::*;
@@ -272,5 +282,33 @@ mod tests {
         assert!(Staged::from(payload(0, &[Ok("x")])).await.is_err());
         assert!(Staged::from(payload(5, &[Ok("hello!")])).await.is_err());
         assert!(Staged::from(payload(0, &[])).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_sum_that_somebody_else_computes_is_awaited_and_never_invented() {
+        for known in [true, false] {
+            let later = Arc::<OnceLock<Crc64>>::default();
+            let promised = Payload {
+                crc64_later: Some(Arc::clone(&later)),
+                ..payload(5, &[Ok("he"), Ok("llo")])
+            };
+            let staged = Staged::from(promised).await.unwrap();
+            let framing = Framing::UnsignedTrailer(ChecksumAlgorithm::Crc64Nvme);
+            let mut body = staged.into_body(Some((framing, Trailer::Computed)));
+            if known {
+                later.set(Crc64(1)).unwrap();
+            }
+            let mut sent = Vec::new();
+            let ended = loop {
+                match std::future::poll_fn(|cx| body.poll_bytes(cx)).await {
+                    Some(Ok(bytes)) => sent.extend_from_slice(&bytes),
+                    Some(Err(cut)) => break Err(cut),
+                    None => break Ok(()),
+                }
+            };
+            assert_eq!(ended.is_ok(), known);
+            let sum = Crc64(1).to_checksum().to_base64();
+            assert_eq!(String::from_utf8(sent).unwrap().contains(&sum), known);
+        }
     }
 }

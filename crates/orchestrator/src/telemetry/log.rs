@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ struct Held {
     holds: bool,
     lines: Vec<u8>,
     out: Option<Out>,
+    /// Kept for its capacity.
+    scratch: Fields,
 }
 
 thread_local! {
@@ -234,17 +237,19 @@ struct Lines {
     clock: Arc<dyn Clock>,
 }
 
+/// Fields of an event or a span: their values one behind the other in one text.
 #[derive(Debug, Default)]
 struct Fields {
-    message: String,
+    text: String,
+    message: Range<usize>,
     others: Vec<(&'static str, Value)>,
 }
 
 #[derive(Debug, Clone)]
-enum Value {
+struct Value {
     /// Stands without quotes in JSON.
-    Bare(String),
-    Text(String),
+    bare: bool,
+    place: Range<usize>,
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
@@ -265,15 +270,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Fields::default();
+        // What is logged while the thread ends goes nowhere; nothing is.
+        let mut fields = HELD
+            .try_with(|held| std::mem::take(&mut held.borrow_mut().scratch))
+            .unwrap_or_default();
         event.record(&mut fields);
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(outer) = span.extensions().get::<Fields>() {
-                for (name, value) in &outer.others {
-                    if !fields.others.iter().any(|(known, _)| known == name) {
-                        fields.others.push((name, value.clone()));
-                    }
-                }
+                fields.inherit(outer);
             }
         }
         let time = s3wire::iso8601(self.clock.now());
@@ -283,55 +287,99 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             LogFormat::Json => json(lines, &time, level, target, &fields),
             LogFormat::Text => plain(lines, &time, level, target, &fields),
         };
-        // What is logged while the thread ends goes nowhere; nothing is.
         let _ = HELD.try_with(|held| held.borrow_mut().take(&self.out, write));
+        fields.clear();
+        if fields.text.capacity() <= HELD_BYTES_MAX {
+            let _ = HELD.try_with(|held| held.borrow_mut().scratch = fields);
+        }
     }
 }
 
 impl Fields {
-    fn push(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", Value::Bare(text) | Value::Text(text)) => self.message = text,
-            (name, value) => self.others.push((name, value)),
+    fn clear(&mut self) {
+        self.text.clear();
+        self.message = 0..0;
+        self.others.clear();
+    }
+
+    fn push(&mut self, field: &Field, bare: bool, write: impl FnOnce(&mut String)) {
+        let start = self.text.len();
+        write(&mut self.text);
+        let place = start..self.text.len();
+        match field.name() {
+            "message" => self.message = place,
+            name => self.others.push((name, Value { bare, place })),
         }
+    }
+
+    /// Takes what a span around has and this does not.
+    fn inherit(&mut self, outer: &Self) {
+        for (name, Value { bare, place }) in &outer.others {
+            if self.others.iter().any(|(known, _)| known == name) {
+                continue;
+            }
+            let start = self.text.len();
+            self.text.push_str(&outer.text[place.clone()]);
+            let place = start..self.text.len();
+            self.others.push((name, Value { bare: *bare, place }));
+        }
+    }
+
+    fn message(&self) -> &str {
+        &self.text[self.message.clone()]
+    }
+
+    /// Name, whether the value is bare, value.
+    fn others(&self) -> impl Iterator<Item = (&'static str, bool, &str)> {
+        let others = self.others.iter();
+        others.map(|(name, value)| (*name, value.bare, &self.text[value.place.clone()]))
     }
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, Value::Text(format!("{value:?}")));
+        self.push(field, false, |text| {
+            append_to(text, format_args!("{value:?}"))
+        });
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, Value::Text(value.to_owned()));
+        self.push(field, false, |text| text.push_str(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, Value::Bare(value.to_string()));
+        self.push(field, true, |text| append_to(text, format_args!("{value}")));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, Value::Bare(value.to_string()));
+        self.push(field, true, |text| append_to(text, format_args!("{value}")));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, Value::Bare(value.to_string()));
+        self.push(field, true, |text| {
+            text.push_str(if value { "true" } else { "false" })
+        });
     }
+}
+
+fn append_to(text: &mut String, arguments: fmt::Arguments<'_>) {
+    // An error is the value's own; what it has said until then stays.
+    let _ = fmt::Write::write_fmt(text, arguments);
 }
 
 fn json(line: &mut Vec<u8>, time: &str, level: Level, target: &str, fields: &Fields) {
     // Writing to memory does not fail.
     let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":");
-    quote(line, &fields.message);
+    quote(line, fields.message());
     line.extend_from_slice(b",\"component\":");
     quote(line, target);
-    for (name, value) in &fields.others {
+    for (name, bare, value) in fields.others() {
         line.push(b',');
         quote(line, name);
         line.push(b':');
-        match value {
-            Value::Bare(text) => line.extend_from_slice(text.as_bytes()),
-            Value::Text(text) => quote(line, text),
+        match bare {
+            true => line.extend_from_slice(value.as_bytes()),
+            false => quote(line, value),
         }
     }
     line.extend_from_slice(b"}\n");
@@ -346,15 +394,15 @@ fn plain(line: &mut Vec<u8>, time: &str, level: Level, target: &str, fields: &Fi
     let _ = write!(
         line,
         "{time} {level:<5} {} component={target}",
-        escape(&fields.message)
+        escape(fields.message())
     );
-    for (name, value) in &fields.others {
-        let _ = match value {
-            Value::Bare(text) => write!(line, " {name}={text}"),
-            Value::Text(text) if text.is_empty() || text.contains([' ', '"', '=']) => {
-                write!(line, " {name}={text:?}")
+    for (name, bare, value) in fields.others() {
+        let _ = match bare {
+            true => write!(line, " {name}={value}"),
+            false if value.is_empty() || value.contains([' ', '"', '=']) => {
+                write!(line, " {name}={value:?}")
             }
-            Value::Text(text) => write!(line, " {name}={}", escape(text)),
+            false => write!(line, " {name}={}", escape(value)),
         };
     }
     line.push(b'\n');

@@ -48,31 +48,31 @@ const BOUNDS: [Bound; 5] = [
         name: "PUT",
         calls: 1.0,
         transactions: 2.2,
-        allocations: 240.0,
+        allocations: 200.0,
     },
     Bound {
         name: "GET",
         calls: 1.0,
         transactions: 1.1,
-        allocations: 175.0,
+        allocations: 138.0,
     },
     Bound {
         name: "HEAD",
         calls: 0.0,
         transactions: 1.1,
-        allocations: 77.0,
+        allocations: 56.0,
     },
     Bound {
         name: "LIST",
         calls: 0.0,
         transactions: 1.1,
-        allocations: 1_290.0,
+        allocations: 1_275.0,
     },
     Bound {
         name: "DELETE",
         calls: 0.1,
         transactions: 1.1,
-        allocations: 133.0,
+        allocations: 96.0,
     },
 ];
 

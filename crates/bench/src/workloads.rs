@@ -228,7 +228,13 @@ pub(crate) async fn measure(
             })
             .collect::<Result<_>>()?,
         Work::Multipart => {
-            return multipart(target, PARTS_KEY, GIB / PART_BYTES, PART_BYTES).await;
+            // A key of its own, so that nothing is displaced, with a content that the provider knows.
+            let content = |key: &str| Content::one_of_few(key, GIB);
+            let key = (0u32..)
+                .map(|n| format!("{PARTS_KEY}-{turn}-{n}"))
+                .find(|key| content(key) == content(PARTS_KEY))
+                .expect("there are few contents");
+            return multipart(target, &key, GIB / PART_BYTES, PART_BYTES).await;
         }
     };
     let load = Load {

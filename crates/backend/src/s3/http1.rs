@@ -70,6 +70,8 @@ pub(super) struct Outgoing {
     /// HEAD has no body in its answer, whatever the answer's headers say.
     bodiless: bool,
     begun: bool,
+    /// Nothing that was taken waits within the connection.
+    flushed: bool,
 }
 
 impl Outgoing {
@@ -81,6 +83,7 @@ impl Outgoing {
             queued,
             bodiless,
             begun: false,
+            flushed: false,
         }
     }
 
@@ -90,7 +93,7 @@ impl Outgoing {
     }
 
     fn is_sent(&self) -> bool {
-        self.queued == 0 && self.body.is_spent()
+        self.queued == 0 && self.body.is_spent() && self.flushed
     }
 
     /// Takes bytes of the body ahead, as far as there are any at hand.
@@ -110,6 +113,7 @@ impl Outgoing {
 
     fn taken(&mut self, mut count: usize) {
         self.begun = true;
+        self.flushed = false;
         self.queued -= count;
         while let Some(first) = self.queue.front_mut() {
             if first.len() > count {
@@ -226,9 +230,11 @@ impl Connection {
         }
         // What TLS has encrypted still has to leave. A plain connection has nothing to flush.
         match Pin::new(&mut self.stream).poll_flush(cx) {
-            Poll::Ready(Err(error)) => Err(ExchangeError::Lost(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => return Err(ExchangeError::Lost(error)),
+            Poll::Ready(Ok(())) => request.flushed = true,
+            Poll::Pending => {}
         }
+        Ok(())
     }
 
     fn poll_write(

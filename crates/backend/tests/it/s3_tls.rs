@@ -3,17 +3,19 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use backend::{Effect, Kind, ObjectBackend as _, S3Settings, SettingsError};
+use backend::{Effect, Kind, ObjectBackend as _, Payload, PutMeta, S3Settings, SettingsError};
 use base::{Secret, SystemClock};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsAcceptor;
 
-use crate::s3_script::{SECRET, Seen, backend, ok, serve};
+use crate::s3_script::{SECRET, Seen, backend, key, ok, serve};
 
 /// A server whose certificate was issued by a CA of its own; the CA's certificate in PEM.
 async fn server() -> (String, Vec<u8>, Arc<Mutex<Vec<Seen>>>) {
@@ -36,7 +38,11 @@ async fn server() -> (String, Vec<u8>, Arc<Mutex<Vec<Seen>>>) {
         )
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that whoever sends much waits for us.
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(8).unwrap();
     let endpoint = format!(
         "https://localhost:{}",
         listener.local_addr().unwrap().port()
@@ -120,5 +126,24 @@ fn a_ca_file_without_certificates_is_refused() {
             matches!(refused, Err(SettingsError::CaFile { .. })),
             "{text}"
         );
+    }
+}
+
+/// The last of a body may be encrypted and not have left when the connection has taken all of it.
+#[tokio::test]
+async fn a_large_body_arrives_whole_however_slowly_it_is_taken() {
+    let (endpoint, ca, seen) = server().await;
+    let backend = backend(settings(&endpoint, Some(ca)));
+    // The system makes room in large steps: some of these lengths end where it has none.
+    for step in 0..64 {
+        let body = Bytes::from(vec![7; (6 << 20) + step * (48 << 10)]);
+        let put = async {
+            let payload = Payload::from_bytes(body.clone());
+            let meta = PutMeta::default();
+            backend.put(&key("k"), &meta, payload).await
+        };
+        let put = tokio::time::timeout(Duration::from_secs(20), put).await;
+        put.expect("the body gets stuck on its way").unwrap();
+        assert_eq!(seen.lock().pop().unwrap().body.len(), body.len());
     }
 }

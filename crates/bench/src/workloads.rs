@@ -127,6 +127,16 @@ fn read_key(size: u64, n: u64) -> String {
     format!("read-{size}-{n}")
 }
 
+async fn write_once(target: &Target, shots: Vec<Shot>) -> Result<()> {
+    let load = Load {
+        connections: 4,
+        pace: Pace::Closed,
+        until: Until::Once,
+    };
+    fire(target, shots.into(), load).await?;
+    Ok(())
+}
+
 /// Sends the provider every large content that the workloads write: it hashes each when it comes for the
 /// first time, which is no part of what is measured.
 pub(crate) async fn acquaint(provider: &Target, workloads: &[Workload]) -> Result<()> {
@@ -141,12 +151,7 @@ pub(crate) async fn acquaint(provider: &Target, workloads: &[Workload]) -> Resul
             .iter()
             .map(|key| provider.put(key, size, Cover::Nothing));
         let shots: Vec<Shot> = shots.collect::<Result<_>>()?;
-        let load = Load {
-            connections: 4,
-            pace: Pace::Closed,
-            until: Until::Once,
-        };
-        fire(provider, shots.into(), load).await?;
+        write_once(provider, shots).await?;
     }
     if workloads
         .iter()
@@ -166,12 +171,7 @@ pub(crate) async fn prepare(target: &Target, workloads: &[Workload]) -> Result<(
         let shots =
             (0..read_keys(size)).map(|n| target.put(&read_key(size, n), size, Cover::Nothing));
         let shots: Vec<Shot> = shots.collect::<Result<_>>()?;
-        let load = Load {
-            connections: 4,
-            pace: Pace::Closed,
-            until: Until::Once,
-        };
-        fire(target, shots.into(), load).await?;
+        write_once(target, shots).await?;
     }
     Ok(())
 }

@@ -473,6 +473,27 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_holds_its_lines_lets_them_go_before_it_sleeps_or_when_they_are_many() {
+        let page = Page::default();
+        let log = page.log(LogFormat::Text);
+        let held = std::thread::spawn({
+            let page = page.clone();
+            move || {
+                let (_control, _guard) = log.install_here();
+                hold();
+                info!("first");
+                assert_eq!(page.text(), "");
+                let_go();
+                assert_eq!(page.text().lines().count(), 1);
+                let long = "x".repeat(HELD_BYTES_MAX);
+                info!(long, "second");
+                assert_eq!(page.text().lines().count(), 2);
+            }
+        });
+        held.join().unwrap();
+    }
+
+    #[test]
     fn a_text_line_stays_one_line() {
         let page = Page::default();
         let (_control, _guard) = page.log(LogFormat::Text).install_here();

@@ -18,6 +18,7 @@ use crate::settle::{Item, Settler};
 use crate::sqlite::batch::{self, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::lock::LockFile;
+use crate::sqlite::readers::ReadPool;
 use crate::sqlite::{INSTANCE, cleanup, legs, names, objects, parts, uploads, usage};
 use crate::values::Cells;
 use crate::writer::{BlockingApplier, Health};
@@ -29,6 +30,7 @@ pub(crate) struct MainApplier {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) read_grace: Duration,
     pub(crate) epoch: i64,
+    pub(crate) readers: Arc<ReadPool>,
     pub(crate) nudge: Nudge,
     pub(crate) fatal: Arc<dyn Fn(&Error) + Send + Sync>,
     pub(crate) fault: CommitFault,
@@ -64,6 +66,7 @@ impl BlockingApplier for MainApplier {
         };
         match self.transact(&items, &drift) {
             Ended::Committed(results) => {
+                self.readers.committed();
                 self.settler.answer(items, results);
                 self.look_after_log()
             }
@@ -80,6 +83,7 @@ impl BlockingApplier for MainApplier {
     }
 
     fn finish(&mut self) {
+        self.readers.release();
         if let Err(error) = truncate(&self.conn) {
             warn!(error = %base::report(&error), "the log was not copied back at the end");
         }

@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::Result;
 use crate::fault::database;
 use crate::sqlite::connection::{Role, connect};
+use crate::sqlite::readers::ReadPool;
 
 /// Frames (pages of 4 KiB) that are not copied back yet from which on a checkpoint is due.
 const PASSIVE_FRAMES: i64 = 1_000;
@@ -36,13 +37,18 @@ pub(crate) struct Nudge {
     restart: Arc<AtomicBool>,
     /// Length of the log when the checkpointer was last called.
     called_at: i64,
+    /// Who keeps snapshots of the file, if anybody does.
+    readers: Option<Arc<ReadPool>>,
 }
 
 impl Nudge {
     /// Called between two transactions of the connection that writes.
     pub(crate) fn after_commit(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         if self.restart.swap(false, Ordering::AcqRel) {
-            let _progress = run(conn, "PRAGMA wal_checkpoint(PASSIVE)")?;
+            let _progress = passive(conn, self.readers.as_deref())?;
+            // A snapshot that was taken meanwhile would keep the log from beginning anew; one that is
+            // taken from here on, while the whole log is copied, does not use the log.
+            release(self.readers.as_deref());
         }
         // NOOP reads the counters of the log and does nothing else.
         let Progress { frames, copied } = run(conn, "PRAGMA wal_checkpoint(NOOP)")?;
@@ -66,6 +72,7 @@ impl Checkpointer {
     /// trusted the next time.
     pub(crate) fn start(
         path: &Path,
+        readers: Option<Arc<ReadPool>>,
         fatal: impl Fn(crate::Error) + Send + Sync + 'static,
     ) -> Result<(Self, Nudge)> {
         let (queue, mut nudges) = mpsc::channel(1);
@@ -75,12 +82,14 @@ impl Checkpointer {
             queue,
             restart: Arc::clone(&restart),
             called_at: 0,
+            readers: readers.clone(),
         };
         let mut conn = connect(path, Role::Writer)?;
         drop(spawn(async move {
             while nudges.recv().await.is_some() {
+                let readers = readers.clone();
                 let work = spawn_blocking(move || {
-                    let progress = run(&conn, "PRAGMA wal_checkpoint(PASSIVE)");
+                    let progress = passive(&conn, readers.as_deref());
                     (conn, progress)
                 });
                 let Ok((back, progress)) = work.await else {
@@ -121,6 +130,18 @@ pub(crate) fn truncate(conn: &Connection) -> rusqlite::Result<()> {
 /// Whether an fsync may have failed.
 pub(crate) fn is_io(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+}
+
+/// Copies what no snapshot is in the way of.
+fn passive(conn: &Connection, readers: Option<&ReadPool>) -> rusqlite::Result<Progress> {
+    release(readers);
+    run(conn, "PRAGMA wal_checkpoint(PASSIVE)")
+}
+
+fn release(readers: Option<&ReadPool>) {
+    if let Some(readers) = readers {
+        readers.release();
+    }
 }
 
 struct Progress {

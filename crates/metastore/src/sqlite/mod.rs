@@ -19,6 +19,7 @@ pub(crate) mod open;
 pub(crate) mod overview;
 pub(crate) mod parts;
 pub(crate) mod read;
+pub(crate) mod readers;
 pub(crate) mod store;
 pub(crate) mod uploads;
 pub(crate) mod usage;

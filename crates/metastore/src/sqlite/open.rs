@@ -14,10 +14,11 @@ use crate::model::Catalogue;
 use crate::settle::Settler;
 use crate::sqlite::apply::MainApplier;
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::connection::{ReadPool, Role, connect};
+use crate::sqlite::connection::{Role, connect};
 use crate::sqlite::intents;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::migrate::{self, Opened};
+use crate::sqlite::readers::ReadPool;
 use crate::sqlite::store::{Files, Verifier, Writing};
 use crate::store::{OpenOptions, Tuning, blocking};
 use crate::writer::{Blocking, Lane};
@@ -33,7 +34,7 @@ struct Parts {
     opened: Opened,
     intents: Connection,
     live: Arc<Live>,
-    readers: ReadPool,
+    readers: Arc<ReadPool>,
 }
 
 pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files> {
@@ -62,9 +63,9 @@ pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files
             })
         }
     };
-    let (checkpoints, nudge) = Checkpointer::start(&options.path, fatal())?;
+    let (checkpoints, nudge) = Checkpointer::start(&options.path, Some(Arc::clone(&readers)), fatal())?;
     let (intent_checkpoints, intent_nudge) =
-        Checkpointer::start(&intents::path_of(&options.path), fatal())?;
+        Checkpointer::start(&intents::path_of(&options.path), None, fatal())?;
     let main = MainApplier {
         conn: opened.conn,
         settler: Settler {
@@ -74,6 +75,7 @@ pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files
         clock: options.clock,
         read_grace: options.read_grace,
         epoch: opened.epoch,
+        readers: Arc::clone(&readers),
         nudge,
         fatal: Arc::clone(&tuning.on_fatal),
         fault: tuning.commit_fault.clone(),
@@ -138,7 +140,7 @@ fn parts(options: &OpenOptions, pages_max: Option<u32>) -> Result<Parts> {
             .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
         limit.map_err(database("limit the catalogue"))?;
     }
-    let readers = ReadPool::open(&options.path)?;
+    let readers = Arc::new(ReadPool::open(&options.path, true)?);
     Ok(Parts {
         opened,
         intents,
@@ -189,7 +191,7 @@ fn read_only(path: PathBuf) -> Result<Files> {
     let conn = connect(&path, Role::Reader)?;
     let catalogue = migrate::check_reader(&conn, &path)?;
     let live = live_beside(&path, &catalogue, &conn)?;
-    let readers = ReadPool::open(&path)?;
+    let readers = Arc::new(ReadPool::open(&path, false)?);
     let catalogue = Arc::new(RwLock::new(catalogue));
     Ok(Files {
         path,

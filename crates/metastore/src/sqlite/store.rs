@@ -16,8 +16,8 @@ use crate::live::Live;
 use crate::model::{BucketId, Catalogue, ObjectRecord, ReadPlan, Verification};
 use crate::settle::{IntentItem, Item};
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::connection::ReadPool;
 use crate::sqlite::lock::LockFile;
+use crate::sqlite::readers::ReadPool;
 use crate::sqlite::{open, read, verify};
 use crate::writer::{Lane, Priority};
 use crate::{Error, Intent, Result};
@@ -30,7 +30,7 @@ pub(crate) struct Files {
     pub(super) path: PathBuf,
     pub(super) live: Arc<Live>,
     pub(super) catalogue: Arc<RwLock<Catalogue>>,
-    pub(super) readers: ReadPool,
+    pub(super) readers: Arc<ReadPool>,
     /// Kept between two verifications.
     pub(super) verifier: Mutex<Option<Verifier>>,
     /// Absent where the catalogue was opened for reading only.
@@ -150,13 +150,13 @@ impl Files {
     /// The current version of a key.
     pub(crate) fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
         let look = |conn: &Connection| read::object(conn, bucket, key);
-        self.readers.read_one(LOOKUP, look)
+        self.readers.read(LOOKUP, look)
     }
 
     /// The current version of a key and where its bytes are, in one snapshot.
     pub(crate) fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
         let look = |conn: &Connection| read::plan(conn, bucket, key);
-        match self.readers.read_one(LOOKUP, look)? {
+        match self.readers.read(LOOKUP, look)? {
             ControlFlow::Break(plan) => Ok(plan),
             ControlFlow::Continue(()) => {
                 let look = |conn: &Connection| read::plan_of_extents(conn, bucket, key);

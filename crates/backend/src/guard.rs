@@ -150,6 +150,10 @@ impl Guarded {
             Class::Read => &self.reads,
             Class::Short | Class::Assembly => &self.others,
         };
+        // Mostly there is room, and then nobody waits in front of us.
+        if let Ok(permit) = Arc::clone(pool).try_acquire_owned() {
+            return Ok(permit);
+        }
         let waiting = Arc::clone(pool).acquire_owned();
         match tokio::time::timeout(self.options.backend_timeout, waiting).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),

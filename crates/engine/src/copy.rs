@@ -18,6 +18,7 @@ use metastore::model::{
 use crate::body::{BodyError, Declared, Incoming};
 use crate::fleet::Member;
 use crate::keys::Role;
+use crate::observe::Verb;
 use crate::put::{PutAttempts, PutRequest, WritePlan, give_up};
 use crate::send::send;
 use crate::{Engine, Error, PART_NUMBER_MAX, Result};
@@ -102,8 +103,10 @@ enum CopySum {
 impl Engine {
     /// Copies an object within or across virtual buckets.
     pub async fn copy(&self, request: CopyRequest) -> Result<Copied> {
-        self.observed("CopyObject", self.copy_unobserved(request))
-            .await
+        let verb = Verb::begin("CopyObject");
+        let result = self.copy_unobserved(request).await;
+        self.observe_verb(verb, None, &result);
+        result
     }
 
     async fn copy_unobserved(&self, request: CopyRequest) -> Result<Copied> {

@@ -21,6 +21,7 @@ use futures_util::stream::{self, Stream};
 use metastore::model::{BucketId, CopyState, ObjectRecord, ReadPlan};
 use parking_lot::Mutex;
 
+use crate::observe::Verb;
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 use reader::Reader;
 
@@ -161,8 +162,10 @@ impl Engine {
 
     /// Begins to read an object.
     pub async fn read(&self, request: &ReadRequest) -> Result<Reading> {
-        self.observed("GetObject", self.read_unobserved(request))
-            .await
+        let verb = Verb::begin("GetObject");
+        let result = self.read_unobserved(request).await;
+        self.observe_verb(verb, None, &result);
+        result
     }
 
     async fn read_unobserved(&self, request: &ReadRequest) -> Result<Reading> {

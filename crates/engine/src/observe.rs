@@ -122,6 +122,22 @@ impl Observer for Quiet {
     fn observe(&self, _event: Event<'_>) {}
 }
 
+/// A verb under way. It does not wrap the verb's future, which would lie in it twice.
+pub(crate) struct Verb {
+    operation: &'static str,
+    began: Instant,
+}
+
+impl Verb {
+    /// It begins now.
+    pub(crate) fn begin(operation: &'static str) -> Self {
+        Self {
+            operation,
+            began: Instant::now(),
+        }
+    }
+}
+
 impl Engine {
     /// Tells the observer where a verb failed because of usage limits.
     pub(crate) fn report_limits<T>(&self, operation: &'static str, result: &Result<T>) {
@@ -133,26 +149,24 @@ impl Engine {
         self.observe(Event::UsageRefused { operation, access });
     }
 
-    /// Runs a verb and tells the observer how it ended.
-    pub(crate) async fn observed<T>(
+    /// Tells the observer how a verb ended.
+    pub(crate) fn observe_verb<T>(
         &self,
-        operation: &'static str,
-        verb: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        let began = Instant::now();
-        let result = verb.await;
-        self.report_limits(operation, &result);
-        let outcome = match &result {
+        verb: Verb,
+        backend: Option<&BackendName>,
+        result: &Result<T>,
+    ) {
+        let Verb { operation, began } = verb;
+        self.report_limits(operation, result);
+        let outcome = match result {
             Ok(_) => Outcome::Success,
             Err(_) => Outcome::Error,
         };
-        let took = began.elapsed();
         self.observe(Event::Verb {
             operation,
-            backend: None,
+            backend,
             outcome,
-            took,
+            took: began.elapsed(),
         });
-        result
     }
 }

@@ -17,7 +17,7 @@ use metastore::{Intent, Store};
 use crate::body::{Incoming, WantMd5};
 use crate::fleet::Member;
 use crate::keys::{Label, OWN_PREFIX, Role, backend_key, put_meta};
-use crate::observe::{Event, Outcome};
+use crate::observe::{Event, Verb};
 use crate::send::{Attempt, Attempts, Delivery, SendOptions, Sent, Target, send};
 use crate::{Engine, Error, Result, Tried};
 
@@ -60,20 +60,10 @@ impl Engine {
     /// After `Ok` a backend holds every byte, checked against what the client declared, and the
     /// catalogue has committed. After an error the previous version is readable as before.
     pub async fn put(&self, request: PutRequest, body: Incoming) -> Result<Written> {
-        let began = tokio::time::Instant::now();
+        let verb = Verb::begin("PutObject");
         let result = self.put_unobserved(request, body).await;
-        self.report_limits("PutObject", &result);
-        let (backend, outcome) = match &result {
-            Ok((_, backend)) => (Some(backend.name()), Outcome::Success),
-            Err(_) => (None, Outcome::Error),
-        };
-        let operation = "PutObject";
-        self.observe(Event::Verb {
-            operation,
-            backend,
-            outcome,
-            took: began.elapsed(),
-        });
+        let backend = result.as_ref().ok().map(|(_, backend)| backend.name());
+        self.observe_verb(verb, backend, &result);
         result.map(|(written, _)| written)
     }
 

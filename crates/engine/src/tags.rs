@@ -3,6 +3,7 @@
 use base::{Conditions, ObjectKey, ReadOutcome, Tags, Validators};
 use metastore::model::{BucketId, ObjectPart, ObjectRecord, Retag};
 
+use crate::observe::Verb;
 use crate::{Engine, Error, Result};
 
 impl Engine {
@@ -14,14 +15,15 @@ impl Engine {
 
     /// Gives the current version other tags.
     pub async fn set_tags(&self, bucket: BucketId, key: ObjectKey, tags: Tags) -> Result<()> {
+        let verb = Verb::begin("PutObjectTagging");
         let retag = Retag { bucket, key, tags };
-        let set = async {
-            match self.inner.store.retag(retag).await? {
-                true => Ok(()),
-                false => Err(Error::NoSuchKey),
-            }
+        let result = match self.inner.store.retag(retag).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NoSuchKey),
+            Err(error) => Err(error.into()),
         };
-        self.observed("PutObjectTagging", set).await
+        self.observe_verb(verb, None, &result);
+        result
     }
 
     /// The current version with its parts behind a part number, at most so many.

@@ -12,7 +12,7 @@ use crate::live::{Effects, IntentRow, Live};
 use crate::model::Catalogue;
 
 /// A job with its guards and whoever waits for it.
-pub(crate) struct Item<J = Job> {
+pub(crate) struct Item<J = Box<Job>> {
     pub(crate) job: J,
     pub(crate) held: Held,
     pub(crate) reply: oneshot::Sender<(Result<Answer>, Held)>,

@@ -349,16 +349,26 @@ impl Store {
 
     // === the way to the writer and to the readers ===
 
-    async fn run(&self, job: Job) -> Result<Answer> {
-        self.run_with(job, Held::Nothing, Priority::Normal).await.0
+    fn run(&self, job: Job) -> impl Future<Output = Result<Answer>> + Send {
+        let answered = self.run_with(job, Held::Nothing, Priority::Normal);
+        async move { answered.await.0 }
     }
 
     /// Queues a job with the guards that it settles; those that it did not come back.
-    async fn run_with(&self, job: Job, held: Held, priority: Priority) -> (Result<Answer>, Held) {
-        match &self.inner.dialect {
-            Dialect::Sqlite(files) => files.send(job, held, priority).await,
-            Dialect::Postgres(shared) => {
-                Box::pin(shared.send(Work::Job(Box::new(job)), held, priority)).await
+    fn run_with(
+        &self,
+        job: Job,
+        held: Held,
+        priority: Priority,
+    ) -> impl Future<Output = (Result<Answer>, Held)> + Send {
+        // Not within the future: a job is large, and futures are moved.
+        let job = Box::new(job);
+        async move {
+            match &self.inner.dialect {
+                Dialect::Sqlite(files) => files.send(job, held, priority).await,
+                Dialect::Postgres(shared) => {
+                    Box::pin(shared.send(Work::Job(job), held, priority)).await
+                }
             }
         }
     }
@@ -366,7 +376,7 @@ impl Store {
     /// A job that may as well be forgotten.
     fn offer(&self, job: Job) {
         match &self.inner.dialect {
-            Dialect::Sqlite(files) => files.offer(job),
+            Dialect::Sqlite(files) => files.offer(Box::new(job)),
             Dialect::Postgres(shared) => shared.offer(Work::Job(Box::new(job))),
         }
     }

@@ -18,7 +18,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// that meets the other side's close has an unknown outcome.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Idle connections that are kept.
-const POOL_IDLE_MAX: usize = 100;
+const POOL_IDLE_MAX: usize = 256;
 
 /// One S3 provider as the configuration describes it.
 #[derive(Debug, Clone)]

@@ -170,7 +170,8 @@ impl Reader {
             };
             if current.piece.range.length == 0 {
                 self.current = None;
-                self.advance().await?;
+                // Boxed, as below: a stream that is moved carries no state of what comes rarely.
+                Box::pin(self.advance()).await?;
                 continue;
             }
             let failure = match current.body.next().await {
@@ -197,7 +198,7 @@ impl Reader {
             }
             // What the broken answer still owed is not owed any more.
             current.body = Box::pin(stream::empty());
-            let opened = open_piece(&self.engine, &mut current.piece).await;
+            let opened = Box::pin(open_piece(&self.engine, &mut current.piece)).await;
             self.engine.report_limits("GetObject", &opened);
             current.body = opened?;
         }

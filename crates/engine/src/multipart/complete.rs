@@ -20,6 +20,7 @@ use super::assembly::{
     Assembly, assemble_parts, check_list, extents, fact, made_of, object_parts, sum_of, tag_of_tags,
 };
 use crate::fleet::Member;
+use crate::observe::Verb;
 use crate::put::Written;
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 
@@ -81,8 +82,10 @@ impl Engine {
     ///
     /// Idempotent: the answer to a completed upload is repeated for a day.
     pub async fn complete_upload(&self, request: CompleteRequest) -> Result<Written> {
-        self.observed("CompleteMultipartUpload", self.complete_unobserved(request))
-            .await
+        let verb = Verb::begin("CompleteMultipartUpload");
+        let result = self.complete_unobserved(request).await;
+        self.observe_verb(verb, None, &result);
+        result
     }
 
     async fn complete_unobserved(&self, request: CompleteRequest) -> Result<Written> {

@@ -15,6 +15,7 @@ use metastore::model::{BucketId, Leg, NewPartClaim, PartRow, UploadRecord, Uploa
 use super::{accept, draw_leg, open_id};
 use crate::body::Incoming;
 use crate::fleet::Member;
+use crate::observe::Verb;
 use crate::send::{Attempt, Attempts, Delivery, Target, Token, send};
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 
@@ -45,8 +46,10 @@ pub struct UploadedPart {
 impl Engine {
     /// Stores a part. After `Ok` its leg's backend holds it.
     pub async fn upload_part(&self, request: PartRequest, body: Incoming) -> Result<UploadedPart> {
-        self.observed("UploadPart", self.upload_part_unobserved(request, body))
-            .await
+        let verb = Verb::begin("UploadPart");
+        let result = self.upload_part_unobserved(request, body).await;
+        self.observe_verb(verb, None, &result);
+        result
     }
 
     async fn upload_part_unobserved(

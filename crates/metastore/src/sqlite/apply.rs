@@ -60,7 +60,7 @@ impl BlockingApplier for MainApplier {
     }
 
     fn apply(&mut self, items: Vec<Item>) -> Health {
-        let drift = match items.iter().any(|item| matches!(item.job, Job::Audit)) {
+        let drift = match items.iter().any(|item| matches!(*item.job, Job::Audit)) {
             true => self.drift(),
             false => Vec::new(),
         };
@@ -126,7 +126,7 @@ impl MainApplier {
                 seq: &seq,
                 effects: Effects::default(),
             };
-            let answer = match &item.job {
+            let answer = match &*item.job {
                 Job::Audit => Answer::Drift(drift.to_vec()),
                 job => work.apply(job)?,
             };

@@ -63,7 +63,8 @@ pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files
             })
         }
     };
-    let (checkpoints, nudge) = Checkpointer::start(&options.path, Some(Arc::clone(&readers)), fatal())?;
+    let (checkpoints, nudge) =
+        Checkpointer::start(&options.path, Some(Arc::clone(&readers)), fatal())?;
     let (intent_checkpoints, intent_nudge) =
         Checkpointer::start(&intents::path_of(&options.path), None, fatal())?;
     let main = MainApplier {

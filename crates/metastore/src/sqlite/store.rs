@@ -89,7 +89,7 @@ impl Files {
     /// Queues a job with the guards that it settles; those that it did not come back.
     pub(crate) async fn send(
         &self,
-        job: Job,
+        job: Box<Job>,
         held: Held,
         priority: Priority,
     ) -> (Result<Answer>, Held) {
@@ -111,7 +111,7 @@ impl Files {
     }
 
     /// A job that may as well be forgotten.
-    pub(crate) fn offer(&self, job: Job) {
+    pub(crate) fn offer(&self, job: Box<Job>) {
         if let Some(writing) = &self.writing {
             let (reply, _nobody_waits) = oneshot::channel();
             writing.main.offer(Item {

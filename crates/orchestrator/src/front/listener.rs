@@ -32,7 +32,7 @@ use crate::config::ListenAddr;
 pub const HEAD_BYTES_MAX: usize = 128 << 10;
 
 /// The most header fields of a request: two kibibytes of user metadata can be many.
-pub const HEAD_FIELDS_MAX: usize = 500;
+pub const HEAD_FIELDS_MAX: usize = 256;
 
 /// The most connections at a time; further ones wait in the system's queue.
 pub const CONNECTIONS_MAX: usize = 10_000;

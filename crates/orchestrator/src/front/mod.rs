@@ -184,7 +184,7 @@ impl Front {
         ticket.host_id = self.host_id.clone();
         if purpose == Purpose::Admin {
             let answer = self.answer_admin(parts, body, ticket, connection);
-            return answer.instrument(span).await;
+            return Box::pin(answer).instrument(span).await;
         }
         async {
             let has_body = !body.is_end_stream();

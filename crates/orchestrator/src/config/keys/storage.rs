@@ -224,7 +224,7 @@ pub(super) static GROUPS: &[Group] = &[
                 Kind::Count { max: COUNT_MAX },
                 "Idle connections that are kept.",
             )
-            .or("100")
+            .or("256")
             .zero(Zero::Default),
             Key::new(
                 "max_conns_per_host",

@@ -74,7 +74,8 @@ impl Front {
         let wire = parts.uri.query().unwrap_or("");
         let target = recognise(ticket, &parts, wire, named)?;
         if let Target::Bucket(bucket, BucketOp::PostObject) = &target {
-            return self.post_object(ticket, bucket, &parts.headers, body).await;
+            let post = self.post_object(ticket, bucket, &parts.headers, body);
+            return Box::pin(post).await;
         }
         let caller = self.authenticate(ticket, &parts)?;
         // What was signed is what is done.
@@ -100,7 +101,9 @@ impl Front {
         body.check_absent(&parts.method, &headers)?;
         let bucket = match place {
             Place::Service => return self.list_buckets(&target, &caller.rights).await,
-            Place::New(name) => return self.create_bucket(&name, &headers, body).await,
+            Place::New(name) => {
+                return Box::pin(self.create_bucket(&name, &headers, body)).await;
+            }
             Place::Bucket(bucket) => bucket,
         };
         let absence = Absence::of(&target, &caller.rights);
@@ -310,19 +313,21 @@ impl Call<'_> {
             BucketOp::GetBucketLocation => Ok(Self::location()),
             BucketOp::GetBucketVersioning => Ok(Self::versioning()),
             BucketOp::GetBucketAcl => Ok(Self::get_acl()),
-            BucketOp::PutBucketAcl => self.put_acl().await,
+            BucketOp::PutBucketAcl => Box::pin(self.put_acl()).await,
             BucketOp::GetBucketCors => self.get_cors(),
             BucketOp::CreateBucket => Err(ErrorCode::BucketAlreadyOwnedByYou.into()),
-            BucketOp::DeleteBucket => self.delete_bucket().await,
-            BucketOp::ListObjectsV1(params) => self.list_v1(params).await,
-            BucketOp::ListObjectsV2(params) => self.list_v2(params).await,
-            BucketOp::ListMultipartUploads(params) => self.list_uploads(params).await,
-            BucketOp::DeleteObjects => self.delete_objects(ticket).await,
+            BucketOp::DeleteBucket => Box::pin(self.delete_bucket()).await,
+            BucketOp::ListObjectsV1(params) => Box::pin(self.list_v1(params)).await,
+            BucketOp::ListObjectsV2(params) => Box::pin(self.list_v2(params)).await,
+            BucketOp::ListMultipartUploads(params) => Box::pin(self.list_uploads(params)).await,
+            BucketOp::DeleteObjects => Box::pin(self.delete_objects(ticket)).await,
             // A form carries its own signature and goes its own way.
             BucketOp::PostObject => Err(ErrorCode::InvalidRequest.into()),
         }
     }
 
+    /// Each operation is a future of its own on the heap: none of them makes those of the others, nor
+    /// what they are moved through, as large as the largest.
     async fn on_object(
         self,
         key: ObjectKey,
@@ -330,29 +335,31 @@ impl Call<'_> {
         ticket: &Ticket,
     ) -> Result<Answer, Failure> {
         match op {
-            ObjectOp::GetObject(params) => self.get(key, &params).await,
-            ObjectOp::HeadObject(params) => self.head(key, &params).await,
-            ObjectOp::PutObject => self.put(key).await,
-            ObjectOp::CopyObject(source) => self.copy(key, source, ticket).await,
-            ObjectOp::DeleteObject => self.delete(key).await,
-            ObjectOp::CreateMultipartUpload => self.create_upload(key).await,
+            ObjectOp::GetObject(params) => Box::pin(self.get(key, &params)).await,
+            ObjectOp::HeadObject(params) => Box::pin(self.head(key, &params)).await,
+            ObjectOp::PutObject => Box::pin(self.put(key)).await,
+            ObjectOp::CopyObject(source) => Box::pin(self.copy(key, source, ticket)).await,
+            ObjectOp::DeleteObject => Box::pin(self.delete(key)).await,
+            ObjectOp::CreateMultipartUpload => Box::pin(self.create_upload(key)).await,
             ObjectOp::UploadPart { upload_id, part } => {
-                self.upload_part(key, upload_id, part).await
+                Box::pin(self.upload_part(key, upload_id, part)).await
             }
-            ObjectOp::UploadPartCopy(params) => self.upload_part_copy(key, params, ticket).await,
+            ObjectOp::UploadPartCopy(params) => {
+                Box::pin(self.upload_part_copy(key, params, ticket)).await
+            }
             ObjectOp::CompleteMultipartUpload { upload_id } => {
-                self.complete_upload(key, upload_id, ticket).await
+                Box::pin(self.complete_upload(key, upload_id, ticket)).await
             }
             ObjectOp::AbortMultipartUpload { upload_id } => {
-                self.abort_upload(&key, upload_id).await
+                Box::pin(self.abort_upload(&key, upload_id)).await
             }
-            ObjectOp::ListParts(params) => self.list_parts(&key, params).await,
-            ObjectOp::GetObjectAttributes => self.attributes(&key).await,
-            ObjectOp::GetObjectTagging => self.get_tags(&key).await,
-            ObjectOp::PutObjectTagging => self.put_tags(key).await,
-            ObjectOp::DeleteObjectTagging => self.delete_tags(key).await,
-            ObjectOp::GetObjectAcl => self.get_object_acl(&key).await,
-            ObjectOp::PutObjectAcl => self.put_object_acl(&key).await,
+            ObjectOp::ListParts(params) => Box::pin(self.list_parts(&key, params)).await,
+            ObjectOp::GetObjectAttributes => Box::pin(self.attributes(&key)).await,
+            ObjectOp::GetObjectTagging => Box::pin(self.get_tags(&key)).await,
+            ObjectOp::PutObjectTagging => Box::pin(self.put_tags(key)).await,
+            ObjectOp::DeleteObjectTagging => Box::pin(self.delete_tags(key)).await,
+            ObjectOp::GetObjectAcl => Box::pin(self.get_object_acl(&key)).await,
+            ObjectOp::PutObjectAcl => Box::pin(self.put_object_acl(&key)).await,
         }
     }
 

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use testbed::Database;
 
 use crate::processes::Processes;
+use crate::secured::Certificate;
 use crate::target::Target;
 
 /// How long a start or an end may take.
@@ -107,10 +108,11 @@ pub(crate) fn command(program: &Path) -> Command {
 }
 
 /// The backend, in a process of its own.
-pub(crate) fn sink() -> Result<Running> {
+pub(crate) fn sink(tls: Option<&Certificate>) -> Result<Running> {
     let this = std::env::current_exe().context("looking for this program")?;
     let mut child = command(&this)
         .arg("sink")
+        .args(tls.into_iter().flat_map(|tls| [&tls.cert, &tls.key]))
         .stdout(Stdio::piped())
         .spawn()
         .context("starting the backend")?;
@@ -124,42 +126,73 @@ pub(crate) fn sink() -> Result<Running> {
     Ok(Running { child, addr })
 }
 
-/// nginx, as a proxy that changes nothing.
-pub(crate) fn nginx(folder: &Path, backend: SocketAddr) -> Result<Running> {
-    let folder = folder.join("nginx");
-    fs::create_dir_all(folder.join("logs"))?;
-    let addr = free_addr()?;
-    // Only root may say who the workers are, and elsewhere they are who we are.
-    let user = match rustix::process::geteuid().is_root() {
-        true => "user root;\n",
-        false => "",
-    };
-    let config = format!(
-        "{user}daemon off;\nworker_processes auto;\npid nginx.pid;\nerror_log logs/error.log;\n\
-         events {{ worker_connections 4096; }}\n\
-         http {{\n  access_log off;\n  client_body_temp_path body;\n  proxy_temp_path proxy;\n\
-         fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  \
-         proxy_buffer_size 64k;\n  proxy_buffers 32 64k;\n  proxy_busy_buffers_size 256k;\n  \
-         client_body_buffer_size 256k;\n  \
-         keepalive_requests 1000000000;\n  client_max_body_size 0;\n  tcp_nodelay on;\n  \
-         upstream backend {{ server {backend}; keepalive 256; keepalive_requests 1000000000; }}\n  \
-         server {{\n    listen {addr} backlog=1024;\n    location / {{\n      \
-         proxy_pass http://backend;\n      proxy_http_version 1.1;\n      \
-         proxy_set_header Connection \"\";\n      proxy_set_header Host $http_host;\n      \
-         proxy_request_buffering off;\n      proxy_max_temp_file_size 0;\n    }}\n  }}\n}}\n"
-    );
-    let file = folder.join("nginx.conf");
-    fs::write(&file, config)?;
-    let child = command(Path::new("/usr/sbin/nginx"))
-        .args(["-e", "logs/error.log", "-p"])
-        .arg(&folder)
-        .arg("-c")
-        .arg("nginx.conf")
-        .current_dir(&folder)
-        .spawn()
-        .context("starting nginx")?;
-    let listens = Running { child, addr }.listens();
-    listens.context("nginx (`cargo xtask tools --install` gets it)")
+/// What nginx does.
+pub(crate) enum Nginx<'a> {
+    /// It hands everything on to a backend, and changes nothing.
+    Proxy(SocketAddr),
+    /// The same, over TLS to the client.
+    Tls(SocketAddr, &'a Certificate),
+    /// It stores what it is sent in files.
+    WebDav,
+}
+
+impl Nginx<'_> {
+    /// Starts it in a folder of its own.
+    pub(crate) fn start(&self, folder: &Path) -> Result<Running> {
+        fs::create_dir_all(folder.join("logs"))?;
+        let addr = free_addr()?;
+        // Only root may say who the workers are, and elsewhere they are who we are.
+        let user = match rustix::process::geteuid().is_root() {
+            true => "user root;\n",
+            false => "",
+        };
+        let proxy = |backend: &SocketAddr| {
+            format!(
+                "upstream backend {{ server {backend}; keepalive 256; keepalive_requests \
+                 1000000000; }}\n"
+            )
+        };
+        const HAND_ON: &str = "proxy_pass http://backend;\n proxy_http_version 1.1;\n \
+            proxy_set_header Connection \"\";\n proxy_set_header Host $http_host;\n \
+            proxy_request_buffering off;\n proxy_max_temp_file_size 0;\n";
+        let (upstream, listen, location) = match self {
+            Self::Proxy(backend) => (proxy(backend), String::new(), HAND_ON),
+            Self::Tls(backend, tls) => {
+                let (cert, key) = (tls.cert.display(), tls.key.display());
+                let listen = format!(";\n ssl_certificate {cert};\n ssl_certificate_key {key}");
+                (proxy(backend), format!("ssl{listen}"), HAND_ON)
+            }
+            Self::WebDav => {
+                let store = "root files;\n sendfile on;\n dav_methods PUT DELETE;\n \
+                    create_full_put_path on;\n";
+                fs::create_dir_all(folder.join("files"))?;
+                (String::new(), String::new(), store)
+            }
+        };
+        let config = format!(
+            "{user}daemon off;\nworker_processes auto;\npid nginx.pid;\nerror_log logs/error.log;\n\
+             events {{ worker_connections 4096; }}\n\
+             http {{\n access_log off;\n client_body_temp_path body;\n proxy_temp_path proxy;\n \
+             fastcgi_temp_path fastcgi;\n uwsgi_temp_path uwsgi;\n scgi_temp_path scgi;\n \
+             proxy_buffer_size 64k;\n proxy_buffers 32 64k;\n proxy_busy_buffers_size 256k;\n \
+             client_body_buffer_size 256k;\n \
+             keepalive_requests 1000000000;\n client_max_body_size 0;\n tcp_nodelay on;\n \
+             {upstream}server {{\n listen {addr} backlog=1024 {listen};\n \
+             location / {{\n {location}}}\n}}\n}}\n"
+        );
+        let file = folder.join("nginx.conf");
+        fs::write(&file, config)?;
+        let child = command(Path::new("/usr/sbin/nginx"))
+            .args(["-e", "logs/error.log", "-p"])
+            .arg(folder)
+            .arg("-c")
+            .arg("nginx.conf")
+            .current_dir(folder)
+            .spawn()
+            .context("starting nginx")?;
+        let listens = Running { child, addr }.listens();
+        listens.context("nginx (`cargo xtask tools --install` gets it)")
+    }
 }
 
 /// Where the catalogue of a program lies.
@@ -189,6 +222,7 @@ impl Program {
         folder: &Path,
         catalogue: &Catalogue<'_>,
         backends: &str,
+        tls: Option<&Certificate>,
     ) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let addr = free_addr()?;
@@ -201,8 +235,13 @@ impl Program {
                 Database::USER
             ),
         };
+        let tls = tls.map(|tls| {
+            let (cert, key) = (tls.cert.display(), tls.key.display());
+            format!("  tls:\n    cert_file: {cert}\n    key_file: {key}\n")
+        });
+        let tls = tls.unwrap_or_default();
         let config = format!(
-            "server:\n  listen_addr: {addr}\ndatabase:\n{database}buckets:\n- name: {BUCKET}\n  \
+            "server:\n  listen_addr: {addr}\n{tls}database:\n{database}buckets:\n- name: {BUCKET}\n  \
              credentials:\n  - access_key_id: {ACCESS_KEY}\n    secret_access_key: {SECRET}\n\
              backends:\n{backends}cleanup_queue:\n  read_grace: 1s\n\
              telemetry:\n  metrics:\n    enabled: true\n"
@@ -237,6 +276,18 @@ pub(crate) struct Contender {
     pub(crate) processes: Vec<Processes>,
     /// Where deletions go on after the answer.
     pub(crate) has_queue: bool,
+}
+
+impl Contender {
+    /// One that has answered when it answers; `process` is what stands in between.
+    pub(crate) fn without_queue(target: Target, process: Option<&Running>) -> Self {
+        let processes = process.map(|running| Processes::new(&[running.pid()]));
+        Self {
+            target,
+            processes: processes.into_iter().collect(),
+            has_queue: false,
+        }
+    }
 }
 
 /// A backend that looks at no signature.

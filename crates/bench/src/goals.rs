@@ -3,7 +3,7 @@
 use crate::figures::{Figure, rounded, table};
 use crate::s3::{Cell, Cells, DIRECT, NGINX, SQLITE};
 use crate::target::Cover;
-use crate::workloads::{GIB, KIB, MIB, Work, Workload};
+use crate::workloads::{Field, GIB, KIB, MIB, Work, Workload};
 
 /// A goal: what is compared, what was promised, what was measured.
 struct Goal {
@@ -37,16 +37,24 @@ impl Goal {
     }
 }
 
+/// Whether the catalogue alone is measured beside this one.
+pub(crate) fn is_against_catalogue(workload: &Workload) -> bool {
+    workload.work == Work::Put(4 * KIB, Cover::Nothing)
+        && workload.connections == 128
+        && workload.field == Field::Plain
+}
+
 /// The table of goals; those whose workloads were not measured are left out.
 pub(crate) fn show(
     workloads: &[Workload],
     cells: &Cells,
     catalogue: &Figure,
-    (idle, listings): (u64, Option<f64>),
-) -> String {
+    (idle, listings): (Option<u64>, Option<f64>),
+) -> Option<String> {
     let row = |work: Work, connections: usize| {
         workloads.iter().position(|workload| {
             workload.work == work
+                && workload.field == Field::Plain
                 && workload.connections == connections
                 && matches!(workload.pace, crate::load::Pace::Closed)
         })
@@ -131,11 +139,13 @@ pub(crate) fn show(
             added,
         ));
     }
-    goals.push(Goal::at_most(
-        "anonymous memory, idle: MiB",
-        48.0,
-        idle as f64 / MIB as f64,
-    ));
+    if let Some(idle) = idle {
+        goals.push(Goal::at_most(
+            "anonymous memory, idle: MiB",
+            48.0,
+            idle as f64 / MIB as f64,
+        ));
+    }
     for (name, work) in [
         ("reads", Work::Get(GIB)),
         ("writes", Work::Put(GIB, Cover::Nothing)),
@@ -157,5 +167,5 @@ pub(crate) fn show(
             vec![goal.what, goal.wanted, goal.measured, verdict.to_owned()]
         })
         .collect();
-    table(&["goal", "wanted", "measured", ""], &rows)
+    (!rows.is_empty()).then(|| table(&["goal", "wanted", "measured", ""], &rows))
 }

@@ -58,7 +58,7 @@ pub(crate) async fn run(program: &Path, sizes: &[u64], effort: Effort) -> Result
             "- name: backend\n  kind: local\n  path: {}\n",
             folder.join("objects").display()
         );
-        let program = Program::start(command(program), &folder, &Catalogue::File, &backends)?;
+        let program = Program::start(command(program), &folder, &Catalogue::File, &backends, None)?;
         let target = program.target(&format!("{keys} keys"))?;
         all.push(Listed {
             keys: *keys,

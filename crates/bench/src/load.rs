@@ -1,7 +1,6 @@
 //! The load: connections that send requests and look at every byte of the answers.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use testbed::content::Content;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
+use crate::secured;
 use crate::target::{Sent, Shot, Target, Wanted};
 
 /// How long an answer may take.
@@ -103,7 +103,7 @@ impl Shared {
 pub(crate) async fn fire(target: &Target, shots: Arc<[Shot]>, load: Load) -> Result<Run> {
     let mut connections = Vec::with_capacity(load.connections);
     for _ in 0..load.connections {
-        connections.push(Connection::open(target.addr).await?);
+        connections.push(Connection::open(target).await?);
     }
     let begun = Instant::now();
     let deadline = match load.until {
@@ -193,9 +193,14 @@ pub(crate) enum Ended {
     Cut,
 }
 
+/// What bytes are sent over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// One connection that is kept.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
     filled: usize,
     /// The body of the last answer, where nothing else was wanted of it.
@@ -205,10 +210,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(addr: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(addr).await;
-        let stream = stream.with_context(|| format!("connecting to {addr}"))?;
+    pub(crate) async fn open(target: &Target) -> Result<Self> {
+        let stream = TcpStream::connect(target.addr).await;
+        let stream = stream.with_context(|| format!("connecting to {}", target.addr))?;
         stream.set_nodelay(true).context("setting TCP_NODELAY")?;
+        let stream: Box<dyn Stream> = match &target.tls {
+            None => Box::new(stream),
+            Some(tls) => Box::new(tls.connect(secured::name(), stream).await?),
+        };
         Ok(Self {
             stream,
             buffer: vec![0; READ_BYTES],
@@ -227,6 +236,8 @@ impl Connection {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let exchange = async {
             self.stream.write_all(&shot.head).await?;
+            // TLS may hold on to what it was given.
+            self.stream.flush().await?;
             if let Sent::Content(content) = shot.sent
                 && self.send(content, shared).await? == Ended::Cut
             {
@@ -254,6 +265,7 @@ impl Connection {
                 shared.bytes.fetch_add(bytes, Ordering::Relaxed);
             }
         }
+        self.stream.flush().await?;
         Ok(Ended::Answered)
     }
 
@@ -269,6 +281,8 @@ impl Connection {
         };
         let (wanted_status, content, has_body) = match shot.wanted {
             Wanted::Status(status) => (status, None, true),
+            Wanted::Stored if matches!(status, 201 | 204) => (status, None, true),
+            Wanted::Stored => (200, None, true),
             Wanted::Content(status, content) => (status, Some(content), true),
             Wanted::Length(wanted_status, wanted) => {
                 if status == wanted_status && length != wanted {

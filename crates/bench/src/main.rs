@@ -17,15 +17,18 @@ mod load;
 mod machine;
 mod processes;
 mod s3;
+mod secured;
 mod smoke;
 mod target;
 mod workloads;
 
+use std::convert::Infallible;
 use std::env;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use testbed::sink::Sink;
 
 const USAGE: &str = "\
 usage: bench catalogue [--turns N] [--seconds N]
@@ -63,27 +66,34 @@ fn run() -> Result<ExitCode> {
         eprint!("{USAGE}");
         return Ok(ExitCode::from(64));
     };
-    let (effort, options) = parse(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
+    if what == "sink" {
+        runtime.block_on(sink(options))?;
+    }
+    let (effort, options) = parse(options)?;
     match what.as_str() {
         "catalogue" => runtime.block_on(catalogue::run(effort))?,
         "smoke" => runtime.block_on(smoke::run(options.program))?,
         "s3" => runtime.block_on(s3::run(effort, options))?,
-        // What `contenders::sink` starts.
-        "sink" => runtime.block_on(async {
-            let sink = testbed::sink::Sink::start().await;
-            println!("{}", sink.addr);
-            std::future::pending::<()>().await;
-        }),
         _ => {
             eprint!("{USAGE}");
             return Ok(ExitCode::from(64));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `contenders::sink` starts; with a certificate and its key, it serves over TLS.
+async fn sink(files: &[String]) -> Result<Infallible> {
+    let sink = match files {
+        [cert, key] => Sink::start_secured(secured::acceptor(cert.as_ref(), key.as_ref())?).await,
+        _ => Sink::start().await,
+    };
+    println!("{}", sink.addr);
+    std::future::pending().await
 }
 
 fn parse(words: &[String]) -> Result<(Effort, s3::Options)> {

@@ -1,7 +1,7 @@
 //! The program side by side with its backend alone and with nginx in front of the same backend.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -9,14 +9,15 @@ use testbed::{Durability, Postgres};
 
 use crate::catalogue::Alone;
 use crate::contenders::{
-    Catalogue, Contender, Program, command, foreign, nginx, open_target, s3_backend, sink,
+    Catalogue, Contender, Nginx, Program, Running, command, foreign, open_target, s3_backend, sink,
 };
 use crate::figures::{Figure, rounded, table};
 use crate::load::{Connection, Pace};
 use crate::machine;
 use crate::processes::Processes;
+use crate::secured::Certificate;
 use crate::target::{Cover, Target, Wanted};
-use crate::workloads::{GIB, KIB, MIB, Work, Workload, acquaint, measure, prepare};
+use crate::workloads::{Field, GIB, KIB, MIB, Work, Workload, acquaint, measure, prepare};
 use crate::{Effort, goals, list};
 
 /// How long deletions may go on after their answers.
@@ -70,6 +71,7 @@ pub(crate) const SQLITE: usize = 2;
 
 fn workloads() -> Vec<Workload> {
     let closed = |work, connections| Workload {
+        field: Field::Plain,
         work,
         connections,
         pace: Pace::Closed,
@@ -90,9 +92,8 @@ fn workloads() -> Vec<Workload> {
         closed(Work::Put(256 * KIB, Cover::Trailer), 16),
         closed(Work::Mixed(4 * KIB), 128),
         Workload {
-            work: Work::Get(4 * KIB),
-            connections: 128,
             pace: Pace::Open(2_000),
+            ..closed(Work::Get(4 * KIB), 128)
         },
         closed(
             Work::Range {
@@ -107,12 +108,29 @@ fn workloads() -> Vec<Workload> {
         closed(Work::Get(GIB), 64),
         closed(Work::Put(GIB, Cover::Nothing), 64),
     ]);
+    let [get, put] = [Work::Get, |size| Work::Put(size, Cover::Nothing)];
+    let elsewhere = [
+        (Field::Tls, get(4 * KIB), 128),
+        (Field::Tls, put(4 * KIB), 128),
+        (Field::Tls, Work::Put(4 * KIB, Cover::Trailer), 128),
+        (Field::Tls, get(64 * MIB), 8),
+        (Field::Tls, put(64 * MIB), 8),
+        (Field::WebDav, get(4 * KIB), 128),
+        (Field::WebDav, put(4 * KIB), 128),
+        (Field::WebDav, get(64 * MIB), 8),
+    ];
+    all.extend(elsewhere.map(|(field, work, connections)| Workload {
+        field,
+        ..closed(work, connections)
+    }));
     all
 }
 
 /// Measures everything, and prints goals and tables.
 pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
     let folder = tempfile::tempdir_in(".").context("making a folder on this disk")?;
+    // nginx reads paths from where its configuration lies.
+    let home = folder.path().canonicalize()?;
     let workloads: Vec<Workload> = workloads()
         .into_iter()
         .filter(|workload| match &options.only {
@@ -123,76 +141,42 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
     if workloads.is_empty() {
         bail!("no workload has a name like {:?}", options.only);
     }
-    let backend = sink()?;
-    let nginx = nginx(folder.path(), backend.addr)?;
-    let backends = s3_backend(backend.addr);
-    let on_file = Program::start(
-        command(&options.program),
-        &folder.path().join("sqlite"),
-        &Catalogue::File,
-        &backends,
-    )?;
-    // Each catalogue has a backend of its own: a backend belongs to one.
-    let second = sink()?;
-    let server = Postgres::start(Durability::Durable);
-    let database = server.database();
-    let on_postgres = Program::start(
-        command(&options.program),
-        &folder.path().join("postgres"),
-        &Catalogue::Postgres(&database),
-        &s3_backend(second.addr),
-    )?;
-    let idle = Processes::new(&[on_file.running.pid()]).anonymous();
-    let mut contenders = vec![
-        Contender {
-            target: open_target("the backend alone", backend.addr)?,
-            processes: Vec::new(),
-            has_queue: false,
-        },
-        Contender {
-            target: open_target("nginx", nginx.addr)?,
-            processes: vec![Processes::new(&[nginx.pid()])],
-            has_queue: false,
-        },
-        Contender {
-            target: on_file.target("s3-orchestrator, SQLite")?,
-            processes: vec![Processes::new(&[on_file.running.pid()])],
-            has_queue: true,
-        },
-        Contender {
-            target: on_postgres.target("s3-orchestrator, PostgreSQL")?,
-            processes: vec![
-                Processes::new(&[on_postgres.running.pid()]),
-                Processes::new(&[server.pid()]),
-            ],
-            has_queue: true,
-        },
-    ];
-    for other in &options.against {
-        contenders.push(Contender {
-            target: foreign(other)?,
-            processes: Vec::new(),
-            has_queue: false,
-        });
+    let mut stands = Vec::new();
+    for field in [Field::Plain, Field::Tls, Field::WebDav] {
+        let mut its = workloads.clone();
+        its.retain(|workload| workload.field == field);
+        if its.is_empty() {
+            continue;
+        }
+        let stand = match field {
+            Field::Plain => Stand::plain(&home, &options)?,
+            Field::Tls => Stand::tls(&home, &options)?,
+            Field::WebDav => Stand::web_dav(&home)?,
+        };
+        for backend in &stand.hashing {
+            acquaint(backend, &its).await?;
+        }
+        for contender in &stand.contenders {
+            eprintln!("writing what {} is asked to read", contender.target.name);
+            prepare(&contender.target, &its).await?;
+        }
+        stands.push((field, stand));
     }
-    for sink in [&backend, &second] {
-        acquaint(&open_target("a backend", sink.addr)?, &workloads).await?;
-    }
-    let backend_processes = Processes::new(&[backend.pid(), second.pid()]);
-    for contender in &contenders {
-        eprintln!("writing what {} is asked to read", contender.target.name);
-        prepare(&contender.target, &workloads).await?;
-    }
-    let alone = Alone::new(folder.path()).await?;
+    let stand_of = |workload: &Workload| -> &Stand {
+        let found = stands.iter().find(|(field, _)| *field == workload.field);
+        &found.expect("each field has its stand").1
+    };
+    let alone = Alone::new(&home).await?;
     let mut catalogue = Figure::default();
     let mut cells = Cells::new();
     for turn in 0..effort.turns {
         for (row, workload) in workloads.iter().enumerate() {
             eprintln!("turn {} of {}: {}", turn + 1, effort.turns, workload.name());
-            if workload.work == Work::Put(4 * KIB, Cover::Nothing) && workload.connections == 128 {
+            if goals::is_against_catalogue(workload) {
                 catalogue.add(alone.puts_per_second(128, effort.turn).await?);
             }
-            for (place, contender) in contenders.iter().enumerate() {
+            let stand = stand_of(workload);
+            for (place, contender) in stand.contenders.iter().enumerate() {
                 let cell = cells.entry((row, place)).or_default();
                 let turn = format!("{turn}-{row}");
                 one_turn(
@@ -200,7 +184,7 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
                     workload,
                     &turn,
                     effort.turn,
-                    &backend_processes,
+                    &stand.backends,
                     cell,
                 )
                 .await
@@ -223,22 +207,158 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
         None => Some(list::run(&options.program, sizes, effort).await?),
     };
     let ratio = listings.as_ref().map(|(_, ratio)| *ratio);
+    let idle = stands.iter().find_map(|(_, stand)| stand.idle);
     let goals = goals::show(&workloads, &cells, &catalogue, (idle, ratio));
-    println!("{goals}");
+    if let Some(goals) = goals {
+        println!("{goals}");
+    }
     for (row, workload) in workloads.iter().enumerate() {
+        let contenders = &stand_of(workload).contenders;
         println!(
             "### {}\n\n{}",
             workload.name(),
-            show(workload, row, &contenders, &cells)
+            show(workload, row, contenders, &cells)
         );
     }
     if let Some((text, _)) = listings {
         println!("### LIST, 1 connection, SQLite\n\n{text}");
     }
-    for program in [on_file, on_postgres] {
+    for program in stands.into_iter().flat_map(|(_, stand)| stand.programs) {
         program.running.stop()?;
     }
     Ok(())
+}
+
+/// Those that are compared, and what lives for them.
+struct Stand {
+    contenders: Vec<Contender>,
+    /// The processes of their backends.
+    backends: Processes,
+    /// Backends that hash what they have not seen.
+    hashing: Vec<Target>,
+    /// Anonymous memory of the program on SQLite before it was asked anything.
+    idle: Option<u64>,
+    programs: Vec<Program>,
+    _others: Vec<Running>,
+    _postgres: Option<Postgres>,
+}
+
+impl Stand {
+    fn plain(folder: &Path, options: &Options) -> Result<Self> {
+        let backend = sink(None)?;
+        let nginx = Nginx::Proxy(backend.addr).start(&folder.join("nginx"))?;
+        let on_file = Program::start(
+            command(&options.program),
+            &folder.join("sqlite"),
+            &Catalogue::File,
+            &s3_backend(backend.addr),
+            None,
+        )?;
+        // Each catalogue has a backend of its own: a backend belongs to one.
+        let second = sink(None)?;
+        let server = Postgres::start(Durability::Durable);
+        let database = server.database();
+        let on_postgres = Program::start(
+            command(&options.program),
+            &folder.join("postgres"),
+            &Catalogue::Postgres(&database),
+            &s3_backend(second.addr),
+            None,
+        )?;
+        let of_file = Processes::new(&[on_file.running.pid()]);
+        let idle = Some(of_file.anonymous());
+        let of_postgres =
+            [on_postgres.running.pid(), server.pid()].map(|pid| Processes::new(&[pid]));
+        let mut contenders = vec![
+            Contender::without_queue(open_target("the backend alone", backend.addr)?, None),
+            Contender::without_queue(open_target("nginx", nginx.addr)?, Some(&nginx)),
+            Contender {
+                target: on_file.target("s3-orchestrator, SQLite")?,
+                processes: vec![of_file],
+                has_queue: true,
+            },
+            Contender {
+                target: on_postgres.target("s3-orchestrator, PostgreSQL")?,
+                processes: of_postgres.into(),
+                has_queue: true,
+            },
+        ];
+        for other in &options.against {
+            contenders.push(Contender::without_queue(foreign(other)?, None));
+        }
+        Ok(Self {
+            contenders,
+            backends: Processes::new(&[backend.pid(), second.pid()]),
+            hashing: vec![
+                open_target("a backend", backend.addr)?,
+                open_target("a backend", second.addr)?,
+            ],
+            idle,
+            programs: vec![on_file, on_postgres],
+            _others: vec![backend, second, nginx],
+            _postgres: Some(server),
+        })
+    }
+
+    /// TLS ends at whom the load asks; behind that, nginx and the program go on in plain text.
+    fn tls(folder: &Path, options: &Options) -> Result<Self> {
+        let certificate = Certificate::make(folder)?;
+        let (alone, backend) = (sink(Some(&certificate))?, sink(None)?);
+        let nginx = Nginx::Tls(backend.addr, &certificate).start(&folder.join("nginx-tls"))?;
+        let program = Program::start(
+            command(&options.program),
+            &folder.join("sqlite-tls"),
+            &Catalogue::File,
+            &s3_backend(backend.addr),
+            Some(&certificate),
+        )?;
+        let tls = &certificate.connector;
+        let contenders = vec![
+            Contender::without_queue(
+                open_target("the backend alone", alone.addr)?.secured(tls),
+                None,
+            ),
+            Contender::without_queue(open_target("nginx", nginx.addr)?.secured(tls), Some(&nginx)),
+            Contender {
+                target: program.target("s3-orchestrator, SQLite")?.secured(tls),
+                processes: vec![Processes::new(&[program.running.pid()])],
+                has_queue: true,
+            },
+        ];
+        Ok(Self {
+            hashing: vec![
+                open_target("a backend", alone.addr)?.secured(tls),
+                open_target("a backend", backend.addr)?,
+            ],
+            contenders,
+            backends: Processes::new(&[alone.pid(), backend.pid()]),
+            idle: None,
+            programs: vec![program],
+            _others: vec![alone, backend, nginx],
+            _postgres: None,
+        })
+    }
+
+    fn web_dav(folder: &Path) -> Result<Self> {
+        let files = Nginx::WebDav.start(&folder.join("web-dav"))?;
+        let nginx = Nginx::Proxy(files.addr).start(&folder.join("nginx-web-dav"))?;
+        let contenders = vec![
+            Contender::without_queue(open_target("nginx with WebDAV alone", files.addr)?, None),
+            Contender::without_queue(
+                open_target("nginx in front of it", nginx.addr)?,
+                Some(&nginx),
+            ),
+        ];
+        Ok(Self {
+            contenders,
+            backends: Processes::new(&[files.pid()]),
+            hashing: Vec::new(),
+            idle: None,
+            programs: Vec::new(),
+            _others: vec![files, nginx],
+            _postgres: None,
+        })
+    }
 }
 
 fn nginx_version() -> String {
@@ -311,7 +431,7 @@ pub(crate) async fn metric(target: &Target, name: &str) -> Result<u64> {
         sent: crate::target::Sent::Nothing,
         wanted: Wanted::Status(200),
     };
-    let mut connection = Connection::open(target.addr).await?;
+    let mut connection = Connection::open(target).await?;
     connection.ask(&shot).await?;
     let text = String::from_utf8_lossy(&connection.document).into_owned();
     let line = text.lines().find_map(|line| line.strip_prefix(name));

@@ -152,6 +152,7 @@ pub(crate) async fn run(program: PathBuf) -> Result<()> {
         &folder.path().join("sqlite"),
         &Catalogue::File,
         &s3_backend(sink.addr),
+        None,
     )?;
     let mut allocations = Allocations::of(&mut on_file)?;
     let target = on_file.target("the program on SQLite")?;
@@ -228,6 +229,7 @@ async fn on_postgres(verdicts: &mut Verdicts, program: &Path, folder: PathBuf) -
         &folder,
         &Catalogue::Postgres(&database),
         &s3_backend(sink.addr),
+        None,
     )?;
     let target = program.target("the program on PostgreSQL")?;
     for bound in &BOUNDS {

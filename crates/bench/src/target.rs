@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use s3wire::sigv4::{PayloadMode, SignRequest, Signer, StreamingVariant};
 use testbed::content::Content;
+use tokio_rustls::TlsConnector;
 
 /// Bodies up to this many bytes travel with their head.
 const TOGETHER_BYTES_MAX: u64 = 64 << 10;
@@ -17,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) addr: SocketAddr,
     pub(crate) bucket: String,
+    /// How it is reached where not in plain text.
+    pub(crate) tls: Option<TlsConnector>,
     signer: Signer,
 }
 
@@ -34,6 +37,8 @@ pub(crate) enum Sent {
 pub(crate) enum Wanted {
     /// A status, and whatever body.
     Status(u16),
+    /// The status of a write: 200 of S3, 201 and 204 of WebDAV.
+    Stored,
     /// The status, and a length without a body.
     Length(u16, u64),
     /// The status, and a body of known content.
@@ -71,8 +76,15 @@ impl Target {
             name: name.to_owned(),
             addr,
             bucket: bucket.to_owned(),
+            tls: None,
             signer,
         })
+    }
+
+    /// The same over TLS.
+    pub(crate) fn secured(self, tls: &TlsConnector) -> Self {
+        let tls = Some(tls.clone());
+        Self { tls, ..self }
     }
 
     /// A signed head, and its blank line. `query` is as it is sent.
@@ -150,7 +162,7 @@ impl Target {
         Ok(Shot {
             head: head.into(),
             sent,
-            wanted: Wanted::Status(200),
+            wanted: Wanted::Stored,
         })
     }
 

@@ -47,9 +47,22 @@ pub(crate) enum Work {
     Multipart,
 }
 
+/// Who is compared, and over what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// Everybody, in plain text.
+    Plain,
+    /// The same over TLS from the load to whom it asks.
+    Tls,
+    /// A web server that stores files, alone and behind nginx: what the backend of the others is
+    /// measured against.
+    WebDav,
+}
+
 /// One row of the comparison.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Workload {
+    pub(crate) field: Field,
     pub(crate) work: Work,
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
@@ -84,9 +97,16 @@ impl Workload {
             (_, 1) => "1 connection".to_owned(),
             (_, many) => format!("{many} connections"),
         };
+        let over = match self.field {
+            Field::Plain => "",
+            Field::Tls => ", TLS",
+            Field::WebDav => ", WebDAV",
+        };
         match self.pace {
-            Pace::Closed => format!("{what}, {connections}"),
-            Pace::Open(rate) => format!("{what}, {rate} requests a second, {connections}"),
+            Pace::Closed => format!("{what}, {connections}{over}"),
+            Pace::Open(rate) => {
+                format!("{what}, {rate} requests a second, {connections}{over}")
+            }
         }
     }
 
@@ -253,7 +273,7 @@ pub(crate) async fn multipart(
     part_bytes: u64,
 ) -> Result<Run> {
     let begun = Instant::now();
-    let mut first = Connection::open(target.addr).await?;
+    let mut first = Connection::open(target).await?;
     let begin = target.bodyless(&Method::POST, key, "uploads=", &[], Wanted::Status(200))?;
     first.ask(&begin).await?;
     let started = UploadStarted::from_xml(&first.document).context("reading the upload's id")?;
@@ -270,7 +290,7 @@ pub(crate) async fn multipart(
     let mut running = JoinSet::new();
     for _ in 0..PARTS_IN_FLIGHT {
         let (shots, next) = (Arc::clone(&shots), Arc::clone(&next));
-        let mut connection = Connection::open(target.addr).await?;
+        let mut connection = Connection::open(target).await?;
         running.spawn(async move {
             let mut done = Vec::new();
             loop {

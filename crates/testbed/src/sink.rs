@@ -38,8 +38,10 @@ use s3wire::xml::{
     print_versioning,
 };
 use s3wire::{BucketOp, Error, ErrorCode, ListObjectsV2, ObjectOp, Target};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use self::answer::{Answer, AnswerBody, Chunks};
 use self::arrival::{Checked, Known, arrive, collected};
@@ -203,6 +205,15 @@ impl Drop for Sink {
 impl Sink {
     /// Serves on a port of its own.
     pub async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// The same over TLS.
+    pub async fn start_secured(tls: TlsAcceptor) -> Self {
+        Self::serve(Some(tls)).await
+    }
+
+    async fn serve(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("the loopback has a free port");
@@ -214,7 +225,19 @@ impl Sink {
                 let Ok((stream, _)) = listener.accept().await else {
                     continue;
                 };
-                drop(tokio::spawn(serve(stream, Arc::clone(&shared))));
+                stream.set_nodelay(true).ok();
+                let (shared, tls) = (Arc::clone(&shared), tls.clone());
+                drop(tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, shared).await,
+                        // Who cannot agree on TLS learns it from the end of the connection.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, shared).await;
+                            }
+                        }
+                    }
+                }));
             }
         });
         Self { addr, state, task }
@@ -245,8 +268,7 @@ impl Sink {
     }
 }
 
-async fn serve(stream: TcpStream, state: Arc<State>) {
-    stream.set_nodelay(true).ok();
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, state: Arc<State>) {
     let service = service_fn(move |request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(&state, request).await) }

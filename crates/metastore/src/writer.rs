@@ -21,11 +21,13 @@ pub(crate) trait Applier: Sized + Send + 'static {
     /// A job with whatever answers it.
     type Item: Send + 'static;
 
-    /// About how many rows a job touches.
-    fn rows(item: &Self::Item) -> usize;
-
-    /// Applies the items as one transaction and answers them all; the applier, unless it is lost.
-    fn apply(self, items: Vec<Self::Item>) -> impl Future<Output = Option<(Self, Health)>> + Send;
+    /// Applies what waits, `first` at its head, each batch as one transaction, and answers all of it;
+    /// itself and the queues, unless they are lost.
+    fn work(
+        self,
+        queues: Queues<Self::Item>,
+        first: Self::Item,
+    ) -> impl Future<Output = Option<(Self, Queues<Self::Item>, Health)>> + Send;
 
     /// No batch follows.
     fn finish(self) -> impl Future<Output = ()> + Send;
@@ -33,7 +35,7 @@ pub(crate) trait Applier: Sized + Send + 'static {
 
 /// An applier whose database blocks.
 ///
-/// Each batch runs through `spawn_blocking`, not on a thread of its own: so a test that pauses time
+/// Batches run through `spawn_blocking`, not on a thread of its own: so a test that pauses time
 /// sees a transaction under way as work, not as idleness.
 pub(crate) trait BlockingApplier: Send + 'static {
     /// A job with whatever answers it.
@@ -55,17 +57,25 @@ pub(crate) struct Blocking<A>(pub(crate) A);
 impl<A: BlockingApplier> Applier for Blocking<A> {
     type Item = A::Item;
 
-    fn rows(item: &Self::Item) -> usize {
-        A::rows(item)
-    }
-
-    async fn apply(mut self, items: Vec<Self::Item>) -> Option<(Self, Health)> {
-        let applied = spawn_blocking(move || {
-            let health = self.0.apply(items);
-            (self, health)
+    /// Batch after batch, for as long as something waits: whoever comes meanwhile wakes nobody.
+    async fn work(
+        mut self,
+        mut queues: Queues<Self::Item>,
+        first: Self::Item,
+    ) -> Option<(Self, Queues<Self::Item>, Health)> {
+        let worked = spawn_blocking(move || {
+            let mut next = Some(first);
+            while let Some(first) = next {
+                let batch = queues.gather(first, A::rows);
+                if self.0.apply(batch) == Health::Dead {
+                    return (self, queues, Health::Dead);
+                }
+                next = queues.waiting();
+            }
+            (self, queues, Health::Sound)
         });
-        match applied.await {
-            Ok(applied) => Some(applied),
+        match worked.await {
+            Ok(worked) => Some(worked),
             // It took the connection with it: the queues go, and every caller learns `Closed`.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime is going down.
@@ -157,7 +167,8 @@ impl<I: Send + 'static> Lane<I> {
     }
 }
 
-struct Queues<I> {
+/// What waits for a writer.
+pub(crate) struct Queues<I> {
     normal: mpsc::Receiver<I>,
     low: mpsc::Receiver<I>,
     stopped: watch::Receiver<bool>,
@@ -185,9 +196,18 @@ impl<I> Queues<I> {
         }
     }
 
+    /// An item that waits; `None` also where the end is to be looked at first.
+    fn waiting(&mut self) -> Option<I> {
+        if *self.stopped.borrow() || self.stopped.has_changed().is_err() {
+            return None;
+        }
+        let item = self.normal.try_recv().or_else(|_| self.low.try_recv());
+        item.ok()
+    }
+
     /// What waits besides the first item, up to the bounds of a batch.
-    fn gather<A: Applier<Item = I>>(&mut self, first: I) -> Vec<I> {
-        let mut rows = A::rows(&first);
+    pub(crate) fn gather(&mut self, first: I, rows_of: fn(&I) -> usize) -> Vec<I> {
+        let mut rows = rows_of(&first);
         let mut batch = vec![first];
         for (queue, jobs_max, rows_max) in [
             (
@@ -201,7 +221,7 @@ impl<I> Queues<I> {
                 && rows < rows_max
                 && let Ok(item) = queue.try_recv()
             {
-                rows = rows.saturating_add(A::rows(&item));
+                rows = rows.saturating_add(rows_of(&item));
                 batch.push(item);
             }
         }
@@ -211,10 +231,9 @@ impl<I> Queues<I> {
 
 async fn serve<A: Applier>(mut applier: A, mut queues: Queues<A::Item>) {
     while let Some(first) = queues.first().await {
-        let batch = queues.gather::<A>(first);
-        match applier.apply(batch).await {
-            Some((back, Health::Sound)) => applier = back,
-            Some((_, Health::Dead)) | None => return,
+        match applier.work(queues, first).await {
+            Some((back, rest, Health::Sound)) => (applier, queues) = (back, rest),
+            Some((_, _, Health::Dead)) | None => return,
         }
     }
     applier.finish().await;

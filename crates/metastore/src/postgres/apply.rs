@@ -25,7 +25,7 @@ use crate::postgres::store::entered_recovery;
 use crate::postgres::work::Work;
 use crate::postgres::{Server, decode, encode, is_connection};
 use crate::settle::{self, Settler};
-use crate::writer::{Applier, Health};
+use crate::writer::{Applier, Health, Queues};
 use crate::{Error, Result};
 
 pub(crate) type Item = settle::Item<Work>;
@@ -185,11 +185,12 @@ enum Ended {
 impl Applier for MainApplier {
     type Item = Item;
 
-    fn rows(item: &Item) -> usize {
-        item.job.rows()
-    }
-
-    async fn apply(mut self, items: Vec<Item>) -> Option<(Self, Health)> {
+    async fn work(
+        mut self,
+        mut queues: Queues<Item>,
+        first: Item,
+    ) -> Option<(Self, Queues<Item>, Health)> {
+        let items = queues.gather(first, |item| item.job.rows());
         let mut waiting = VecDeque::from([items]);
         while let Some(items) = waiting.pop_front() {
             let items = self.refuse_stale(items);
@@ -218,7 +219,7 @@ impl Applier for MainApplier {
                 }
             }
         }
-        Some((self, Health::Sound))
+        Some((self, queues, Health::Sound))
     }
 
     async fn finish(mut self) {

@@ -16,7 +16,7 @@ use crate::postgres::apply::{Failure, Identity, Line, Shared, kind};
 use crate::postgres::encode::{self, Hold};
 use crate::postgres::migrate::Registered;
 use crate::settle::IntentItem;
-use crate::writer::{Applier, Health};
+use crate::writer::{Applier, Health, Queues};
 
 const OPERATION: &str = "record an intent";
 /// How often a batch is tried that others were in the way of.
@@ -41,11 +41,12 @@ enum Ended {
 impl Applier for IntentApplier {
     type Item = IntentItem;
 
-    fn rows(_: &IntentItem) -> usize {
-        1
-    }
-
-    async fn apply(mut self, items: Vec<IntentItem>) -> Option<(Self, Health)> {
+    async fn work(
+        mut self,
+        mut queues: Queues<IntentItem>,
+        first: IntentItem,
+    ) -> Option<(Self, Queues<IntentItem>, Health)> {
+        let items = queues.gather(first, |_| 1);
         // What was reserved before this instance began again is not covered by anything.
         let (items, stale): (Vec<_>, Vec<_>) =
             items.into_iter().partition(|item| item.room.is_held());
@@ -53,7 +54,7 @@ impl Applier for IntentApplier {
             refuse(item, no_room);
         }
         if items.is_empty() {
-            return Some((self, Health::Sound));
+            return Some((self, queues, Health::Sound));
         }
         match self.run(&items).await {
             Ended::Flags(flags) => self.answer(items, &flags),
@@ -71,7 +72,7 @@ impl Applier for IntentApplier {
                 }
             }
         }
-        Some((self, Health::Sound))
+        Some((self, queues, Health::Sound))
     }
 
     async fn finish(self) {}

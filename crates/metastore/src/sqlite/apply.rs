@@ -15,7 +15,7 @@ use crate::job::{Answer, Job};
 use crate::live::{Effects, Live};
 use crate::model::{BackendId, Catalogue};
 use crate::settle::{Item, Settler};
-use crate::sqlite::batch::{self, CommitFault, Ended};
+use crate::sqlite::batch::{self, Batch, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::readers::ReadPool;
@@ -90,6 +90,65 @@ impl BlockingApplier for MainApplier {
     }
 }
 
+/// Jobs that are applied together.
+struct Applying<'a> {
+    applier: &'a MainApplier,
+    items: &'a [Item],
+    drift: &'a [String],
+    now: Timestamp,
+    /// The place in the order of commits that was given away before.
+    first: Cell<u64>,
+    /// The last one that was given away.
+    seq: Cell<u64>,
+}
+
+impl Batch for Applying<'_> {
+    type Job = Item;
+    type Answer = (Answer, Effects);
+
+    fn jobs(&self) -> &[Item] {
+        self.items
+    }
+
+    fn operation(&self, item: &Item) -> &'static str {
+        item.job.operation()
+    }
+
+    fn begin(&self) -> rusqlite::Result<()> {
+        self.first.set(last_seq(&self.applier.conn)?);
+        self.seq.set(self.first.get());
+        Ok(())
+    }
+
+    fn apply(&self, item: &Item) -> std::result::Result<(Answer, Effects), Fault> {
+        let mut work = Work {
+            conn: &self.applier.conn,
+            live: &self.applier.settler.live,
+            catalogue: &self.applier.settler.catalogue,
+            now: self.now,
+            read_grace: self.applier.read_grace,
+            epoch: self.applier.epoch,
+            seq: &self.seq,
+            effects: Effects::default(),
+        };
+        let answer = match &*item.job {
+            Job::Audit => Answer::Drift(self.drift.to_vec()),
+            job => work.apply(job)?,
+        };
+        work.write_counters()?;
+        Ok((answer, work.effects))
+    }
+
+    fn last(&self) -> rusqlite::Result<()> {
+        if self.seq == self.first {
+            return Ok(());
+        }
+        let conn = &self.applier.conn;
+        let mut update = conn.prepare_cached("UPDATE catalogue SET seq = ?1")?;
+        update.execute([self.seq.get().cast_signed()]).map(|_| ())
+    }
+}
+
 impl MainApplier {
     /// What the last batch did is durable and answered; a failed fsync of the log's copy means that
     /// the next one could not be trusted.
@@ -108,46 +167,15 @@ impl MainApplier {
     }
 
     fn transact(&self, items: &[Item], drift: &[String]) -> Ended<(Answer, Effects)> {
-        let conn = &self.conn;
-        let start = match last_seq(conn) {
-            Ok(seq) => seq,
-            Err(error) => return Ended::Failed(error),
-        };
-        let seq = Cell::new(start);
-        let now = self.clock.now();
-        let apply = |item: &Item| {
-            let mut work = Work {
-                conn,
-                live: &self.settler.live,
-                catalogue: &self.settler.catalogue,
-                now,
-                read_grace: self.read_grace,
-                epoch: self.epoch,
-                seq: &seq,
-                effects: Effects::default(),
-            };
-            let answer = match &*item.job {
-                Job::Audit => Answer::Drift(drift.to_vec()),
-                job => work.apply(job)?,
-            };
-            work.write_counters()?;
-            Ok((answer, work.effects))
-        };
-        let last = |conn: &Connection| {
-            if seq.get() == start {
-                return Ok(());
-            }
-            let mut update = conn.prepare_cached("UPDATE catalogue SET seq = ?1")?;
-            update.execute([seq.get().cast_signed()]).map(|_| ())
-        };
-        batch::run(
-            conn,
+        let batch = Applying {
+            applier: self,
             items,
-            |item| item.job.operation(),
-            apply,
-            last,
-            &self.fault,
-        )
+            drift,
+            now: self.clock.now(),
+            first: Cell::default(),
+            seq: Cell::default(),
+        };
+        batch::run(&self.conn, &batch, &self.fault)
     }
 
     fn refuse(&self, items: Vec<Item>, error: &rusqlite::Error) {

@@ -1,4 +1,4 @@
-//! One transaction over several jobs, each in a savepoint of its own.
+//! One transaction over several jobs.
 //!
 //! A data error fails its job alone. A full disk, or anything else that says nothing about one job,
 //! fails the batch: nothing of it happened. An I/O error at the commit leaves open what is durable:
@@ -22,6 +22,29 @@ pub(crate) enum Ended<A> {
     Failed(rusqlite::Error),
     /// Whether it happened is unknown.
     Fatal(rusqlite::Error),
+}
+
+/// Jobs that become durable together.
+pub(crate) trait Batch {
+    /// One of them.
+    type Job;
+    /// What is answered to one.
+    type Answer;
+
+    /// The jobs, in their order.
+    fn jobs(&self) -> &[Self::Job];
+
+    /// What a job is called where it fails.
+    fn operation(&self, job: &Self::Job) -> &'static str;
+
+    /// The transaction has just begun, perhaps for the second time: forgets what was applied.
+    fn begin(&self) -> rusqlite::Result<()>;
+
+    /// Applies one. What it changes is in the database only, so that it can be taken back.
+    fn apply(&self, job: &Self::Job) -> std::result::Result<Self::Answer, Fault>;
+
+    /// What the jobs have in common, before the commit.
+    fn last(&self) -> rusqlite::Result<()>;
 }
 
 /// Breaks commits on purpose, in tests: the extended result code of the next commit.
@@ -66,54 +89,106 @@ pub(crate) fn share(error: &rusqlite::Error, operation: &'static str) -> Error {
     database(operation)(again(error))
 }
 
-/// Applies the jobs in order. `last` runs before the commit, for what the batch has in common.
-pub(crate) fn run<I, A>(
-    conn: &Connection,
-    jobs: &[I],
-    operation: impl Fn(&I) -> &'static str,
-    mut apply: impl FnMut(&I) -> std::result::Result<A, Fault>,
-    last: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-    fault: &CommitFault,
-) -> Ended<A> {
-    if let Err(error) = step(conn, "BEGIN IMMEDIATE") {
-        return Ended::Failed(error);
-    }
-    let mut results = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        match one(conn, job, &mut apply) {
-            Ok(Ok(answer)) => results.push(Ok(answer)),
-            Ok(Err(fault)) => results.push(Err(fault.named(operation(job)))),
-            Err(error) => return roll_back(conn, error),
-        }
-    }
-    if let Err(error) = last(conn) {
-        return roll_back(conn, error);
-    }
-    match commit(conn, fault) {
-        Ok(()) => Ended::Committed(results),
-        Err(error) if unknown(&error) => Ended::Fatal(error),
-        Err(error) => roll_back(conn, error),
+/// Applies the jobs in order, with [`Batch::last`] before the commit.
+///
+/// A savepoint per job keeps a copy of every page that the job changes; as most batches have no job
+/// that fails, they are first applied without. Where one does fail, all of it is rolled back and
+/// applied again, with savepoints, so that it fails alone.
+pub(crate) fn run<B: Batch>(conn: &Connection, batch: &B, fault: &CommitFault) -> Ended<B::Answer> {
+    let applied = match apply(conn, batch, one) {
+        Err(Stopped::Job) => roll_back(conn).and_then(|()| apply(conn, batch, one_apart)),
+        other => other,
+    };
+    match applied {
+        Ok(results) => settle(conn, batch, results, fault),
+        Err(Stopped::Batch(error)) => give_up(conn, error),
+        Err(Stopped::Unknown(error)) => Ended::Fatal(error),
+        Err(Stopped::Job) => unreachable!("a job in a savepoint stops no other"),
     }
 }
 
-/// The outer error fails the batch, the inner one this job.
-fn one<I, A>(
+/// Why a batch was not applied to its end.
+enum Stopped {
+    /// A job failed, and what it did before that is still there.
+    Job,
+    /// An error that concerns all of it.
+    Batch(rusqlite::Error),
+    /// Not even rolling back went well.
+    Unknown(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stopped {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Batch(error)
+    }
+}
+
+type One<B> = fn(
+    &Connection,
+    &B,
+    &<B as Batch>::Job,
+) -> std::result::Result<Result<<B as Batch>::Answer>, Stopped>;
+
+fn apply<B: Batch>(
     conn: &Connection,
-    job: &I,
-    apply: &mut impl FnMut(&I) -> std::result::Result<A, Fault>,
-) -> rusqlite::Result<std::result::Result<A, Fault>> {
+    batch: &B,
+    one: One<B>,
+) -> std::result::Result<Vec<Result<B::Answer>>, Stopped> {
+    step(conn, "BEGIN IMMEDIATE")?;
+    batch.begin()?;
+    let jobs = batch.jobs();
+    let mut results = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        results.push(one(conn, batch, job)?);
+    }
+    Ok(results)
+}
+
+fn one<B: Batch>(
+    _conn: &Connection,
+    batch: &B,
+    job: &B::Job,
+) -> std::result::Result<Result<B::Answer>, Stopped> {
+    match batch.apply(job) {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(Fault::Sqlite(error)) if !is_about_data(&error) => Err(Stopped::Batch(error)),
+        Err(_) => Err(Stopped::Job),
+    }
+}
+
+fn one_apart<B: Batch>(
+    conn: &Connection,
+    batch: &B,
+    job: &B::Job,
+) -> std::result::Result<Result<B::Answer>, Stopped> {
     step(conn, "SAVEPOINT job")?;
-    match apply(job) {
+    match batch.apply(job) {
         Ok(answer) => {
             step(conn, "RELEASE job")?;
             Ok(Ok(answer))
         }
-        Err(Fault::Sqlite(error)) if !is_about_data(&error) => Err(error),
+        Err(Fault::Sqlite(error)) if !is_about_data(&error) => Err(Stopped::Batch(error)),
         Err(fault) => {
             step(conn, "ROLLBACK TO job")?;
             step(conn, "RELEASE job")?;
-            Ok(Err(fault))
+            Ok(Err(fault.named(batch.operation(job))))
         }
+    }
+}
+
+fn settle<B: Batch>(
+    conn: &Connection,
+    batch: &B,
+    results: Vec<Result<B::Answer>>,
+    fault: &CommitFault,
+) -> Ended<B::Answer> {
+    if let Err(error) = batch.last() {
+        return give_up(conn, error);
+    }
+    match commit(conn, fault) {
+        Ok(()) => Ended::Committed(results),
+        Err(error) if unknown(&error) => Ended::Fatal(error),
+        Err(error) => give_up(conn, error),
     }
 }
 
@@ -134,14 +209,20 @@ fn unknown(error: &rusqlite::Error) -> bool {
     }
 }
 
-fn roll_back<A>(conn: &Connection, error: rusqlite::Error) -> Ended<A> {
-    // SQLite rolls some failures back by itself.
-    if !conn.is_autocommit()
-        && let Err(second) = step(conn, "ROLLBACK")
-    {
-        return Ended::Fatal(second);
+fn give_up<A>(conn: &Connection, error: rusqlite::Error) -> Ended<A> {
+    match roll_back(conn) {
+        Ok(()) => Ended::Failed(error),
+        Err(Stopped::Job | Stopped::Batch(_)) => Ended::Failed(error),
+        Err(Stopped::Unknown(second)) => Ended::Fatal(second),
     }
-    Ended::Failed(error)
+}
+
+fn roll_back(conn: &Connection) -> std::result::Result<(), Stopped> {
+    // SQLite rolls some failures back by itself.
+    match conn.is_autocommit() {
+        true => Ok(()),
+        false => step(conn, "ROLLBACK").map_err(Stopped::Unknown),
+    }
 }
 
 fn step(conn: &Connection, sql: &str) -> rusqlite::Result<()> {

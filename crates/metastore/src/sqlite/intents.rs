@@ -16,7 +16,7 @@ use crate::guard::{Intent, Unclaimed};
 use crate::live::{IntentRow, Live};
 use crate::model::{BackendId, Catalogue};
 use crate::settle::IntentItem;
-use crate::sqlite::batch::{self, CommitFault, Ended};
+use crate::sqlite::batch::{self, Batch, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::connection::{Role, connect, make_durable};
 use crate::sqlite::lock::{LockFile, beside};
@@ -176,17 +176,13 @@ impl BlockingApplier for IntentApplier {
 
     fn apply(&mut self, items: Vec<IntentItem>) -> Health {
         let stale = self.live.take_stale();
-        let live = &self.live;
-        let conn = &self.conn;
-        let ended = batch::run(
-            conn,
-            &items,
-            |_| OPERATION,
-            |item| insert(conn, live, item),
-            |conn| delete(conn, &stale),
-            &self.fault,
-        );
-        match ended {
+        let batch = Opening {
+            conn: &self.conn,
+            live: &self.live,
+            items: &items,
+            stale: &stale,
+        };
+        match batch::run(&self.conn, &batch, &self.fault) {
             Ended::Committed(results) => {
                 self.answer(items, results);
                 self.look_after_log()
@@ -215,6 +211,39 @@ impl BlockingApplier for IntentApplier {
         if let Err(error) = end() {
             warn!(error = %base::report(&error), "settled intents not removed from their file");
         }
+    }
+}
+
+/// Intents that are recorded together, and rows that go on that occasion.
+struct Opening<'a> {
+    conn: &'a Connection,
+    live: &'a Live,
+    items: &'a [IntentItem],
+    stale: &'a [CopyId],
+}
+
+impl Batch for Opening<'_> {
+    type Job = IntentItem;
+    type Answer = ();
+
+    fn jobs(&self) -> &[IntentItem] {
+        self.items
+    }
+
+    fn operation(&self, _item: &IntentItem) -> &'static str {
+        OPERATION
+    }
+
+    fn begin(&self) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, item: &IntentItem) -> std::result::Result<(), Fault> {
+        insert(self.conn, self.live, item)
+    }
+
+    fn last(&self) -> rusqlite::Result<()> {
+        delete(self.conn, self.stale)
     }
 }
 

@@ -66,6 +66,8 @@ impl<A: BlockingApplier> Applier for Blocking<A> {
         let worked = spawn_blocking(move || {
             let mut next = Some(first);
             while let Some(first) = next {
+                // No delay: only who is about to ask may do so first, where cores are short.
+                std::thread::yield_now();
                 let batch = queues.gather(first, A::rows);
                 if self.0.apply(batch) == Health::Dead {
                     return (self, queues, Health::Dead);

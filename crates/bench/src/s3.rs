@@ -138,7 +138,11 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
             None => true,
         })
         .collect();
-    if workloads.is_empty() {
+    let lists = options
+        .only
+        .as_ref()
+        .is_none_or(|part| "LIST".contains(part.as_str()));
+    if workloads.is_empty() && !lists {
         bail!("no workload has a name like {:?}", options.only);
     }
     let mut stands = Vec::new();
@@ -202,9 +206,9 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
         true => &[100_000, 1_000_000, 10_000_000],
         false => &[100_000, 1_000_000],
     };
-    let listings = match options.only {
-        Some(_) => None,
-        None => Some(list::run(&options.program, sizes, effort).await?),
+    let listings = match lists {
+        false => None,
+        true => Some(list::run(&options.program, sizes, effort).await?),
     };
     let ratio = listings.as_ref().map(|(_, ratio)| *ratio);
     let idle = stands.iter().find_map(|(_, stand)| stand.idle);

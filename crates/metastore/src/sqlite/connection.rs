@@ -17,8 +17,9 @@ const BUSY_MS: u64 = 10_000;
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// Cache of each reading connection, in KiB: it mostly reads mapped pages.
 const READER_CACHE_KIB: i64 = 2 * 1024;
-/// Address space for mapped pages, in bytes; they are the system's cache, not our memory.
-const MAPPED_BYTES: i64 = 1 << 30;
+/// Address space for mapped pages, in bytes: more than a catalogue has. They are the system's cache, not
+/// our memory. Longer than 2 GiB where SQLite was built for it, as `.cargo/config.toml` says.
+const MAPPED_BYTES: i64 = 1 << 38;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,18 +89,23 @@ enum Class {
 /// The one wrapper around a backend; cheap to clone.
 #[derive(Clone)]
 pub struct Guarded {
+    shared: Arc<Shared>,
+    meter: Arc<dyn Meter>,
+}
+
+/// What all clones have in common.
+struct Shared {
     inner: Arc<dyn ObjectBackend>,
     options: GuardOptions,
-    meter: Arc<dyn Meter>,
     reads: Arc<Semaphore>,
     others: Arc<Semaphore>,
-    jitter: Arc<Mutex<StdRng>>,
+    jitter: Mutex<StdRng>,
 }
 
 impl fmt::Debug for Guarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guarded")
-            .field("backend", self.inner.name())
+            .field("backend", self.shared.inner.name())
             .finish_non_exhaustive()
     }
 }
@@ -113,13 +118,16 @@ impl Guarded {
         meter: Arc<dyn Meter>,
     ) -> Self {
         let places = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
-        Self {
+        let shared = Shared {
             inner,
             options,
-            meter,
             reads: Arc::new(Semaphore::new(places)),
             others: Arc::new(Semaphore::new(places)),
-            jitter: Arc::new(Mutex::new(StdRng::seed_from_u64(options.seed))),
+            jitter: Mutex::new(StdRng::seed_from_u64(options.seed)),
+        };
+        Self {
+            shared: Arc::new(shared),
+            meter,
         }
     }
 
@@ -127,19 +135,19 @@ impl Guarded {
     #[must_use]
     pub fn metered(&self, meter: Arc<dyn Meter>) -> Self {
         Self {
+            shared: Arc::clone(&self.shared),
             meter,
-            ..self.clone()
         }
     }
 
     fn error(&self, kind: Kind, effect: Effect, operation: &'static str) -> Error {
-        Error::new(kind, effect, self.inner.name(), operation)
+        Error::new(kind, effect, self.shared.inner.name(), operation)
     }
 
     fn span(&self, operation: &'static str) -> Span {
         Span::begin(
             Arc::clone(&self.meter),
-            self.inner.name().clone(),
+            self.shared.inner.name().clone(),
             operation,
         )
     }
@@ -147,15 +155,15 @@ impl Guarded {
     /// A place among the calls under way; it is given back when the permit is dropped.
     async fn place(&self, class: Class, operation: &'static str) -> Result<OwnedSemaphorePermit> {
         let pool = match class {
-            Class::Read => &self.reads,
-            Class::Short | Class::Assembly => &self.others,
+            Class::Read => &self.shared.reads,
+            Class::Short | Class::Assembly => &self.shared.others,
         };
         // Mostly there is room, and then nobody waits in front of us.
         if let Ok(permit) = Arc::clone(pool).try_acquire_owned() {
             return Ok(permit);
         }
         let waiting = Arc::clone(pool).acquire_owned();
-        match tokio::time::timeout(self.options.backend_timeout, waiting).await {
+        match tokio::time::timeout(self.shared.options.backend_timeout, waiting).await {
             Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_elapsed) => Err(self
                 .error(Kind::Throttled, Effect::None, operation)
@@ -174,8 +182,8 @@ impl Guarded {
         let permit = self.place(class, operation).await?;
         let span = self.span(operation);
         let limit = match class {
-            Class::Read | Class::Short => self.options.backend_timeout,
-            Class::Assembly => self.options.assembly_timeout,
+            Class::Read | Class::Short => self.shared.options.backend_timeout,
+            Class::Assembly => self.shared.options.assembly_timeout,
         };
         let call = noting(Arc::clone(&self.meter), call);
         let outcome = match tokio::time::timeout(limit, call).await {
@@ -239,7 +247,7 @@ impl Guarded {
     /// Waits before attempt `attempt + 1`: 1 s, 2 s, …, of which half is drawn.
     async fn back_off(&self, attempt: u32) {
         let whole = BACK_OFF_BASE * 2u32.saturating_pow(attempt - 1);
-        let share = self.jitter.lock().random_range(0.5..=1.0);
+        let share = self.shared.jitter.lock().random_range(0.5..=1.0);
         tokio::time::sleep(whole.mul_f64(share)).await;
     }
 
@@ -256,11 +264,11 @@ impl Guarded {
     {
         let _place = self.place(Class::Short, operation).await?;
         let mut span = self.span(operation);
-        let progress = Progress::new(Arc::clone(span.bytes()), Arc::clone(span.meter()));
+        let progress = Progress::new(span.count_bytes(), Arc::clone(span.meter()));
         let progress = Arc::new(progress);
         let expects_bytes = payload.length > 0;
         payload.chunks = watched(payload.chunks, Arc::clone(&progress));
-        let stalled = progress.stalled(self.options.backend_timeout);
+        let stalled = progress.stalled(self.shared.options.backend_timeout);
         let outcome = tokio::select! {
             biased;
             outcome = noting(Arc::clone(&self.meter), call(payload)) => outcome,
@@ -280,31 +288,34 @@ impl Guarded {
 #[async_trait]
 impl ObjectBackend for Guarded {
     fn name(&self) -> &BackendName {
-        self.inner.name()
+        self.shared.inner.name()
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        self.shared.inner.capabilities()
     }
 
     fn adopt(&self, capabilities: Capabilities) {
-        self.inner.adopt(capabilities);
+        self.shared.inner.adopt(capabilities);
     }
 
     async fn probe(&self) -> Result<Capabilities> {
         // Up to ten calls, some of which write: as patient as an assembly, and tried once.
-        self.once("probe", Class::Assembly, self.inner.probe())
+        self.once("probe", Class::Assembly, self.shared.inner.probe())
             .await
     }
 
     async fn check(&self) -> Result<()> {
         // A question about health is answered with what is, not with what might be after a retry.
-        self.once("check", Class::Short, self.inner.check()).await
+        self.once("check", Class::Short, self.shared.inner.check())
+            .await
     }
 
     async fn put(&self, key: &BackendKey, meta: &PutMeta, payload: Payload) -> Result<Stored> {
-        self.send("put", payload, |payload| self.inner.put(key, meta, payload))
-            .await
+        self.send("put", payload, |payload| {
+            self.shared.inner.put(key, meta, payload)
+        })
+        .await
     }
 
     async fn get(
@@ -313,14 +324,14 @@ impl ObjectBackend for Guarded {
         version: Option<&str>,
         range: Option<ByteRange>,
     ) -> Result<Fetched> {
-        let call = || self.inner.get(key, version, range);
+        let call = || self.shared.inner.get(key, version, range);
         let (fetched, place) = self.repeat("get", Class::Read, call).await?;
         let body = GuardedBody::new(
             fetched.body,
             place,
             Arc::clone(&self.meter),
-            self.inner.name().clone(),
-            self.options.body_idle_timeout,
+            self.shared.inner.name().clone(),
+            self.shared.options.body_idle_timeout,
         );
         Ok(Fetched {
             head: fetched.head,
@@ -329,7 +340,8 @@ impl ObjectBackend for Guarded {
     }
 
     async fn head(&self, key: &BackendKey, version: Option<&str>) -> Result<Head> {
-        self.ask("head", || self.inner.head(key, version)).await
+        self.ask("head", || self.shared.inner.head(key, version))
+            .await
     }
 
     async fn delete(&self, targets: &[DeleteTarget]) -> Vec<Result<()>> {
@@ -370,20 +382,21 @@ impl ObjectBackend for Guarded {
         key: &BackendKey,
         meta: &PutMeta,
     ) -> Result<Copied> {
-        let call = self.inner.copy(source, source_version, key, meta);
+        let call = self.shared.inner.copy(source, source_version, key, meta);
         self.once("copy", Class::Assembly, call).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.ask("list", || self.inner.list(request)).await
+        self.ask("list", || self.shared.inner.list(request)).await
     }
 
     async fn versions(&self, key: &BackendKey) -> Result<VersionPage> {
-        self.ask("versions", || self.inner.versions(key)).await
+        self.ask("versions", || self.shared.inner.versions(key))
+            .await
     }
 
     async fn create_upload(&self, key: &BackendKey, meta: &PutMeta) -> Result<String> {
-        let call = self.inner.create_upload(key, meta);
+        let call = self.shared.inner.create_upload(key, meta);
         self.once("create_upload", Class::Short, call).await
     }
 
@@ -395,7 +408,11 @@ impl ObjectBackend for Guarded {
         meta: &PutMeta,
         payload: Payload,
     ) -> Result<Stored> {
-        let call = |payload| self.inner.upload_part(key, upload, number, meta, payload);
+        let call = |payload| {
+            self.shared
+                .inner
+                .upload_part(key, upload, number, meta, payload)
+        };
         self.send("upload_part", payload, call).await
     }
 
@@ -406,7 +423,10 @@ impl ObjectBackend for Guarded {
         number: u32,
         source: &PartSource,
     ) -> Result<Copied> {
-        let call = self.inner.upload_part_copy(key, upload, number, source);
+        let call = self
+            .shared
+            .inner
+            .upload_part_copy(key, upload, number, source);
         self.once("upload_part_copy", Class::Assembly, call).await
     }
 
@@ -416,18 +436,22 @@ impl ObjectBackend for Guarded {
         upload: &str,
         parts: &[PartFact],
     ) -> Result<Stored> {
-        let call = self.inner.complete_upload(key, upload, parts);
+        let call = self.shared.inner.complete_upload(key, upload, parts);
         self.once("complete_upload", Class::Assembly, call).await
     }
 
     async fn abort_upload(&self, key: &BackendKey, upload: &str) -> Result<()> {
-        self.ask("abort_upload", || self.inner.abort_upload(key, upload))
-            .await
+        self.ask("abort_upload", || {
+            self.shared.inner.abort_upload(key, upload)
+        })
+        .await
     }
 
     async fn list_parts(&self, key: &BackendKey, upload: &str, after: u32) -> Result<PartListPage> {
-        self.ask("list_parts", || self.inner.list_parts(key, upload, after))
-            .await
+        self.ask("list_parts", || {
+            self.shared.inner.list_parts(key, upload, after)
+        })
+        .await
     }
 
     async fn list_uploads(
@@ -435,12 +459,16 @@ impl ObjectBackend for Guarded {
         prefix: &str,
         after: Option<&ListedUpload>,
     ) -> Result<UploadListPage> {
-        self.ask("list_uploads", || self.inner.list_uploads(prefix, after))
-            .await
+        self.ask("list_uploads", || {
+            self.shared.inner.list_uploads(prefix, after)
+        })
+        .await
     }
 
     async fn read_marker(&self) -> Result<Option<Bytes>> {
-        let found = self.ask("read_marker", || self.inner.read_marker()).await;
+        let found = self
+            .ask("read_marker", || self.shared.inner.read_marker())
+            .await;
         if let Ok(Some(content)) = &found {
             self.meter.traffic(Traffic {
                 egress: content.len() as u64,
@@ -456,7 +484,7 @@ impl ObjectBackend for Guarded {
                 ingress: content.len() as u64,
                 ..Traffic::NONE
             });
-            self.inner.write_marker(content).await
+            self.shared.inner.write_marker(content).await
         };
         self.once("write_marker", Class::Short, call).await
     }
@@ -467,7 +495,7 @@ impl Guarded {
     async fn delete_once(&self, batch: &[DeleteTarget]) -> Vec<Result<()>> {
         let failed = Mutex::new(None);
         let call = async {
-            let outcomes = self.inner.delete(batch).await;
+            let outcomes = self.shared.inner.delete(batch).await;
             // The meter hears of the worst outcome that says something about the provider.
             let worst = outcomes
                 .iter()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest object key in bytes of UTF-8.
 ///
@@ -47,11 +48,13 @@ fn check_length(name: &str, max: usize) -> Result<(), NameError> {
     }
 }
 
+/// What belongs to one request is shared by its parts; what all requests name is copied, so that
+/// threads do not count the references of one and the same text.
 macro_rules! text_name {
-    ($(#[$doc:meta])* $name:ident, $check:path) => {
+    ($(#[$doc:meta])* $name:ident($text:ty), $check:path) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name($text);
 
         impl $name {
             /// The name as text.
@@ -89,13 +92,13 @@ text_name!(
     /// More liberal than Amazon's rules, because existing configurations use names such as
     /// `bu_cket`: 1 to 255 bytes, no `/`, no control characters, and no dot at the beginning (keys
     /// below `.s3o` on a backend are ours). Stricter rules for new buckets belong to CreateBucket.
-    BucketName,
+    BucketName(Arc<str>),
     check_bucket
 );
 
 text_name!(
     /// One configured storage backend: 1 to 128 printable characters without `/`.
-    BackendName,
+    BackendName(Box<str>),
     check_backend
 );
 
@@ -104,13 +107,13 @@ text_name!(
     ///
     /// 1 to 1024 bytes of UTF-8 without NUL. Everything else is legal and kept: empty components,
     /// `..`, `%2F`, control characters. Ordering is that of the UTF-8 bytes, as in S3 listings.
-    ObjectKey,
+    ObjectKey(Arc<str>),
     check_key
 );
 
 /// A key on a backend: 1 to 1024 bytes of UTF-8 without NUL, made by the engine or found there.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackendKey(Box<str>);
+pub struct BackendKey(Arc<str>);
 
 impl BackendKey {
     /// Takes a key; `None` where it is empty, longer than 1024 bytes or contains NUL.

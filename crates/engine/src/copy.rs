@@ -466,7 +466,7 @@ impl Engine {
 
     /// The bytes of a planned object as a body to be written elsewhere.
     pub(crate) async fn stream_of(&self, plan: &ReadPlan, range: ByteRange) -> Result<Incoming> {
-        let body = self.open(plan, range).await?;
+        let body = self.open(plan.extents.clone(), range).await?;
         let stream = body.map(|piece| {
             piece.map_err(|error| {
                 tracing::warn!(error = %base::report(&error), "copy source failed");

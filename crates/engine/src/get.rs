@@ -18,7 +18,7 @@ use base::{
 };
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use metastore::model::{BucketId, CopyState, ObjectRecord, ReadPlan};
+use metastore::model::{BucketId, CopyState, ObjectRecord, PlannedExtent, ReadPlan};
 use parking_lot::Mutex;
 
 use crate::observe::Verb;
@@ -200,24 +200,27 @@ impl Engine {
             .decide(&plan.object, request)
             .await
             .map_err(|error| (error, version))?;
+        let ReadPlan { object, extents } = plan;
         let body = self
-            .open(&plan, chosen.range)
+            .open(extents, chosen.range)
             .await
             .map_err(|error| (error, version))?;
         Ok(Reading {
-            object: plan.object,
+            object,
             chosen,
             body,
         })
     }
 
-    /// Begins to read a range of a planned object; the first backend has answered after `Ok`.
-    pub(crate) async fn open(&self, plan: &ReadPlan, range: ByteRange) -> Result<ReadStream> {
-        let guard = self
-            .inner
-            .reads
-            .begin(plan.extents.iter().map(|part| part.extent.blob));
-        let mut reader = Reader::new(self, plan, range, guard)?;
+    /// Begins to read a range of an object that lies there; the first backend has answered after `Ok`.
+    pub(crate) async fn open(
+        &self,
+        extents: Vec<PlannedExtent>,
+        range: ByteRange,
+    ) -> Result<ReadStream> {
+        let blobs = extents.iter().map(|part| part.extent.blob);
+        let guard = self.inner.reads.begin(blobs);
+        let mut reader = Reader::new(self, extents, range, guard)?;
         reader.advance().await?;
         let body = stream::unfold(Some(reader), |reader| async move {
             let mut reader = reader?;

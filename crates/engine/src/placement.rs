@@ -74,17 +74,15 @@ pub struct Readable {
     pub within_usage: bool,
 }
 
-/// The copies in the order in which they are tried, as places in `copies`: those within usage limits
-/// alone, good ones first, and else in the order of the catalogue.
-pub fn order_copies(copies: &[Readable]) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..copies.len())
-        .filter(|&place| copies[place].within_usage)
-        .collect();
-    places.sort_by_key(|&place| match copies[place].state {
+/// The copies in the order in which they are tried: those within usage limits alone, good ones first, and
+/// else in the order of the catalogue.
+pub fn order_copies<C>(copies: impl Iterator<Item = (C, Readable)>) -> Vec<C> {
+    let mut readable: Vec<_> = copies.filter(|(_, copy)| copy.within_usage).collect();
+    readable.sort_by_key(|(_, copy)| match copy.state {
         CopyState::Good => 0,
         CopyState::Suspect => 1,
     });
-    places
+    readable.into_iter().map(|(copy, _)| copy).collect()
 }
 
 fn fits(candidate: &Candidate, size: u64) -> bool {
@@ -198,7 +196,8 @@ mod tests {
             copy(suspect, false),
             copy(good, true),
         ];
-        assert_eq!(order_copies(&copies), [2, 4, 0]);
-        assert_eq!(order_copies(&copies[3..4]), [0; 0]);
+        let order = |copies: &[Readable]| order_copies(copies.iter().copied().enumerate());
+        assert_eq!(order(&copies), [2, 4, 0]);
+        assert_eq!(order(&copies[3..4]), [0; 0]);
     }
 }

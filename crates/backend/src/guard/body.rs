@@ -22,7 +22,8 @@ pub(super) struct GuardedBody {
     meter: Arc<dyn Meter>,
     backend: BackendName,
     idle_limit: Duration,
-    timer: Pin<Box<Sleep>>,
+    /// Made when the reader first waits: a small body comes with its head.
+    timer: Option<Pin<Box<Sleep>>>,
     /// Whether the reader is waiting for the provider; a reader that does not ask stops no clock.
     waiting: bool,
     bytes: u64,
@@ -42,7 +43,7 @@ impl GuardedBody {
             meter,
             backend,
             idle_limit,
-            timer: Box::pin(tokio::time::sleep(idle_limit)),
+            timer: None,
             waiting: false,
             bytes: 0,
         }
@@ -90,11 +91,15 @@ impl Stream for GuardedBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                let limit = this.idle_limit;
+                let timer = this
+                    .timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                 if !this.waiting {
                     this.waiting = true;
-                    this.timer.as_mut().reset(Instant::now() + this.idle_limit);
+                    timer.as_mut().reset(Instant::now() + limit);
                 }
-                if this.timer.as_mut().poll(cx).is_pending() {
+                if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
                 this.end(Outcome::Fail(Kind::TimedOut));

@@ -119,7 +119,8 @@ pub(super) struct Span {
     backend: BackendName,
     operation: &'static str,
     begun: Instant,
-    bytes: Arc<AtomicU64>,
+    /// Absent where no payload goes out.
+    bytes: Option<Arc<AtomicU64>>,
     outcome: Option<Outcome>,
 }
 
@@ -143,14 +144,14 @@ impl Span {
             backend,
             operation,
             begun: Instant::now(),
-            bytes: Arc::new(AtomicU64::new(0)),
+            bytes: None,
             outcome: Some(Outcome::Drop),
         }
     }
 
-    /// Counts the payload bytes of this attempt.
-    pub(super) fn bytes(&self) -> &Arc<AtomicU64> {
-        &self.bytes
+    /// What counts the payload bytes of this attempt from now on.
+    pub(super) fn count_bytes(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.bytes.insert(Arc::default()))
     }
 
     pub(super) fn meter(&self) -> &Arc<dyn Meter> {
@@ -158,7 +159,8 @@ impl Span {
     }
 
     pub(super) fn taken(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        let bytes = self.bytes.as_ref();
+        bytes.map_or(0, |bytes| bytes.load(Ordering::Relaxed))
     }
 
     pub(super) fn end(mut self, outcome: Result<(), &Error>) {

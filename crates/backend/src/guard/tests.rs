@@ -239,7 +239,7 @@ fn guarded_body(bench: &Bench, body: Body, place: OwnedSemaphorePermit) -> Guard
         place,
         meter,
         name,
-        bench.guarded.options.body_idle_timeout,
+        bench.guarded.shared.options.body_idle_timeout,
     )
 }
 
@@ -263,7 +263,7 @@ async fn a_body_that_stalls_ends_in_an_error_and_frees_its_place() {
     assert_eq!(error.kind, Kind::TimedOut);
     assert_eq!(begun.elapsed(), GuardOptions::DEFAULT.body_idle_timeout);
     assert!(body.next().await.is_none());
-    assert_eq!(bench.guarded.reads.available_permits(), 1);
+    assert_eq!(bench.guarded.shared.reads.available_permits(), 1);
     assert_eq!(
         *bench.ledger.bodies.lock(),
         [(Outcome::Fail(Kind::TimedOut), 5)]
@@ -310,7 +310,7 @@ async fn a_place_is_held_until_the_last_byte_or_the_drop_of_the_body() {
         .collect()
         .await;
     assert_eq!(sizes.iter().sum::<usize>(), 600_000);
-    assert_eq!(bench.guarded.reads.available_permits(), 1);
+    assert_eq!(bench.guarded.shared.reads.available_permits(), 1);
     let bodies = bench.ledger.bodies.lock();
     assert_eq!(bodies[0].0, Outcome::Drop);
     assert_eq!(bodies[1], (Outcome::Succeed, 600_000));
@@ -332,7 +332,7 @@ async fn a_dropped_call_gives_its_place_back_and_is_metered() {
             .await
             .is_err()
     );
-    assert_eq!(bench.guarded.others.available_permits(), 1);
+    assert_eq!(bench.guarded.shared.others.available_permits(), 1);
     let calls = bench.ledger.calls.lock();
     let outcomes: Vec<_> = calls
         .iter()
@@ -396,7 +396,7 @@ async fn another_meter_hears_of_the_calls_that_are_made_for_it() {
         ((2, 0, 10), (0, 0, 0))
     );
     // The places are the same ones.
-    assert_eq!(bench.guarded.reads.available_permits(), 0);
+    assert_eq!(bench.guarded.shared.reads.available_permits(), 0);
     drop(held);
-    assert_eq!(bench.guarded.reads.available_permits(), 1);
+    assert_eq!(bench.guarded.shared.reads.available_permits(), 1);
 }

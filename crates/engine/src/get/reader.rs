@@ -7,7 +7,7 @@ use backend::{Body, Effect, Guarded, Kind, ObjectBackend as _};
 use base::{BackendName, ByteRange, CopyId, Traffic};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use metastore::model::{CopyRow, CopyState, PlannedExtent, ReadPlan};
+use metastore::model::{CopyRow, CopyState, PlannedExtent};
 
 use super::ReadGuard;
 use crate::fleet::Member;
@@ -42,25 +42,18 @@ impl Piece {
         promised: Option<CopyId>,
     ) -> (Vec<(&'a CopyRow, &'a Arc<Member>)>, bool) {
         let fleet = &engine.inner.fleet;
-        let known: Vec<_> = self
-            .extent
-            .copies
-            .iter()
-            .filter_map(|copy| Some((copy, fleet.member(copy.backend)?)))
-            .collect();
-        let readable: Vec<_> = known
-            .iter()
-            .map(|(copy, member)| Readable {
+        let mut limited = false;
+        let known = self.extent.copies.iter().filter_map(|copy| {
+            let member = fleet.member(copy.backend)?;
+            let readable = Readable {
                 state: copy.state,
                 within_usage: promised == Some(copy.copy) || member.usage().fits(self.traffic()),
-            })
-            .collect();
-        let order = order_copies(&readable);
-        let limited = order.len() < known.len();
-        (
-            order.into_iter().map(|place| known[place]).collect(),
-            limited,
-        )
+            };
+            limited |= !readable.within_usage;
+            Some(((copy, member), readable))
+        });
+        let order = order_copies(known);
+        (order, limited)
     }
 
     /// Has a backend promise the traffic of this piece.
@@ -90,27 +83,27 @@ impl Piece {
 }
 
 /// The parts of the extents that lie in the range, in order.
-fn pieces(plan: &ReadPlan, range: ByteRange) -> VecDeque<Piece> {
+fn pieces(extents: Vec<PlannedExtent>, range: ByteRange) -> VecDeque<Piece> {
     let mut at = 0;
     let mut pieces = VecDeque::new();
-    for extent in &plan.extents {
+    for extent in extents {
         let here = ByteRange {
             start: at,
             length: extent.extent.length,
         };
+        at += extent.extent.length;
         if let Some(wanted) = here.intersect(range) {
-            let start = extent.extent.offset + (wanted.start - at);
+            let start = extent.extent.offset + (wanted.start - here.start);
             let range = ByteRange {
                 start,
                 length: wanted.length,
             };
             pieces.push_back(Piece {
-                extent: extent.clone(),
+                extent,
                 range,
                 admitted: None,
             });
         }
-        at += extent.extent.length;
     }
     pieces
 }
@@ -133,11 +126,11 @@ impl Reader {
     /// Has backends promise the traffic of the whole range, so that no limit ends what has begun.
     pub(super) fn new(
         engine: &Engine,
-        plan: &ReadPlan,
+        extents: Vec<PlannedExtent>,
         range: ByteRange,
         guard: ReadGuard,
     ) -> Result<Self> {
-        let mut pieces = pieces(plan, range);
+        let mut pieces = pieces(extents, range);
         for piece in &mut pieces {
             piece.admit(engine)?;
         }

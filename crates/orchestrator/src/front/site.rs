@@ -1,6 +1,7 @@
 //! Where a client believes us to be: what answers say about the places of objects begins there.
 
 use base::{BucketName, ObjectKey};
+use http::HeaderValue;
 use http::header::HOST;
 use http::request::Parts;
 use s3wire::uri;
@@ -9,9 +10,10 @@ use s3wire::uri;
 const FORWARDED: &str = "x-forwarded-proto";
 
 /// What the client's connection speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Scheme {
     /// Plain HTTP.
+    #[default]
     Http,
     /// HTTP over TLS.
     Https,
@@ -29,8 +31,9 @@ impl Scheme {
 /// How a client addresses us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Site {
-    /// Scheme and host; empty for a client that named no host.
-    base: String,
+    scheme: Scheme,
+    /// Absent for a client that named none.
+    host: Option<HeaderValue>,
     style: Style,
 }
 
@@ -48,26 +51,30 @@ impl Site {
     /// What a request's head says. Nobody but the one who sent it sees what follows from it, so a
     /// scheme that is not true misleads nobody else. `named` is the bucket that the host names.
     pub(super) fn of(parts: &Parts, scheme: Scheme, named: Option<&str>) -> Self {
-        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = parts.headers.get(HOST).filter(|host| !host.is_empty());
         let scheme = match parts.headers.get(FORWARDED).map(|value| value.as_bytes()) {
             Some(b"https") => Scheme::Https,
             Some(b"http") => Scheme::Http,
             Some(_) | None => scheme,
         };
-        let base = match host.filter(|host| !host.is_empty()) {
-            Some(host) => format!("{}://{host}", scheme.as_str()),
-            None => String::new(),
-        };
         let style = match named {
             Some(_) => Style::Host,
             None => Style::Path,
         };
-        Self { base, style }
+        Self {
+            scheme,
+            host: host.cloned(),
+            style,
+        }
     }
 
     /// The address of an object.
     pub(super) fn locate(&self, bucket: &BucketName, key: &ObjectKey) -> String {
-        let base = &self.base;
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
+        let base = match host {
+            Some(host) => format!("{}://{host}", self.scheme.as_str()),
+            None => String::new(),
+        };
         match self.style {
             Style::Host => format!("{base}/{}", uri::encode_path(key.as_str())),
             Style::Path => format!("{base}{}", uri::object_path(bucket, key)),

@@ -137,7 +137,7 @@ impl Ticket {
         let method = method_label(&self.method);
         metrics
             .requests
-            .inc([method.clone(), Cow::Owned(self.status.to_string())]);
+            .inc([method.clone(), status_label(self.status)]);
         metrics
             .request_duration
             .observe([method.clone()], duration.as_secs_f64());
@@ -198,6 +198,18 @@ fn method_label(method: &Method) -> Label {
         Method::OPTIONS => "OPTIONS",
         _ => "OTHER",
     })
+}
+
+/// The usual ones need no text of their own.
+fn status_label(status: u16) -> Label {
+    match status {
+        200 => Cow::Borrowed("200"),
+        204 => Cow::Borrowed("204"),
+        206 => Cow::Borrowed("206"),
+        304 => Cow::Borrowed("304"),
+        404 => Cow::Borrowed("404"),
+        other => Cow::Owned(other.to_string()),
+    }
 }
 
 /// Sizes beyond 2^53 lose digits that no histogram has.

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::hash::{Hash, Hasher};
 
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -60,10 +61,25 @@ pub struct Spec {
 }
 
 /// Values for the labels of a family, in the order of its names.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Labels<const N: usize> {
     names: &'static [&'static str],
     values: [Label; N],
+}
+
+/// Within a family the names are the same.
+impl<const N: usize> PartialEq for Labels<N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.values == other.values
+    }
+}
+
+impl<const N: usize> Eq for Labels<N> {}
+
+impl<const N: usize> Hash for Labels<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.values.hash(state);
+    }
 }
 
 impl<const N: usize> EncodeLabelSet for Labels<N> {

@@ -16,6 +16,9 @@ use super::{Call, decimal, put_checksum, put_checksum_kind};
 /// The type of objects that were stored without one.
 const DEFAULT_TYPE: HeaderValue = HeaderValue::from_static("binary/octet-stream");
 
+/// What most answers get by with: seven that are always there, a checksum, a few of the client's.
+const HEADERS_USUAL: usize = 12;
+
 impl Call<'_> {
     pub(super) async fn get(self, key: ObjectKey, params: &GetParams) -> Result<Answer, Failure> {
         let request = self.read_request(key, params).await?;
@@ -107,7 +110,7 @@ fn describe(
     params: &GetParams,
     mode: ChecksumMode,
 ) -> Result<Answer, Error> {
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(HEADERS_USUAL);
     headers::show_object_headers(&object.headers, &mut headers);
     headers.entry(CONTENT_TYPE).or_insert(DEFAULT_TYPE);
     for (name, value) in params.overrides.standard() {

@@ -48,19 +48,19 @@ const BOUNDS: [Bound; 5] = [
         name: "PUT",
         calls: 1.0,
         transactions: 2.2,
-        allocations: 200.0,
+        allocations: 184.0,
     },
     Bound {
         name: "GET",
         calls: 1.0,
         transactions: 1.1,
-        allocations: 138.0,
+        allocations: 121.0,
     },
     Bound {
         name: "HEAD",
         calls: 0.0,
         transactions: 1.1,
-        allocations: 56.0,
+        allocations: 50.0,
     },
     Bound {
         name: "LIST",
@@ -72,7 +72,7 @@ const BOUNDS: [Bound; 5] = [
         name: "DELETE",
         calls: 0.1,
         transactions: 1.1,
-        allocations: 96.0,
+        allocations: 84.0,
     },
 ];
 

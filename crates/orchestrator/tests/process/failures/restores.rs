@@ -64,8 +64,17 @@ async fn recovers(mut servers: Vec<Server>, home: &Home, files: &[PathBuf]) {
         reads(&server.client(), "kept", SMALL_BYTES).await;
         is_absent(&server.client(), "added-0").await;
     }
-    store(&servers[0].client(), "meanwhile", SMALL_BYTES).await;
-    store(&servers[1].client(), "kept", SMALL_BYTES).await;
+    // An instance that learned of the recovery from the other one may find out with its next write that
+    // it is unknown itself: that one is refused with 503, and clients try again.
+    for (server, name) in [(&servers[0], "meanwhile"), (&servers[1], "kept")] {
+        let client = server.client();
+        let content = || Content::of_key(name, SMALL_BYTES);
+        server
+            .until("a write is taken", async || {
+                write(&client, name, content()).await.is_ok()
+            })
+            .await;
+    }
 
     let done: Done = home.run(&["reconcile", "--recover"]).await;
     assert_eq!(done.code, Some(1), "a copy is missing: {done:?}");

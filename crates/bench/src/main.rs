@@ -19,6 +19,7 @@ mod processes;
 mod s3;
 mod secured;
 mod smoke;
+mod stand;
 mod target;
 mod workloads;
 

@@ -1,21 +1,18 @@
 //! The program side by side with its backend alone and with nginx in front of the same backend.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use testbed::{Durability, Postgres};
 
 use crate::catalogue::Alone;
-use crate::contenders::{
-    Catalogue, Contender, Nginx, Program, Running, command, foreign, open_target, s3_backend, sink,
-};
+use crate::contenders::Contender;
 use crate::figures::{Figure, rounded, table};
 use crate::load::{Connection, Pace};
 use crate::machine;
 use crate::processes::Processes;
-use crate::secured::Certificate;
+use crate::stand::Stand;
 use crate::target::{Cover, Target, Wanted};
 use crate::workloads::{Field, GIB, KIB, MIB, Work, Workload, acquaint, measure, prepare};
 use crate::{Effort, goals, list};
@@ -231,138 +228,6 @@ pub(crate) async fn run(effort: Effort, options: Options) -> Result<()> {
         program.running.stop()?;
     }
     Ok(())
-}
-
-/// Those that are compared, and what lives for them.
-struct Stand {
-    contenders: Vec<Contender>,
-    /// The processes of their backends.
-    backends: Processes,
-    /// Backends that hash what they have not seen.
-    hashing: Vec<Target>,
-    /// Anonymous memory of the program on SQLite before it was asked anything.
-    idle: Option<u64>,
-    programs: Vec<Program>,
-    _others: Vec<Running>,
-    _postgres: Option<Postgres>,
-}
-
-impl Stand {
-    fn plain(folder: &Path, options: &Options) -> Result<Self> {
-        let backend = sink(None)?;
-        let nginx = Nginx::Proxy(backend.addr).start(&folder.join("nginx"))?;
-        let on_file = Program::start(
-            command(&options.program),
-            &folder.join("sqlite"),
-            &Catalogue::File,
-            &s3_backend(backend.addr),
-            None,
-        )?;
-        // Each catalogue has a backend of its own: a backend belongs to one.
-        let second = sink(None)?;
-        let server = Postgres::start(Durability::Durable);
-        let database = server.database();
-        let on_postgres = Program::start(
-            command(&options.program),
-            &folder.join("postgres"),
-            &Catalogue::Postgres(&database),
-            &s3_backend(second.addr),
-            None,
-        )?;
-        let of_file = Processes::new(&[on_file.running.pid()]);
-        let idle = Some(of_file.anonymous());
-        let of_postgres =
-            [on_postgres.running.pid(), server.pid()].map(|pid| Processes::new(&[pid]));
-        let mut contenders = vec![
-            Contender::without_queue(open_target("the backend alone", backend.addr)?, None),
-            Contender::without_queue(open_target("nginx", nginx.addr)?, Some(&nginx)),
-            Contender {
-                target: on_file.target("s3-orchestrator, SQLite")?,
-                processes: vec![of_file],
-                has_queue: true,
-            },
-            Contender {
-                target: on_postgres.target("s3-orchestrator, PostgreSQL")?,
-                processes: of_postgres.into(),
-                has_queue: true,
-            },
-        ];
-        for other in &options.against {
-            contenders.push(Contender::without_queue(foreign(other)?, None));
-        }
-        Ok(Self {
-            contenders,
-            backends: Processes::new(&[backend.pid(), second.pid()]),
-            hashing: vec![
-                open_target("a backend", backend.addr)?,
-                open_target("a backend", second.addr)?,
-            ],
-            idle,
-            programs: vec![on_file, on_postgres],
-            _others: vec![backend, second, nginx],
-            _postgres: Some(server),
-        })
-    }
-
-    /// TLS ends at whom the load asks; behind that, nginx and the program go on in plain text.
-    fn tls(folder: &Path, options: &Options) -> Result<Self> {
-        let certificate = Certificate::make(folder)?;
-        let (alone, backend) = (sink(Some(&certificate))?, sink(None)?);
-        let nginx = Nginx::Tls(backend.addr, &certificate).start(&folder.join("nginx-tls"))?;
-        let program = Program::start(
-            command(&options.program),
-            &folder.join("sqlite-tls"),
-            &Catalogue::File,
-            &s3_backend(backend.addr),
-            Some(&certificate),
-        )?;
-        let tls = &certificate.connector;
-        let contenders = vec![
-            Contender::without_queue(
-                open_target("the backend alone", alone.addr)?.secured(tls),
-                None,
-            ),
-            Contender::without_queue(open_target("nginx", nginx.addr)?.secured(tls), Some(&nginx)),
-            Contender {
-                target: program.target("s3-orchestrator, SQLite")?.secured(tls),
-                processes: vec![Processes::new(&[program.running.pid()])],
-                has_queue: true,
-            },
-        ];
-        Ok(Self {
-            hashing: vec![
-                open_target("a backend", alone.addr)?.secured(tls),
-                open_target("a backend", backend.addr)?,
-            ],
-            contenders,
-            backends: Processes::new(&[alone.pid(), backend.pid()]),
-            idle: None,
-            programs: vec![program],
-            _others: vec![alone, backend, nginx],
-            _postgres: None,
-        })
-    }
-
-    fn web_dav(folder: &Path) -> Result<Self> {
-        let files = Nginx::WebDav.start(&folder.join("web-dav"))?;
-        let nginx = Nginx::Proxy(files.addr).start(&folder.join("nginx-web-dav"))?;
-        let contenders = vec![
-            Contender::without_queue(open_target("nginx with WebDAV alone", files.addr)?, None),
-            Contender::without_queue(
-                open_target("nginx in front of it", nginx.addr)?,
-                Some(&nginx),
-            ),
-        ];
-        Ok(Self {
-            contenders,
-            backends: Processes::new(&[files.pid()]),
-            hashing: Vec::new(),
-            idle: None,
-            programs: Vec::new(),
-            _others: vec![files, nginx],
-            _postgres: None,
-        })
-    }
 }
 
 fn nginx_version() -> String {

@@ -95,101 +95,64 @@ pub(crate) fn share(error: &rusqlite::Error, operation: &'static str) -> Error {
 /// that fails, they are first applied without. Where one does fail, all of it is rolled back and
 /// applied again, with savepoints, so that it fails alone.
 pub(crate) fn run<B: Batch>(conn: &Connection, batch: &B, fault: &CommitFault) -> Ended<B::Answer> {
-    let applied = match apply(conn, batch, one) {
-        Err(Stopped::Job) => roll_back(conn).and_then(|()| apply(conn, batch, one_apart)),
-        other => other,
+    let applied = match together(conn, batch) {
+        Ok(Some(results)) => Ok(results),
+        // Some of it may have happened: what the failed job did before it failed.
+        Ok(None) => match roll_back(conn) {
+            Ok(()) => apart(conn, batch),
+            Err(error) => return Ended::Fatal(error),
+        },
+        Err(error) => Err(error),
     };
-    match applied {
-        Ok(results) => settle(conn, batch, results, fault),
-        Err(Stopped::Batch(error)) => give_up(conn, error),
-        Err(Stopped::Unknown(error)) => Ended::Fatal(error),
-        Err(Stopped::Job) => unreachable!("a job in a savepoint stops no other"),
+    match applied.and_then(|results| batch.last().map(|()| results)) {
+        Ok(results) => match commit(conn, fault) {
+            Ok(()) => Ended::Committed(results),
+            Err(error) if unknown(&error) => Ended::Fatal(error),
+            Err(error) => give_up(conn, error),
+        },
+        Err(error) => give_up(conn, error),
     }
 }
 
-/// Why a batch was not applied to its end.
-enum Stopped {
-    /// A job failed, and what it did before that is still there.
-    Job,
-    /// An error that concerns all of it.
-    Batch(rusqlite::Error),
-    /// Not even rolling back went well.
-    Unknown(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Stopped {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Batch(error)
-    }
-}
-
-type One<B> = fn(
-    &Connection,
-    &B,
-    &<B as Batch>::Job,
-) -> std::result::Result<Result<<B as Batch>::Answer>, Stopped>;
-
-fn apply<B: Batch>(
+/// Applies jobs without savepoints; `None` where one of them failed.
+fn together<B: Batch>(
     conn: &Connection,
     batch: &B,
-    one: One<B>,
-) -> std::result::Result<Vec<Result<B::Answer>>, Stopped> {
-    step(conn, "BEGIN IMMEDIATE")?;
-    batch.begin()?;
-    let jobs = batch.jobs();
-    let mut results = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        results.push(one(conn, batch, job)?);
+) -> rusqlite::Result<Option<Vec<Result<B::Answer>>>> {
+    begin(conn, batch)?;
+    let mut results = Vec::with_capacity(batch.jobs().len());
+    for job in batch.jobs() {
+        match batch.apply(job) {
+            Ok(answer) => results.push(Ok(answer)),
+            Err(Fault::Sqlite(error)) if !is_about_data(&error) => return Err(error),
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(Some(results))
+}
+
+/// Applies each job in a savepoint of its own.
+fn apart<B: Batch>(conn: &Connection, batch: &B) -> rusqlite::Result<Vec<Result<B::Answer>>> {
+    begin(conn, batch)?;
+    let mut results = Vec::with_capacity(batch.jobs().len());
+    for job in batch.jobs() {
+        step(conn, "SAVEPOINT job")?;
+        match batch.apply(job) {
+            Ok(answer) => results.push(Ok(answer)),
+            Err(Fault::Sqlite(error)) if !is_about_data(&error) => return Err(error),
+            Err(fault) => {
+                step(conn, "ROLLBACK TO job")?;
+                results.push(Err(fault.named(batch.operation(job))));
+            }
+        }
+        step(conn, "RELEASE job")?;
     }
     Ok(results)
 }
 
-fn one<B: Batch>(
-    _conn: &Connection,
-    batch: &B,
-    job: &B::Job,
-) -> std::result::Result<Result<B::Answer>, Stopped> {
-    match batch.apply(job) {
-        Ok(answer) => Ok(Ok(answer)),
-        Err(Fault::Sqlite(error)) if !is_about_data(&error) => Err(Stopped::Batch(error)),
-        Err(_) => Err(Stopped::Job),
-    }
-}
-
-fn one_apart<B: Batch>(
-    conn: &Connection,
-    batch: &B,
-    job: &B::Job,
-) -> std::result::Result<Result<B::Answer>, Stopped> {
-    step(conn, "SAVEPOINT job")?;
-    match batch.apply(job) {
-        Ok(answer) => {
-            step(conn, "RELEASE job")?;
-            Ok(Ok(answer))
-        }
-        Err(Fault::Sqlite(error)) if !is_about_data(&error) => Err(Stopped::Batch(error)),
-        Err(fault) => {
-            step(conn, "ROLLBACK TO job")?;
-            step(conn, "RELEASE job")?;
-            Ok(Err(fault.named(batch.operation(job))))
-        }
-    }
-}
-
-fn settle<B: Batch>(
-    conn: &Connection,
-    batch: &B,
-    results: Vec<Result<B::Answer>>,
-    fault: &CommitFault,
-) -> Ended<B::Answer> {
-    if let Err(error) = batch.last() {
-        return give_up(conn, error);
-    }
-    match commit(conn, fault) {
-        Ok(()) => Ended::Committed(results),
-        Err(error) if unknown(&error) => Ended::Fatal(error),
-        Err(error) => give_up(conn, error),
-    }
+fn begin<B: Batch>(conn: &Connection, batch: &B) -> rusqlite::Result<()> {
+    step(conn, "BEGIN IMMEDIATE")?;
+    batch.begin()
 }
 
 fn commit(conn: &Connection, fault: &CommitFault) -> rusqlite::Result<()> {
@@ -212,16 +175,15 @@ fn unknown(error: &rusqlite::Error) -> bool {
 fn give_up<A>(conn: &Connection, error: rusqlite::Error) -> Ended<A> {
     match roll_back(conn) {
         Ok(()) => Ended::Failed(error),
-        Err(Stopped::Job | Stopped::Batch(_)) => Ended::Failed(error),
-        Err(Stopped::Unknown(second)) => Ended::Fatal(second),
+        Err(second) => Ended::Fatal(second),
     }
 }
 
-fn roll_back(conn: &Connection) -> std::result::Result<(), Stopped> {
+fn roll_back(conn: &Connection) -> rusqlite::Result<()> {
     // SQLite rolls some failures back by itself.
     match conn.is_autocommit() {
         true => Ok(()),
-        false => step(conn, "ROLLBACK").map_err(Stopped::Unknown),
+        false => step(conn, "ROLLBACK"),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::support::Db;
 
 on_each_database! {
     a_bad_job_fails_alone,
+    a_job_that_fails_half_way_leaves_nothing,
     what_waits_is_written_before_the_store_closes,
     writes_of_one_key_happen_in_queue_order,
 }
@@ -43,6 +44,36 @@ async fn a_bad_job_fails_alone(db: Db) {
         }
     }
     assert_eq!(open.room(open.one()).used, 160);
+    assert_eq!(open.store.reap_intents(100).await.unwrap(), 4);
+    open.check().await;
+}
+
+/// It fails behind its first changes: they are taken back, and what is beside it happens.
+async fn a_job_that_fails_half_way_leaves_nothing(db: Db) {
+    let open = db.open().await;
+    open.put(open.one(), "first", 10).await;
+    let there = open.plan("first").await.unwrap().extents[0].extent.blob;
+    let mut writes = Vec::new();
+    for n in 0..20 {
+        // Every fifth says that its blob is the one that is there already.
+        let (blob, intent) = match n % 5 {
+            0 => (there, open.intent_for(there, open.one(), 10).await.unwrap()),
+            _ => open.intent(open.one(), 10).await.unwrap(),
+        };
+        let intents = vec![intent];
+        let version = open.version(&format!("k{n}"), 10, blob, &intents);
+        writes.push(open.store.commit(version, intents));
+    }
+    for (n, (verdict, left)) in join_all(writes).await.into_iter().enumerate() {
+        match n % 5 {
+            0 => assert!(verdict.is_err() && left.len() == 1, "{n}: {verdict:?}"),
+            _ => assert!(matches!(verdict, Ok(Verdict::Committed { .. })) && left.is_empty()),
+        }
+    }
+    assert_eq!(open.room(open.one()).used, 170);
+    for n in 0..20 {
+        assert_eq!(open.plan(&format!("k{n}")).await.is_some(), n % 5 != 0);
+    }
     assert_eq!(open.store.reap_intents(100).await.unwrap(), 4);
     open.check().await;
 }

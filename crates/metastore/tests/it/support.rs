@@ -246,7 +246,18 @@ impl Open<'_> {
 
     /// An intent for a fresh blob.
     pub(crate) async fn intent(&self, backend: BackendId, bytes: u64) -> Result<(BlobId, Intent)> {
-        let (copy, blob) = (self.copy(), BlobId::draw(&self.db.ids));
+        let blob = BlobId::draw(&self.db.ids);
+        Ok((blob, self.intent_for(blob, backend, bytes).await?))
+    }
+
+    /// An intent for a blob that there may be already.
+    pub(crate) async fn intent_for(
+        &self,
+        blob: BlobId,
+        backend: BackendId,
+        bytes: u64,
+    ) -> Result<Intent> {
+        let copy = self.copy();
         let room = self.store.reserve(backend, bytes).await?;
         let backend_key = BackendKey::new(&format!("bucket/key~{copy}")).unwrap();
         let new = NewIntent {
@@ -254,7 +265,7 @@ impl Open<'_> {
             blob,
             key: backend_key,
         };
-        Ok((blob, self.store.open_intent(new, room).await?))
+        self.store.open_intent(new, room).await
     }
 
     /// A version of one blob of `size` bytes, written under these intents.

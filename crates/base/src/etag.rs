@@ -42,7 +42,7 @@ impl ETag {
 
     /// The tag as headers and XML carry it.
     pub fn quoted(&self) -> String {
-        format!("\"{}\"", self.0)
+        ["\"", &self.0, "\""].concat()
     }
 }
 

@@ -69,7 +69,7 @@ impl Engine {
             Ok(_) => Outcome::Success,
             Err(_) => Outcome::Error,
         };
-        self.inner.bells.settle();
+        self.inner.bells.displaced();
         self.observe(Event::Verb {
             operation,
             backend: None,

@@ -199,12 +199,17 @@ impl Engine {
         intents: Vec<Intent>,
     ) -> Result<()> {
         let (verdict, left) = self.inner.store.commit(version, intents).await;
-        for intent in left {
-            give_up(&self.inner.store, intent, Effect::Unknown).await;
+        if !left.is_empty() {
+            for intent in left {
+                give_up(&self.inner.store, intent, Effect::Unknown).await;
+            }
+            self.inner.bells.settle();
         }
-        self.inner.bells.settle();
         match verdict? {
-            Verdict::Committed { .. } => Ok(()),
+            Verdict::Committed { .. } => {
+                self.inner.bells.displaced();
+                Ok(())
+            }
             Verdict::PreconditionFailed => Err(Error::PreconditionFailed),
             Verdict::Absent => Err(Error::NoSuchKey),
             Verdict::IntentGone | Verdict::Changed => Err(Error::Conflict),

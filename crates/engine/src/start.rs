@@ -127,7 +127,7 @@ impl Engine {
             Sharing::new(instance, redis, Arc::clone(&observer))
         });
         let usage = Book::new(store.clone(), Arc::clone(&clock), entries, sharing);
-        let bells = Bells::new(&store);
+        let bells = Bells::new(&store, settings.read_grace);
         let engine = Self {
             inner: Arc::new(Inner {
                 store,

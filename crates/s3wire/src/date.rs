@@ -30,8 +30,15 @@ pub fn iso8601(time: Timestamp) -> String {
         millis,
     } = Civil::of(printable(time));
     let (seconds, millis) = (millis / 1000, millis % 1000);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    put(&mut text[..4], year);
+    put(&mut text[5..7], month);
+    put(&mut text[8..10], day);
+    put(&mut text[11..13], seconds / 3600);
+    put(&mut text[14..16], seconds / 60 % 60);
+    put(&mut text[17..19], seconds % 60);
+    put(&mut text[20..23], millis);
+    std::str::from_utf8(&text).expect("digits are ASCII").into()
 }
 
 /// Parses `2009-10-12T17:50:30Z` with any number of digits for the fraction of a second; digits
@@ -67,20 +74,21 @@ pub(crate) fn amz_date(time: Timestamp) -> [u8; 16] {
     } = Civil::of(printable(time));
     let seconds = millis / 1000;
     let mut text = *b"00000000T000000Z";
-    let mut put = |at: usize, width: usize, value: i64| {
-        let mut value = value;
-        for place in (at..at + width).rev() {
-            text[place] = b'0' + u8::try_from(value % 10).expect("a digit");
-            value /= 10;
-        }
-    };
-    put(0, 4, year);
-    put(4, 2, month);
-    put(6, 2, day);
-    put(9, 2, seconds / 3600);
-    put(11, 2, seconds / 60 % 60);
-    put(13, 2, seconds % 60);
+    put(&mut text[..4], year);
+    put(&mut text[4..6], month);
+    put(&mut text[6..8], day);
+    put(&mut text[9..11], seconds / 3600);
+    put(&mut text[11..13], seconds / 60 % 60);
+    put(&mut text[13..15], seconds % 60);
     text
+}
+
+/// The last digits of a number that is not negative, as many as there are places.
+fn put(places: &mut [u8], mut value: i64) {
+    for place in places.iter_mut().rev() {
+        *place = b'0' + u8::try_from(value % 10).expect("a digit");
+        value /= 10;
+    }
 }
 
 /// Parses [`amz_date`]'s form and nothing else.

@@ -87,13 +87,16 @@ pub(crate) struct Bells {
     cleanup: Arc<Notify>,
     intents: Arc<Notify>,
     hurry: Arc<std::sync::atomic::AtomicBool>,
+    /// Displaced bytes are due at once.
+    no_grace: bool,
 }
 
 impl Bells {
     /// The store rings when it is left with an intent.
-    pub(crate) fn new(store: &Store) -> Self {
+    pub(crate) fn new(store: &Store, read_grace: Duration) -> Self {
         Self {
             intents: store.abandoned_bell(),
+            no_grace: read_grace.is_zero(),
             ..Self::default()
         }
     }
@@ -106,6 +109,14 @@ impl Bells {
     /// Rows of the cleanup queue are due.
     pub(crate) fn due(&self) {
         self.cleanup.notify_one();
+    }
+
+    /// Bytes were displaced. While their read grace lasts, nobody has to be woken for them: every
+    /// write would cost a look at the queue.
+    pub(crate) fn displaced(&self) {
+        if self.no_grace {
+            self.due();
+        }
     }
 
     /// Room is needed: displaced bytes must not wait for the end of their read grace.

@@ -368,15 +368,17 @@ fn append_to(text: &mut String, arguments: fmt::Arguments<'_>) {
 }
 
 fn json(line: &mut Vec<u8>, time: &str, level: Level, target: &str, fields: &Fields) {
-    // Writing to memory does not fail.
-    let _ = write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":");
+    for text in ["{\"time\":\"", time, "\",\"level\":\"", level.as_str(), "\",\"msg\":"] {
+        line.extend_from_slice(text.as_bytes());
+    }
     quote(line, fields.message());
     line.extend_from_slice(b",\"component\":");
     quote(line, target);
     for (name, bare, value) in fields.others() {
-        line.push(b',');
-        quote(line, name);
-        line.push(b':');
+        // The names of fields are Rust's, and need no escapes.
+        for text in [",\"", name, "\":"] {
+            line.extend_from_slice(text.as_bytes());
+        }
         match bare {
             true => line.extend_from_slice(value.as_bytes()),
             false => quote(line, value),

@@ -130,7 +130,7 @@ impl Signer {
 
     pub(super) fn scope(&self, amz_date: &[u8; 16]) -> String {
         let day = std::str::from_utf8(&amz_date[..8]).expect("a date is ASCII");
-        format!("{day}/{}/{SERVICE}/{TERMINATOR}", self.region)
+        [day, &self.region, SERVICE, TERMINATOR].join("/")
     }
 
     pub(super) fn access_key_id(&self) -> &str {

@@ -289,7 +289,7 @@ impl<'a> Claim<'a> {
 impl Scope<'_> {
     fn to_text(&self) -> String {
         let date = std::str::from_utf8(&self.date).expect("the date was compared with digits");
-        format!("{date}/{}/{SERVICE}/{TERMINATOR}", self.region)
+        [date, &self.region, SERVICE, TERMINATOR].join("/")
     }
 }
 

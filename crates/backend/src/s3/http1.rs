@@ -34,7 +34,7 @@ const HEAD_BYTES_MAX: usize = 128 << 10;
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// What the pieces of a large body are read into.
-const BODY_BUFFER_BYTES: usize = 128 << 10;
+const BODY_BUFFER_BYTES: usize = 256 << 10;
 
 /// With less room than one part in so many of what is wanted, a buffer is not read into any more.
 const ROOM_SHARE: usize = 4;

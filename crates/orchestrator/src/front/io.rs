@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::listener::HEAD_BYTES_MAX;
 use super::site::Scheme;
 use super::ticket::Ticket;
 
@@ -49,6 +50,8 @@ pub struct Connection {
     scheme: Scheme,
     /// What the HTTP library says of bytes that are no request was held back.
     held_back: AtomicBool,
+    /// They are no request because a head would be too large.
+    large: AtomicBool,
     /// The client may still be sending a body that nobody reads.
     unread: AtomicBool,
 }
@@ -56,6 +59,8 @@ pub struct Connection {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// Bytes that came since the head began.
+    head_bytes: usize,
     /// Requests whose answer has not left. More than one where a client does not wait for answers.
     open: usize,
     /// Of those, the ones whose answer is written. Pages have no ticket.
@@ -67,6 +72,7 @@ impl Connection {
     pub(super) fn new(scheme: Scheme) -> Arc<Self> {
         let state = State {
             phase: Phase::Head,
+            head_bytes: 0,
             open: 0,
             leaving: Vec::new(),
         };
@@ -74,6 +80,7 @@ impl Connection {
             state: Mutex::new(state),
             scheme,
             held_back: AtomicBool::new(false),
+            large: AtomicBool::new(false),
             unread: AtomicBool::new(false),
         })
     }
@@ -83,12 +90,24 @@ impl Connection {
         self.scheme
     }
 
-    /// Bytes came; between requests they begin a head.
-    fn head_begins(&self) {
+    /// So many bytes came; between requests they begin a head.
+    fn came(&self, bytes: usize) {
         let mut state = self.state.lock();
-        if state.phase == Phase::Idle {
-            state.phase = Phase::Head;
+        match state.phase {
+            Phase::Busy => {}
+            Phase::Idle => {
+                state.phase = Phase::Head;
+                state.head_bytes = bytes;
+            }
+            Phase::Head => state.head_bytes += bytes,
         }
+    }
+
+    /// Where it stands, and whether a head that has not ended is as large as one may be.
+    fn stands(&self) -> (Phase, bool) {
+        let state = self.state.lock();
+        let large = state.phase == Phase::Head && state.head_bytes >= HEAD_BYTES_MAX;
+        (state.phase, large)
     }
 
     /// A head is complete.
@@ -116,6 +135,11 @@ impl Connection {
     /// Whether nothing that is written can be the answer to a request.
     fn has_no_request(&self) -> bool {
         self.state.lock().open == 0
+    }
+
+    /// Whether the head of a request did not end where it had to.
+    pub(super) fn is_head_too_large(&self) -> bool {
+        self.large.load(Ordering::Relaxed)
     }
 
     /// Whether something was written without a request, which did not reach the client.
@@ -246,11 +270,18 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let phase = this.connection.state.lock().phase;
+        let (phase, large) = this.connection.stands();
+        if large {
+            this.connection.large.store(true, Ordering::Relaxed);
+            this.connection.held_back.store(true, Ordering::Relaxed);
+            let error = io::Error::new(io::ErrorKind::InvalidData, "a head is too large");
+            return Poll::Ready(Err(error));
+        }
         match Pin::new(&mut this.transport).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
-                if buf.filled().len() > before {
-                    this.connection.head_begins();
+                let came = buf.filled().len() - before;
+                if came > 0 {
+                    this.connection.came(came);
                 }
                 // Bytes that drip must not put off the end of a head for ever.
                 if phase != Phase::Head {

@@ -26,10 +26,12 @@ use super::tls::Tls;
 use super::{Door, Front};
 use crate::config::ListenAddr;
 
-/// The largest request head, and the bound on what a connection buffers in either direction.
-///
-/// Amazon S3 takes 8 KiB of headers. More would be buffered for every slow reader.
+/// The largest request head. Amazon S3 takes 8 KiB of headers.
 pub const HEAD_BYTES_MAX: usize = 128 << 10;
+
+/// The bound on what a connection buffers in either direction, and the largest piece of a body: half of
+/// it costs a tenth more CPU per byte, and more would be held for every slow client.
+const BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// The most header fields of a request: two kibibytes of user metadata can be many.
 pub const HEAD_FIELDS_MAX: usize = 256;
@@ -255,7 +257,8 @@ impl Peer {
         }
         // There may be more of it, which nobody reads.
         connection.leave_unread();
-        let answer = self.front.unreadable(error);
+        let large = error.is_parse_too_large() || connection.is_head_too_large();
+        let answer = self.front.unreadable(large);
         if timeout(FAREWELL, io.write_all(answer.as_bytes()))
             .await
             .is_err()
@@ -275,12 +278,14 @@ impl Peer {
         let (front, door, remote) = (Arc::clone(&self.front), self.door, self.remote);
         let service = service_fn(move |request: Request<Incoming>| {
             let (front, connection) = (Arc::clone(&front), Arc::clone(&connection));
+            // Before more is read: that is the body's.
+            connection.begin();
             Box::pin(async move {
                 Ok::<_, Infallible>(front.answer(door, request, remote, connection).await)
             })
         });
         let mut served = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX)
             .max_headers(HEAD_FIELDS_MAX)
             // Our own clocks tell an idle connection from a slow head.
             .header_read_timeout(None)

@@ -150,7 +150,6 @@ impl Front {
         remote: SocketAddr,
         connection: Arc<Connection>,
     ) -> Response<Reply> {
-        connection.begin();
         let id = RequestId::of(request.headers(), self.engine.ids());
         let (parts, body) = request.into_parts();
         let named = self.named_bucket(door, &parts);
@@ -223,10 +222,10 @@ impl Front {
 }
 
 impl Front {
-    /// What a client is told whose bytes are no request.
-    fn unreadable(&self, error: &hyper::Error) -> String {
+    /// What a client is told whose bytes are no request; perhaps because they are too many.
+    fn unreadable(&self, large: bool) -> String {
         let id = RequestId::of(&HeaderMap::new(), self.engine.ids());
-        render::unreadable(error, &id, &self.host_id)
+        render::unreadable(large, &id, &self.host_id)
     }
 
     /// The bucket that the request's host names, where it does.

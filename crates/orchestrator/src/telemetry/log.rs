@@ -368,7 +368,13 @@ fn append_to(text: &mut String, arguments: fmt::Arguments<'_>) {
 }
 
 fn json(line: &mut Vec<u8>, time: &str, level: Level, target: &str, fields: &Fields) {
-    for text in ["{\"time\":\"", time, "\",\"level\":\"", level.as_str(), "\",\"msg\":"] {
+    for text in [
+        "{\"time\":\"",
+        time,
+        "\",\"level\":\"",
+        level.as_str(),
+        "\",\"msg\":",
+    ] {
         line.extend_from_slice(text.as_bytes());
     }
     quote(line, fields.message());

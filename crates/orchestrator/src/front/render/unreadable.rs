@@ -11,8 +11,8 @@ use super::{HOST_ID, REQUEST_ID};
 use crate::front::request_id::{HostId, RequestId};
 
 /// Head and body of an answer, after which the connection ends.
-pub(in crate::front) fn unreadable(error: &hyper::Error, id: &RequestId, host: &HostId) -> String {
-    let (code, message) = match error.is_parse_too_large() {
+pub(in crate::front) fn unreadable(large: bool, id: &RequestId, host: &HostId) -> String {
+    let (code, message) = match large {
         true => {
             let code = ErrorCode::RequestHeaderSectionTooLarge;
             (code, code.message())

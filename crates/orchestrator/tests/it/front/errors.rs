@@ -326,6 +326,30 @@ async fn a_head_has_its_limits() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_large_is_refused_before_its_end() {
+    let server = Server::start().await;
+    let mut wire = server.connect().await;
+    let endless = format!("GET / HTTP/1.1\r\nx-note: {}", "a".repeat(HEAD_BYTES_MAX));
+    wire.write(endless.as_bytes()).await;
+    let refused = wire.response(false).await;
+    let code = "RequestHeaderSectionTooLarge";
+    assert_eq!(refused.verdict(), (400, code.into()));
+    wire.rest().await;
+}
+
+#[tokio::test]
+async fn many_heads_on_one_connection_are_no_large_head() {
+    let server = Server::start().await;
+    let mut wire = server.connect().await;
+    let note = "a".repeat(HEAD_BYTES_MAX / 3);
+    for _ in 0..5 {
+        let ask = Request::get(&format!("/{BUCKET}?location")).header("x-note", &note);
+        wire.write(&ask.bytes(server.addr)).await;
+        wire.response(false).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_request_are_refused_with_a_document() {
     let server = Server::start().await;
     let garbage = [

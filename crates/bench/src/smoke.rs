@@ -48,31 +48,31 @@ const BOUNDS: [Bound; 5] = [
         name: "PUT",
         calls: 1.0,
         transactions: 2.2,
-        allocations: 184.0,
+        allocations: 161.0,
     },
     Bound {
         name: "GET",
         calls: 1.0,
         transactions: 1.1,
-        allocations: 121.0,
+        allocations: 101.0,
     },
     Bound {
         name: "HEAD",
         calls: 0.0,
         transactions: 1.1,
-        allocations: 50.0,
+        allocations: 41.0,
     },
     Bound {
         name: "LIST",
         calls: 0.0,
         transactions: 1.1,
-        allocations: 1_275.0,
+        allocations: 840.0,
     },
     Bound {
         name: "DELETE",
         calls: 0.1,
         transactions: 1.1,
-        allocations: 84.0,
+        allocations: 68.0,
     },
 ];
 

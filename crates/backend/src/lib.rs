@@ -15,6 +15,7 @@ mod marker;
 pub mod memory;
 mod payload;
 mod s3;
+mod turn;
 mod types;
 
 pub use base::BackendKey;
@@ -25,6 +26,7 @@ pub use marker::{MARKER_KEY, read_marker_of, write_marker_to};
 pub use memory::MemoryBackend;
 pub use payload::{Chunks, Payload, PayloadCut};
 pub use s3::{S3Backend, S3Settings, SettingsError};
+pub use turn::line_up;
 pub use types::{
     Body, Capabilities, Copied, DeleteTarget, Fetched, Head, ListPage, ListRequest, Listed,
     ListedUpload, MARKER_BYTES_MAX, PartFact, PartListPage, PartSource, Proof, PutMeta,

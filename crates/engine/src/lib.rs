@@ -36,7 +36,7 @@ use std::sync::Arc;
 use base::{Clock, Ids};
 use metastore::Store;
 
-pub use backend::{Capabilities, S3Settings};
+pub use backend::{Capabilities, S3Settings, line_up};
 pub use body::{BodyError, BodyStream, Declared, Incoming, Trailer};
 pub use copy::{COPY_BYTES_MAX, Copied, CopyRequest, CopySource, Taken};
 pub use delete::DeleteOutcome;

@@ -30,6 +30,7 @@ use tower_service::Service;
 
 use super::http1::{Answer, Connection, ExchangeError, Incoming, Outgoing};
 use super::settings::{Address, S3Settings, SettingsError};
+use crate::turn::line_up;
 
 /// Silence after which the kernel asks whether the other side is still there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -55,20 +56,6 @@ pub(super) enum SendError {
     /// The exchange was begun, and not finished.
     #[error(transparent)]
     Exchange(ExchangeError),
-}
-
-/// Lets the other tasks run first that are ready on this thread. What they and we send then leaves in
-/// one go, for a peer that is awake, instead of waking it for each.
-async fn line_up() {
-    let mut behind = false;
-    std::future::poll_fn(|cx| match std::mem::replace(&mut behind, true) {
-        true => Poll::Ready(()),
-        false => {
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// Sends requests to one provider.

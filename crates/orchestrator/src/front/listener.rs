@@ -281,7 +281,9 @@ impl Peer {
             // Before more is read: that is the body's.
             connection.begin();
             Box::pin(async move {
-                Ok::<_, Infallible>(front.answer(door, request, remote, connection).await)
+                let response = front.answer(door, request, remote, connection).await;
+                engine::line_up().await;
+                Ok::<_, Infallible>(response)
             })
         });
         let mut served = http1::Builder::new()

@@ -23,20 +23,8 @@ pub fn parse_http_date(text: &str) -> Option<Timestamp> {
 
 /// `2009-10-12T17:50:30.000Z`, as XML answers carry it.
 pub fn iso8601(time: Timestamp) -> String {
-    let Civil {
-        year,
-        month,
-        day,
-        millis,
-    } = Civil::of(printable(time));
-    let (seconds, millis) = (millis / 1000, millis % 1000);
     let mut text = *b"0000-00-00T00:00:00.000Z";
-    put(&mut text[..4], year);
-    put(&mut text[5..7], month);
-    put(&mut text[8..10], day);
-    put(&mut text[11..13], seconds / 3600);
-    put(&mut text[14..16], seconds / 60 % 60);
-    put(&mut text[17..19], seconds % 60);
+    let millis = fill(&mut text, [0, 5, 8, 11, 14, 17], time);
     put(&mut text[20..23], millis);
     std::str::from_utf8(&text).expect("digits are ASCII").into()
 }
@@ -66,21 +54,32 @@ pub fn parse_iso8601(text: &str) -> Option<Timestamp> {
 
 /// `20130524T000000Z`, the form that signatures use.
 pub(crate) fn amz_date(time: Timestamp) -> [u8; 16] {
+    let mut text = *b"00000000T000000Z";
+    fill(&mut text, [0, 4, 6, 9, 11, 13], time);
+    text
+}
+
+/// Puts year, month, day, hour, minute and second where these places begin; the milliseconds beyond.
+fn fill(text: &mut [u8], places: [usize; 6], time: Timestamp) -> i64 {
     let Civil {
         year,
         month,
         day,
         millis,
     } = Civil::of(printable(time));
-    let seconds = millis / 1000;
-    let mut text = *b"00000000T000000Z";
-    put(&mut text[..4], year);
-    put(&mut text[4..6], month);
-    put(&mut text[6..8], day);
-    put(&mut text[9..11], seconds / 3600);
-    put(&mut text[11..13], seconds / 60 % 60);
-    put(&mut text[13..15], seconds % 60);
-    text
+    let (seconds, millis) = (millis / 1000, millis % 1000);
+    let [at_year, at_month, at_day, at_hour, at_minute, at_second] = places;
+    put(&mut text[at_year..][..4], year);
+    for (at, value) in [
+        (at_month, month),
+        (at_day, day),
+        (at_hour, seconds / 3600),
+        (at_minute, seconds / 60 % 60),
+        (at_second, seconds % 60),
+    ] {
+        put(&mut text[at..][..2], value);
+    }
+    millis
 }
 
 /// The last digits of a number that is not negative, as many as there are places.

@@ -129,3 +129,24 @@ impl Bells {
         self.hurry.swap(false, std::sync::atomic::Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn displaced_bytes_wake_the_cleaner_where_they_are_due_at_once() {
+        for no_grace in [true, false] {
+            let bells = Bells {
+                no_grace,
+                ..Bells::default()
+            };
+            bells.displaced();
+            assert_eq!(bells.cleanup.notified().now_or_never().is_some(), no_grace);
+            bells.due();
+            assert!(bells.cleanup.notified().now_or_never().is_some());
+        }
+    }
+}

@@ -50,8 +50,6 @@ pub struct Connection {
     scheme: Scheme,
     /// What the HTTP library says of bytes that are no request was held back.
     held_back: AtomicBool,
-    /// They are no request because a head would be too large.
-    large: AtomicBool,
     /// The client may still be sending a body that nobody reads.
     unread: AtomicBool,
 }
@@ -67,6 +65,12 @@ struct State {
     leaving: Vec<Option<Box<Ticket>>>,
 }
 
+impl State {
+    fn is_head_too_large(&self) -> bool {
+        self.phase == Phase::Head && self.head_bytes >= HEAD_BYTES_MAX
+    }
+}
+
 impl Connection {
     /// A connection on which nothing happened yet; its first head is awaited like a begun one.
     pub(super) fn new(scheme: Scheme) -> Arc<Self> {
@@ -80,7 +84,6 @@ impl Connection {
             state: Mutex::new(state),
             scheme,
             held_back: AtomicBool::new(false),
-            large: AtomicBool::new(false),
             unread: AtomicBool::new(false),
         })
     }
@@ -101,13 +104,6 @@ impl Connection {
             }
             Phase::Head => state.head_bytes += bytes,
         }
-    }
-
-    /// Where it stands, and whether a head that has not ended is as large as one may be.
-    fn stands(&self) -> (Phase, bool) {
-        let state = self.state.lock();
-        let large = state.phase == Phase::Head && state.head_bytes >= HEAD_BYTES_MAX;
-        (state.phase, large)
     }
 
     /// A head is complete.
@@ -137,9 +133,9 @@ impl Connection {
         self.state.lock().open == 0
     }
 
-    /// Whether the head of a request did not end where it had to.
+    /// Whether a head is as large as one may be, and has not ended.
     pub(super) fn is_head_too_large(&self) -> bool {
-        self.large.load(Ordering::Relaxed)
+        self.state.lock().is_head_too_large()
     }
 
     /// Whether something was written without a request, which did not reach the client.
@@ -270,10 +266,11 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let (phase, large) = this.connection.stands();
-        if large {
-            this.connection.large.store(true, Ordering::Relaxed);
-            this.connection.held_back.store(true, Ordering::Relaxed);
+        let (phase, too_large) = {
+            let state = this.connection.state.lock();
+            (state.phase, state.is_head_too_large())
+        };
+        if too_large {
             let error = io::Error::new(io::ErrorKind::InvalidData, "a head is too large");
             return Poll::Ready(Err(error));
         }

@@ -252,13 +252,13 @@ impl Peer {
     async fn explain(&self, io: &mut Transport, connection: &Connection, error: &hyper::Error) {
         let text = base::report(error).to_string();
         debug!(remote = %self.remote, error = text, "connection ended early");
-        if !connection.has_held_back() {
+        let endless = connection.is_head_too_large();
+        if !endless && !connection.has_held_back() {
             return;
         }
         // There may be more of it, which nobody reads.
         connection.leave_unread();
-        let large = error.is_parse_too_large() || connection.is_head_too_large();
-        let answer = self.front.unreadable(large);
+        let answer = self.front.unreadable(endless || error.is_parse_too_large());
         if timeout(FAREWELL, io.write_all(answer.as_bytes()))
             .await
             .is_err()

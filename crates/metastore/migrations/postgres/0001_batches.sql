@@ -33,7 +33,37 @@ $$;
 
 -- === objects ===
 
--- Queues all copies of a version for deletion, when readers are done with them; the counters.
+-- Queues all copies of these blobs for deletion, when readers are done with them, and forgets the versions;
+-- the counters, by blob.
+CREATE FUNCTION s3o_displace_blobs(p_now bigint, p_grace bigint, p_versions uuid[], p_blobs uuid[],
+    p_reason text)
+RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    moved jsonb;
+BEGIN
+    WITH gone AS (
+        DELETE FROM object_locations WHERE blob_id = ANY (p_blobs)
+        RETURNING copy_id, blob_id, backend_id, backend_key, backend_version, stored_bytes
+    ), queued AS (
+        INSERT INTO cleanup_queue (copy_id, blob_id, kind, backend_id, backend_key,
+            backend_version, size, reason, unsettled, grace, created, not_before)
+        SELECT copy_id, blob_id, 'object', backend_id, backend_key, backend_version,
+            stored_bytes, p_reason, false, true, p_now, p_now + p_grace
+        FROM gone
+    ), by_blob AS (
+        SELECT blob_id,
+            jsonb_agg(jsonb_build_array(backend_id, -stored_bytes, stored_bytes, 0, -1, 0)) AS deltas
+        FROM gone GROUP BY blob_id
+    )
+    SELECT jsonb_object_agg(blob_id, deltas) INTO moved FROM by_blob;
+    DELETE FROM blobs WHERE blob_id = ANY (p_blobs);
+    DELETE FROM object_meta WHERE version_id = ANY (p_versions);
+    DELETE FROM object_parts WHERE version_id = ANY (p_versions);
+    RETURN coalesce(moved, '{}');
+END
+$$;
+
+-- The same for one version, of one blob or of several; the counters.
 CREATE FUNCTION s3o_displace(p_now bigint, p_grace bigint, p_version uuid, p_blob uuid, p_reason text)
 RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
@@ -47,22 +77,9 @@ BEGIN
     ELSE
         blobs_gone := ARRAY[p_blob];
     END IF;
-    WITH gone AS (
-        DELETE FROM object_locations WHERE blob_id = ANY (blobs_gone)
-        RETURNING copy_id, blob_id, backend_id, backend_key, backend_version, stored_bytes
-    ), queued AS (
-        INSERT INTO cleanup_queue (copy_id, blob_id, kind, backend_id, backend_key,
-            backend_version, size, reason, unsettled, grace, created, not_before)
-        SELECT copy_id, blob_id, 'object', backend_id, backend_key, backend_version,
-            stored_bytes, p_reason, false, true, p_now, p_now + p_grace
-        FROM gone
-    )
-    SELECT jsonb_agg(jsonb_build_array(backend_id, -stored_bytes, stored_bytes, 0, -1, 0))
-    INTO moved FROM gone;
-    DELETE FROM blobs WHERE blob_id = ANY (blobs_gone);
-    DELETE FROM object_meta WHERE version_id = p_version;
-    DELETE FROM object_parts WHERE version_id = p_version;
-    RETURN coalesce(moved, '[]');
+    moved := s3o_displace_blobs(p_now, p_grace, ARRAY[p_version], blobs_gone, p_reason);
+    RETURN (SELECT coalesce(jsonb_agg(d), '[]')
+        FROM jsonb_each(moved) m, jsonb_array_elements(m.value) d);
 END
 $$;
 
@@ -194,6 +211,97 @@ BEGIN
         DELETE FROM write_intents WHERE copy_id = ANY (copies);
     END IF;
     RETURN verdict;
+END
+$$;
+
+-- Commits of versions of one blob each, whose keys all differ: a handful of statements for all of them
+-- instead of a dozen for each. One that cannot simply be written (its condition fails, an intent is gone,
+-- what it replaces has several blobs) goes the way of the others, `s3o_commit`. One answer per job.
+CREATE FUNCTION s3o_commit_all(p_instance integer, p_now bigint, p_grace bigint, p_jobs jsonb)
+RETURNS jsonb[] LANGUAGE plpgsql AS $$
+DECLARE
+    plain boolean[];
+    -- What each replaces.
+    old_versions uuid[];
+    old_blobs uuid[];
+    old_sizes bigint[];
+    moved jsonb := '{}';
+    copies uuid[];
+    places bigint[];
+    answers jsonb[];
+BEGIN
+    SELECT array_agg(f.plain ORDER BY f.i), array_agg(f.version_id ORDER BY f.i),
+        array_agg(f.blob_id ORDER BY f.i), array_agg(f.size ORDER BY f.i)
+    INTO plain, old_versions, old_blobs, old_sizes
+    FROM (
+        SELECT e.i, o.version_id, o.blob_id, o.size,
+            (NOT e.j ? 'if' OR s3o_holds(e.j->'if', o.etag))
+            AND (o.version_id IS NULL OR o.blob_id IS NOT NULL)
+            AND EXISTS (SELECT 1 FROM buckets b WHERE b.bucket_id = (e.j->>'bucket')::bigint)
+            AND NOT EXISTS (
+                SELECT 1 FROM jsonb_object_keys(e.j->'places') k
+                WHERE NOT EXISTS (
+                    SELECT 1 FROM write_intents w
+                    WHERE w.copy_id = k::uuid AND w.instance = p_instance
+                )
+            ) AS plain
+        FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
+        LEFT JOIN objects o ON o.bucket_id = (e.j->>'bucket')::bigint AND o.key = e.j->>'key'
+    ) f;
+    IF EXISTS (SELECT 1 FROM unnest(plain, old_blobs) u (p, b) WHERE p AND b IS NOT NULL) THEN
+        moved := s3o_displace_blobs(p_now, p_grace,
+            (SELECT array_agg(v) FROM unnest(plain, old_versions) u (p, v) WHERE p AND v IS NOT NULL),
+            (SELECT array_agg(b) FROM unnest(plain, old_blobs) u (p, b) WHERE p AND b IS NOT NULL),
+            'overwrite_displaced');
+    END IF;
+    INSERT INTO blobs (blob_id, bucket_id, key, state, stored_size, plain_size, crc64)
+    SELECT (b->>'blob')::uuid, (e.j->>'bucket')::bigint, e.j->>'key', 'live', (b->>'size')::bigint,
+        (b->>'size')::bigint, (b->>'crc')::bigint
+    FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i), jsonb_array_elements(e.j->'blobs') b
+    WHERE plain[e.i];
+    INSERT INTO object_locations (copy_id, blob_id, backend_id, backend_key, backend_version,
+        stored_bytes, etag, crc64, state)
+    SELECT (k->>'copy')::uuid, (b->>'blob')::uuid, (at.place->>0)::bigint, at.place->>1,
+        k->>'version', (b->>'size')::bigint, k->>'etag', (k->>'crc')::bigint, 'good'
+    FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i), jsonb_array_elements(e.j->'blobs') b,
+        jsonb_array_elements(b->'copies') k,
+        LATERAL (SELECT e.j->'places'->(k->>'copy') AS place) at
+    WHERE plain[e.i];
+    SELECT array_agg(k::uuid) INTO copies
+    FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i), jsonb_object_keys(e.j->'places') k
+    WHERE plain[e.i];
+    DELETE FROM write_intents WHERE copy_id = ANY (copies);
+    INSERT INTO object_meta (version_id, headers, tags, checksum)
+    SELECT (e.j->>'version')::uuid, e.j->'meta'->>'headers', e.j->'meta'->>'tags',
+        e.j->'meta'->>'checksum'
+    FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
+    WHERE plain[e.i] AND e.j ? 'meta';
+    SELECT array_agg(nextval('objects_seq')) INTO places FROM generate_series(1, cardinality(plain));
+    INSERT INTO objects (bucket_id, key, version_id, seq, blob_id, size, etag, content_type,
+        last_modified, checksum, parts)
+    SELECT (e.j->>'bucket')::bigint, e.j->>'key', (e.j->>'version')::uuid, places[e.i],
+        (e.j->>'whole')::uuid, (e.j->>'size')::bigint, e.j->>'etag', e.j->>'content_type',
+        (e.j->>'modified')::bigint, e.j->>'algorithm', NULL
+    FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
+    WHERE plain[e.i]
+    ON CONFLICT (bucket_id, key) DO UPDATE SET version_id = excluded.version_id,
+        seq = excluded.seq, blob_id = excluded.blob_id, size = excluded.size,
+        etag = excluded.etag, content_type = excluded.content_type,
+        last_modified = excluded.last_modified, checksum = excluded.checksum,
+        parts = excluded.parts;
+    SELECT array_agg(
+        CASE WHEN plain[e.i] THEN jsonb_build_object('v', 'committed', 'seq', places[e.i],
+            'd', coalesce(moved->(old_blobs[e.i]::text), '[]') || (
+                SELECT jsonb_agg(jsonb_build_array((p.place->>0)::bigint, (e.j->>'size')::bigint, 0, 0, 1,
+                    -(p.place->>3)::bigint))
+                FROM jsonb_each(e.j->'places') p (copy, place)),
+            'b', jsonb_build_array((e.j->>'bucket')::bigint,
+                CASE WHEN old_versions[e.i] IS NULL THEN 1 ELSE 0 END,
+                (e.j->>'size')::bigint - coalesce(old_sizes[e.i], 0)))
+        ELSE s3o_commit(p_instance, p_now, p_grace, e.j) END ORDER BY e.i)
+    INTO answers
+    FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i);
+    RETURN answers;
 END
 $$;
 
@@ -1252,7 +1360,8 @@ $$;
 --   lost      the catalogue does not know this instance, or another past of it: it was restored
 CREATE FUNCTION s3o_batch(p_instance integer, p_epoch bigint, p_seq bigint, p_now bigint,
     p_grace bigint, p_locks bigint[], p_shared boolean[], p_ended uuid[], p_jobs jsonb)
-RETURNS text LANGUAGE plpgsql AS $$
+RETURNS text
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     me instances%ROWTYPE;
     answers jsonb[] := '{}';
@@ -1285,7 +1394,11 @@ BEGIN
         UPDATE multipart_claims SET under_way = false WHERE attempt = ANY (p_ended);
     END IF;
     FOR j IN SELECT * FROM jsonb_array_elements(p_jobs) LOOP
-        answers := array_append(answers, s3o_job(p_instance, p_epoch, p_now, p_grace, j));
+        IF j->>'k' = 'commits' THEN
+            answers := answers || s3o_commit_all(p_instance, p_now, p_grace, j->'jobs');
+        ELSE
+            answers := array_append(answers, s3o_job(p_instance, p_epoch, p_now, p_grace, j));
+        END IF;
     END LOOP;
     INSERT INTO backend_slots (backend_id, instance)
     SELECT DISTINCT (d->>0)::bigint, p_instance FROM unnest(answers) a, jsonb_array_elements(a->'d') d

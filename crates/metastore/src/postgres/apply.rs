@@ -273,15 +273,12 @@ impl MainApplier {
     fn encode(&self, items: &[Item]) -> Batch {
         let now = self.clock.now();
         let live = &self.settler.live;
-        let jobs: Vec<Value> = items
-            .iter()
-            .map(|item| item.job.encode(now, live))
-            .collect();
+        let jobs = encode::batch(items.iter().map(|item| &item.job), now, live);
         let locks = items.iter().flat_map(|item| item.job.locks()).collect();
         let (locks, shared) = encode::sorted(locks);
         Batch {
             now,
-            jobs: Value::Array(jobs).to_string(),
+            jobs: jobs.to_string(),
             locks,
             shared,
             ended: live.take_ended_claims(),

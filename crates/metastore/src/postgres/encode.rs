@@ -1,6 +1,8 @@
 //! Jobs as the functions in `migrations/postgres/0001_batches.sql` take them, and the locks that each
 //! needs.
 
+use std::collections::HashSet;
+
 use base::{
     BackendKey, BlobId, CopyId, Crc64, ETag, ObjectKey, Precondition, Timestamp, UploadId,
     VersionId,
@@ -14,6 +16,7 @@ use crate::model::{
     BackendId, BucketId, CleanupOutcome, CleanupReport, Content, CopyState, Extent, NewBlob,
     NewLeg, NewVersion, PartRow,
 };
+use crate::postgres::work::Work;
 use crate::rows::backend_state_text;
 use crate::values::{
     algorithm_text, checksum_text, crc_int, frozen_bytes, headers_text, stored_checksum_text,
@@ -59,6 +62,37 @@ fn crc(crc: Option<Crc64>) -> Option<i64> {
 }
 
 // === jobs ===
+
+/// A batch as JSON: the jobs in their order, where commits that follow each other and can be written in
+/// one step are one.
+pub(crate) fn batch<'a>(
+    works: impl Iterator<Item = &'a Work>,
+    now: Timestamp,
+    live: &Live,
+) -> Value {
+    let (mut jobs, mut commits, mut keys) = (Vec::new(), Vec::new(), HashSet::new());
+    for work in works {
+        let key = match work {
+            Work::Job(job) => plain_commit(job),
+            _ => None,
+        };
+        let goes_on = key.is_some_and(|key| keys.insert(key));
+        if !goes_on && !commits.is_empty() {
+            jobs.push(json!({"k": "commits", "jobs": std::mem::take(&mut commits)}));
+            keys.clear();
+            keys.extend(key);
+        }
+        let encoded = work.encode(now, live);
+        match key {
+            Some(_) => commits.push(encoded),
+            None => jobs.push(encoded),
+        }
+    }
+    if !commits.is_empty() {
+        jobs.push(json!({"k": "commits", "jobs": commits}));
+    }
+    Value::Array(jobs)
+}
 
 /// The job as JSON.
 pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
@@ -245,6 +279,29 @@ pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
         }
         Job::Audit => json!({"k": "audit"}),
     }
+}
+
+/// The key of a commit that the database may write in one step with others, `s3o_commit_all`: a version of
+/// one blob, each copy of which lies where an intent with room enough was opened for it.
+pub(crate) fn plain_commit(job: &Job) -> Option<(BucketId, &ObjectKey)> {
+    let Job::Commit { version, intents } = job else {
+        return None;
+    };
+    let Content::Written { blobs, extents } = &version.content else {
+        return None;
+    };
+    let [blob] = blobs.as_slice() else {
+        return None;
+    };
+    let is_covered = |copy: &crate::model::NewCopy| {
+        let mut of_copy = intents.iter().filter(|intent| intent.copy == copy.copy);
+        of_copy.any(|intent| intent.bytes >= blob.size)
+    };
+    let is_plain = whole(blobs, extents).is_some()
+        && version.parts.is_empty()
+        && blob.copies.len() == intents.len()
+        && blob.copies.iter().all(is_covered);
+    is_plain.then_some((version.bucket, &version.key))
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -24,7 +24,7 @@ fn name(text: &str) -> BucketName {
 }
 
 /// A bucket that a client made, as what `open` works in.
-async fn client_bucket(open: &mut Open<'_>, text: &str) {
+pub(crate) async fn client_bucket(open: &mut Open<'_>, text: &str) {
     let made = open.store.create_bucket(&name(text)).await.unwrap();
     let BucketCreation::Created(bucket) = made else {
         panic!("{made:?}");

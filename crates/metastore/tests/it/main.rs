@@ -64,6 +64,7 @@ macro_rules! on_files {
 }
 
 mod backup;
+mod batches;
 mod buckets;
 mod cleanup;
 mod faults;

@@ -357,6 +357,47 @@ BEGIN
 END
 $$;
 
+-- Removals of keys that all differ: a handful of statements for all of them. A version of several blobs, and
+-- what is not removed, goes the way of the others, `s3o_remove`. One answer per job.
+CREATE FUNCTION s3o_remove_all(p_now bigint, p_grace bigint, p_jobs jsonb)
+RETURNS jsonb[] LANGUAGE plpgsql AS $$
+DECLARE
+    plain boolean[];
+    versions uuid[];
+    blobs_gone uuid[];
+    sizes bigint[];
+    moved jsonb := '{}';
+    answers jsonb[];
+BEGIN
+    SELECT array_agg(f.plain ORDER BY f.i), array_agg(f.version_id ORDER BY f.i),
+        array_agg(f.blob_id ORDER BY f.i), array_agg(f.size ORDER BY f.i)
+    INTO plain, versions, blobs_gone, sizes
+    FROM (
+        SELECT e.i, o.version_id, o.blob_id, o.size,
+            o.blob_id IS NOT NULL AND (NOT e.j ? 'if' OR s3o_holds(e.j->'if', o.etag)) AS plain
+        FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
+        LEFT JOIN objects o ON o.bucket_id = (e.j->>'bucket')::bigint AND o.key = e.j->>'key'
+    ) f;
+    IF true = ANY (plain) THEN
+        moved := s3o_displace_blobs(p_now, p_grace,
+            (SELECT array_agg(v) FROM unnest(plain, versions) u (p, v) WHERE p),
+            (SELECT array_agg(b) FROM unnest(plain, blobs_gone) u (p, b) WHERE p),
+            'object_deleted');
+        DELETE FROM objects o
+        USING jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
+        WHERE plain[e.i] AND o.bucket_id = (e.j->>'bucket')::bigint AND o.key = e.j->>'key';
+    END IF;
+    SELECT array_agg(
+        CASE WHEN plain[e.i] THEN jsonb_build_object('v', 'removed', 'version', versions[e.i],
+            'size', sizes[e.i], 'd', coalesce(moved->(blobs_gone[e.i]::text), '[]'),
+            'b', jsonb_build_array((e.j->>'bucket')::bigint, -1, -sizes[e.i]))
+        ELSE s3o_remove(p_now, p_grace, e.j) END ORDER BY e.i)
+    INTO answers
+    FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i);
+    RETURN answers;
+END
+$$;
+
 -- Other tags for the current version. The version stays: tags are no part of what conditions and
 -- listings compare.
 CREATE FUNCTION s3o_retag(j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -428,17 +469,17 @@ $$;
 CREATE FUNCTION s3o_report_cleanup(p_now bigint, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     r jsonb;
-    moved jsonb := '[]';
-    freed jsonb;
+    moved jsonb;
 BEGIN
-    FOR r IN SELECT * FROM jsonb_array_elements(j->'reports') LOOP
+    WITH done AS (
+        DELETE FROM cleanup_queue WHERE id IN (
+            SELECT (x->>0)::bigint FROM jsonb_array_elements(j->'reports') x WHERE x->>1 = 'done')
+        RETURNING backend_id, size
+    ), freed AS (SELECT backend_id, sum(size)::bigint AS bytes FROM done GROUP BY backend_id)
+    SELECT coalesce(jsonb_agg(jsonb_build_array(backend_id, 0, -bytes, 0, 0, 0)), '[]')
+    INTO moved FROM freed;
+    FOR r IN SELECT x FROM jsonb_array_elements(j->'reports') x WHERE x->>1 <> 'done' LOOP
         CASE r->>1
-        WHEN 'done' THEN
-            DELETE FROM cleanup_queue WHERE id = (r->>0)::bigint
-            RETURNING jsonb_build_array(backend_id, 0, -size, 0, 0, 0) INTO freed;
-            IF FOUND THEN
-                moved := moved || jsonb_build_array(freed);
-            END IF;
         WHEN 'first_pass' THEN
             UPDATE cleanup_queue SET first_pass = true, grace = false, claim = NULL, attempts = 0,
                 not_before = (r->>2)::bigint
@@ -1394,11 +1435,14 @@ BEGIN
         UPDATE multipart_claims SET under_way = false WHERE attempt = ANY (p_ended);
     END IF;
     FOR j IN SELECT * FROM jsonb_array_elements(p_jobs) LOOP
-        IF j->>'k' = 'commits' THEN
+        CASE j->>'k'
+        WHEN 'commits' THEN
             answers := answers || s3o_commit_all(p_instance, p_now, p_grace, j->'jobs');
+        WHEN 'removals' THEN
+            answers := answers || s3o_remove_all(p_now, p_grace, j->'jobs');
         ELSE
             answers := array_append(answers, s3o_job(p_instance, p_epoch, p_now, p_grace, j));
-        END IF;
+        END CASE;
     END LOOP;
     INSERT INTO backend_slots (backend_id, instance)
     SELECT DISTINCT (d->>0)::bigint, p_instance FROM unnest(answers) a, jsonb_array_elements(a->'d') d

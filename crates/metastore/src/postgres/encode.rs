@@ -63,35 +63,59 @@ fn crc(crc: Option<Crc64>) -> Option<i64> {
 
 // === jobs ===
 
-/// A batch as JSON: the jobs in their order, where commits that follow each other and can be written in
-/// one step are one.
+/// Jobs of one kind that follow each other, each for another key: the database takes them in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Commits,
+    Removals,
+}
+
+/// A batch as JSON: the jobs in their order, runs of them as one.
 pub(crate) fn batch<'a>(
     works: impl Iterator<Item = &'a Work>,
     now: Timestamp,
     live: &Live,
 ) -> Value {
-    let (mut jobs, mut commits, mut keys) = (Vec::new(), Vec::new(), HashSet::new());
+    let (mut jobs, mut run, mut keys) = (Vec::new(), None, HashSet::new());
     for work in works {
-        let key = match work {
-            Work::Job(job) => plain_commit(job),
-            _ => None,
-        };
-        let goes_on = key.is_some_and(|key| keys.insert(key));
-        if !goes_on && !commits.is_empty() {
-            jobs.push(json!({"k": "commits", "jobs": std::mem::take(&mut commits)}));
-            keys.clear();
-            keys.extend(key);
-        }
         let encoded = work.encode(now, live);
-        match key {
-            Some(_) => commits.push(encoded),
-            None => jobs.push(encoded),
+        let Some((kind, key)) = of_run(work) else {
+            jobs.extend(run.take().map(as_one));
+            jobs.push(encoded);
+            continue;
+        };
+        match &mut run {
+            Some((of, together)) if *of == kind && keys.insert(key) => together.push(encoded),
+            _ => {
+                jobs.extend(run.replace((kind, vec![encoded])).map(as_one));
+                keys.clear();
+                keys.insert(key);
+            }
         }
     }
-    if !commits.is_empty() {
-        jobs.push(json!({"k": "commits", "jobs": commits}));
-    }
+    jobs.extend(run.map(as_one));
     Value::Array(jobs)
+}
+
+fn as_one((kind, jobs): (Run, Vec<Value>)) -> Value {
+    match kind {
+        Run::Commits => json!({"k": "commits", "jobs": jobs}),
+        Run::Removals => json!({"k": "removals", "jobs": jobs}),
+    }
+}
+
+/// The run that this may be one of, and its key.
+fn of_run(work: &Work) -> Option<(Run, (BucketId, &ObjectKey))> {
+    let Work::Job(job) = work else {
+        return None;
+    };
+    match &**job {
+        Job::Commit { version, intents } if is_plain(version, intents) => {
+            Some((Run::Commits, (version.bucket, &version.key)))
+        }
+        Job::Remove(removal) => Some((Run::Removals, (removal.bucket, &removal.key))),
+        _ => None,
+    }
 }
 
 /// The job as JSON.
@@ -281,27 +305,22 @@ pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
     }
 }
 
-/// The key of a commit that the database may write in one step with others, `s3o_commit_all`: a version of
-/// one blob, each copy of which lies where an intent with room enough was opened for it.
-pub(crate) fn plain_commit(job: &Job) -> Option<(BucketId, &ObjectKey)> {
-    let Job::Commit { version, intents } = job else {
-        return None;
-    };
+/// A version of one blob, each copy of which lies where an intent with room enough was opened for it.
+fn is_plain(version: &NewVersion, intents: &[IntentRow]) -> bool {
     let Content::Written { blobs, extents } = &version.content else {
-        return None;
+        return false;
     };
     let [blob] = blobs.as_slice() else {
-        return None;
+        return false;
     };
     let is_covered = |copy: &crate::model::NewCopy| {
         let mut of_copy = intents.iter().filter(|intent| intent.copy == copy.copy);
         of_copy.any(|intent| intent.bytes >= blob.size)
     };
-    let is_plain = whole(blobs, extents).is_some()
+    whole(blobs, extents).is_some()
         && version.parts.is_empty()
         && blob.copies.len() == intents.len()
-        && blob.copies.iter().all(is_covered);
-    is_plain.then_some((version.bucket, &version.key))
+        && blob.copies.iter().all(is_covered)
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -1,4 +1,4 @@
-//! Commits that come together, against a model that lets them happen one after the other.
+//! Commits and removals that come together, against a model that lets them happen one after the other.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use base::{
 use futures_util::future::join_all;
 use metastore::Intent;
 use metastore::model::{
-    BucketId, Content, Extent, NewBlob, NewVersion, ObjectPart, StoredChecksum, Verdict,
+    BucketId, Content, Extent, NewBlob, NewVersion, ObjectPart, Removal, Removed, StoredChecksum,
+    Verdict,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,13 +17,13 @@ use rand::{Rng, SeedableRng};
 use crate::support::{Db, Open, stored};
 
 const ROUNDS: usize = 40;
-/// Commits that come together, at most.
+/// Commits that come together, at most; and removals.
 const TOGETHER: usize = 24;
 /// Few enough for keys that are written twice in a round, and enough for rounds in which none is.
 const KEYS: usize = 60;
 
 on_each_database! {
-    commits_that_come_together_happen_one_after_the_other,
+    what_comes_together_happens_one_after_the_other,
 }
 
 /// A commit that is about to be asked for.
@@ -56,6 +57,22 @@ impl Model {
         })
     }
 
+    fn remove(&mut self, removal: &Removal) -> Removed {
+        let name = removal.key.as_str();
+        let Some((version, _)) = self.0.get(name) else {
+            return Removed::Absent;
+        };
+        if !removal.precondition.holds(Some(&version.etag)) {
+            return Removed::PreconditionFailed;
+        }
+        let gone = Removed::Gone {
+            version: version.version,
+            size: version.size,
+        };
+        self.0.remove(name);
+        gone
+    }
+
     async fn compare(&self, open: &Open<'_>) {
         let mut used = BTreeMap::new();
         for (name, (version, seq)) in &self.0 {
@@ -86,7 +103,7 @@ impl Model {
     }
 }
 
-async fn commits_that_come_together_happen_one_after_the_other(db: Db) {
+async fn what_comes_together_happens_one_after_the_other(db: Db) {
     let mut open = db.open().await;
     let bucket = open.bucket;
     crate::buckets::client_bucket(&mut open, "made").await;
@@ -103,7 +120,20 @@ async fn commits_that_come_together_happen_one_after_the_other(db: Db) {
             open.store
                 .commit(write.version.clone(), std::mem::take(&mut write.intents))
         });
-        let outcomes = join_all(commits).await;
+        let removals: Vec<Removal> = (0..rng.random_range(0..TOGETHER / 2))
+            .map(|_| {
+                let name = format!("k{}", rng.random_range(0..KEYS));
+                let precondition = precondition(&model, &name, &mut rng);
+                Removal {
+                    precondition,
+                    ..open.removal(&name)
+                }
+            })
+            .collect();
+        let removed_now = removals
+            .iter()
+            .map(|removal| open.store.remove(removal.clone()));
+        let (outcomes, removed_now) = tokio::join!(join_all(commits), join_all(removed_now));
         for (write, (verdict, left)) in writes.into_iter().zip(outcomes) {
             let (verdict, expected) = (verdict.unwrap(), model.expected(&write, bucket));
             if let Some(expected) = expected {
@@ -120,6 +150,15 @@ async fn commits_that_come_together_happen_one_after_the_other(db: Db) {
             let name = write.version.key.as_str().to_owned();
             let before = model.0.insert(name, (write.version, seq));
             assert!(before.is_none_or(|(_, before)| before < seq));
+        }
+        for (removal, outcome) in removals.iter().zip(removed_now) {
+            assert_eq!(outcome.unwrap(), model.remove(removal));
+        }
+        for name in (0..KEYS).map(|n| format!("k{n}")) {
+            assert_eq!(
+                open.plan(&name).await.is_some(),
+                model.0.contains_key(&name)
+            );
         }
         model.compare(&open).await;
         open.check().await;

@@ -218,7 +218,9 @@ $$;
 -- instead of a dozen for each. One that cannot simply be written (its condition fails, an intent is gone,
 -- what it replaces has several blobs) goes the way of the others, `s3o_commit`. One answer per job.
 CREATE FUNCTION s3o_commit_all(p_instance integer, p_now bigint, p_grace bigint, p_jobs jsonb)
-RETURNS jsonb[] LANGUAGE plpgsql AS $$
+RETURNS jsonb[]
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off AS $$
 DECLARE
     plain boolean[];
     -- What each replaces.
@@ -360,7 +362,9 @@ $$;
 -- Removals of keys that all differ: a handful of statements for all of them. A version of several blobs, and
 -- what is not removed, goes the way of the others, `s3o_remove`. One answer per job.
 CREATE FUNCTION s3o_remove_all(p_now bigint, p_grace bigint, p_jobs jsonb)
-RETURNS jsonb[] LANGUAGE plpgsql AS $$
+RETURNS jsonb[]
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET jit = off AS $$
 DECLARE
     plain boolean[];
     versions uuid[];
@@ -1401,8 +1405,7 @@ $$;
 --   lost      the catalogue does not know this instance, or another past of it: it was restored
 CREATE FUNCTION s3o_batch(p_instance integer, p_epoch bigint, p_seq bigint, p_now bigint,
     p_grace bigint, p_locks bigint[], p_shared boolean[], p_ended uuid[], p_jobs jsonb)
-RETURNS text
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     me instances%ROWTYPE;
     answers jsonb[] := '{}';

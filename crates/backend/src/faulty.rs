@@ -95,7 +95,7 @@ impl FaultyBackend {
                 tokio::time::sleep(SILENCE).await;
                 Err(self.lost(operation))
             }
-            Fault::CutBody | Fault::ShortBody => {
+            Fault::CutBody | Fault::ShortBody | Fault::FirstByte => {
                 unreachable!("these fit only a get, which handles them itself")
             }
         }
@@ -145,9 +145,11 @@ impl FaultyBackend {
                 Err(self.lost(operation))
             }
             Fault::Full => Err(self.error(Kind::Full, Effect::None, operation)),
-            Fault::Refuse | Fault::Missing | Fault::CutBody | Fault::ShortBody => {
-                Err(self.error(Kind::Unavailable, Effect::None, operation))
-            }
+            Fault::Refuse
+            | Fault::Missing
+            | Fault::CutBody
+            | Fault::ShortBody
+            | Fault::FirstByte => Err(self.error(Kind::Unavailable, Effect::None, operation)),
         }
     }
 }
@@ -251,7 +253,7 @@ impl ObjectBackend for FaultyBackend {
     ) -> Result<Fetched> {
         let fault = self.faults.next("get", Shape::Fetch);
         match fault {
-            None | Some(Fault::CutBody | Fault::ShortBody) => {}
+            None | Some(Fault::CutBody | Fault::ShortBody | Fault::FirstByte) => {}
             Some(Fault::Stall) => {
                 tokio::time::sleep(STALL).await;
                 return Err(self.error(Kind::TimedOut, Effect::None, "get"));
@@ -266,11 +268,17 @@ impl ObjectBackend for FaultyBackend {
         let mut fetched = self.inner.get(key, version, range).await?;
         let length = range.map_or(fetched.head.size, |range| range.length);
         let end = match fault {
-            Some(Fault::CutBody) => Some(self.error(Kind::Unavailable, Effect::None, "get")),
+            Some(Fault::CutBody | Fault::FirstByte) => {
+                Some(self.error(Kind::Unavailable, Effect::None, "get"))
+            }
             Some(Fault::ShortBody) => None,
             _ => return Ok(fetched),
         };
-        fetched.body = end_behind(fetched.body, self.faults.below(length), end);
+        let kept = match fault {
+            Some(Fault::FirstByte) => 1,
+            _ => self.faults.below(length),
+        };
+        fetched.body = end_behind(fetched.body, kept, end);
         Ok(fetched)
     }
 
@@ -307,7 +315,12 @@ impl ObjectBackend for FaultyBackend {
                 all(&|| self.lost("delete"))
             }
             Some(
-                Fault::Refuse | Fault::Full | Fault::Missing | Fault::CutBody | Fault::ShortBody,
+                Fault::Refuse
+                | Fault::Full
+                | Fault::Missing
+                | Fault::CutBody
+                | Fault::ShortBody
+                | Fault::FirstByte,
             ) => all(&|| self.error(Kind::Unavailable, Effect::None, "delete")),
         }
     }

@@ -5,6 +5,7 @@
 //! at the exact offset: the client notices nothing. A body never ends cleanly before its length.
 
 mod reader;
+mod resume;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -34,6 +34,8 @@ pub enum Fault {
     CutBody,
     /// The body of a get ends early as if it were whole.
     ShortBody,
+    /// The body of a get breaks off behind its first byte.
+    FirstByte,
 }
 
 /// How probable each fault is, per mille of the calls that it fits.
@@ -57,6 +59,8 @@ pub struct Rates {
     pub cut_body: u32,
     /// [`Fault::ShortBody`]
     pub short_body: u32,
+    /// [`Fault::FirstByte`]
+    pub first_byte: u32,
 }
 
 impl Rates {
@@ -71,6 +75,7 @@ impl Rates {
         missing: 0,
         cut_body: 0,
         short_body: 0,
+        first_byte: 0,
     };
 
     /// A backend that refuses every call.
@@ -90,6 +95,7 @@ impl Rates {
             Fault::Missing => self.missing,
             Fault::CutBody => self.cut_body,
             Fault::ShortBody => self.short_body,
+            Fault::FirstByte => self.first_byte,
         }
     }
 }
@@ -135,6 +141,7 @@ impl Shape {
                 Fault::Missing,
                 Fault::CutBody,
                 Fault::ShortBody,
+                Fault::FirstByte,
             ],
             Self::Look => &[Fault::Refuse, Fault::Stall, Fault::Missing],
             Self::Ask => &[Fault::Refuse, Fault::Stall],

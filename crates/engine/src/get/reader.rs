@@ -10,12 +10,10 @@ use futures_util::stream::{self, StreamExt};
 use metastore::model::{CopyRow, CopyState, PlannedExtent};
 
 use super::ReadGuard;
+use super::resume::Resumes;
 use crate::fleet::Member;
 use crate::placement::{Readable, order_copies};
 use crate::{Engine, Error, Result, Tried};
-
-/// How often a body is picked up again without a byte of progress in between.
-const RESUMES_MAX: u32 = 3;
 
 /// Bytes of one blob that are still to be read.
 struct Piece {
@@ -111,7 +109,6 @@ fn pieces(extents: Vec<PlannedExtent>, range: ByteRange) -> VecDeque<Piece> {
 struct Current {
     piece: Piece,
     body: Body,
-    resumes: u32,
 }
 
 /// A read under way.
@@ -119,6 +116,8 @@ pub(super) struct Reader {
     engine: Engine,
     pieces: VecDeque<Piece>,
     current: Option<Current>,
+    delivered: u64,
+    resumes: Resumes,
     _guard: ReadGuard,
 }
 
@@ -138,6 +137,8 @@ impl Reader {
             engine: engine.clone(),
             pieces,
             current: None,
+            delivered: 0,
+            resumes: Resumes::default(),
             _guard: guard,
         })
     }
@@ -148,11 +149,7 @@ impl Reader {
             return Ok(());
         };
         let body = open_piece(&self.engine, &mut piece).await?;
-        self.current = Some(Current {
-            piece,
-            body,
-            resumes: 0,
-        });
+        self.current = Some(Current { piece, body });
         Ok(())
     }
 
@@ -172,25 +169,25 @@ impl Reader {
                 Some(Ok(bytes)) if bytes.len() as u64 <= current.piece.range.length => {
                     current.piece.range.start += bytes.len() as u64;
                     current.piece.range.length -= bytes.len() as u64;
-                    current.resumes = 0;
+                    self.delivered += bytes.len() as u64;
                     return Ok(Some(bytes));
                 }
                 Some(Err(error)) => Some(error),
                 // Too long or too short: another answer may be right.
                 Some(Ok(_)) | None => None,
             };
-            current.resumes += 1;
-            if current.resumes > RESUMES_MAX {
+            let Some(pause) = self.resumes.next(self.delivered) else {
                 let tried = failure.map(|error| (error.backend.clone(), error));
                 return Err(Error::ReadUnavailable {
                     tried: Tried(tried.into_iter().collect()),
                 });
-            }
+            };
             if let Some(error) = failure {
                 tracing::warn!(error = %base::report(&error), "body goes on from another answer");
             }
             // What the broken answer still owed is not owed any more.
             current.body = Box::pin(stream::empty());
+            Box::pin(tokio::time::sleep(pause)).await;
             let opened = Box::pin(open_piece(&self.engine, &mut current.piece)).await;
             self.engine.report_limits("GetObject", &opened);
             current.body = opened?;

@@ -585,6 +585,7 @@ impl Run {
                 missing: 0,
                 cut_body: 30,
                 short_body: 30,
+                first_byte: 10,
             },
         };
         self.world.places[place].faults.set_rates(rates);

@@ -15,6 +15,8 @@ use engine::{
     Incoming, OutOfService, PartCopyRequest, ReadRequest, Selection, Taken,
 };
 
+use tokio::time::{Duration, Instant};
+
 use crate::world::{
     World, body, bucket, bytes, get, hang_up_after, key, photos, put, put_request, read,
     read_request,
@@ -311,6 +313,30 @@ async fn a_body_that_breaks_goes_on_at_the_exact_offset() {
         world.places[0].faults.script("get", fault);
         assert_eq!(get(&engine, "a").await.unwrap(), content, "{fault:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_cuts_each_body_after_one_byte_is_asked_a_few_times_with_pauses() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, 2000)).await.unwrap();
+    let broken = Rates {
+        first_byte: 1000,
+        ..Rates::NONE
+    };
+    world.places[0].faults.set_rates(broken);
+    let begun = Instant::now();
+    let error = get(&engine, "a").await.unwrap_err();
+    assert!(
+        matches!(error, engine::Error::ReadUnavailable { .. }),
+        "{error}"
+    );
+    assert_eq!(world.places[0].faults.injected()[&Fault::FirstByte], 4);
+    assert!(
+        begun.elapsed() >= Duration::from_millis(1300),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]

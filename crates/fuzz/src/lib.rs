@@ -8,6 +8,7 @@ pub mod canonical;
 pub mod chunked;
 pub mod config;
 pub mod form;
+pub mod heads;
 pub mod presigned;
 pub mod ranges;
 pub mod xml;
@@ -38,6 +39,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "form",
         check: form::check,
+    },
+    Target {
+        name: "heads",
+        check: heads::check,
     },
     Target {
         name: "presigned",

@@ -49,5 +49,12 @@ fn what_was_found_once_stays_mended() {
             );
         }
     }
-    assert_eq!(names, ["a-long-line-that-is-no-size", "a-deep-nesting"]);
+    assert_eq!(
+        names,
+        [
+            "a-long-line-that-is-no-size",
+            "a-deep-nesting",
+            "one-signed-name-again-and-again"
+        ]
+    );
 }

@@ -20,6 +20,7 @@ const TARGETS: &[&str] = &[
     "chunked",
     "config",
     "form",
+    "heads",
     "presigned",
     "ranges",
     "xml",

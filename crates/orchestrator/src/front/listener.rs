@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use s3wire::sigv4::CANONICAL_BYTES_MAX;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -32,6 +33,9 @@ pub const HEAD_BYTES_MAX: usize = 128 << 10;
 /// The bound on what a connection buffers in either direction, and the largest piece of a body: half of
 /// it costs a tenth more CPU per byte, and more would be held for every slow client.
 const BUFFER_BYTES_MAX: usize = 256 << 10;
+
+/// The canonical request of a head that fits is within its own limit: nobody meets a second one.
+const _: () = assert!(3 * HEAD_BYTES_MAX <= CANONICAL_BYTES_MAX);
 
 /// The most header fields of a request: two kibibytes of user metadata can be many.
 pub const HEAD_FIELDS_MAX: usize = 256;

@@ -13,7 +13,7 @@ mod presign;
 mod sign;
 mod verify;
 
-pub use canonical::Plus;
+pub use canonical::{CANONICAL_BYTES_MAX, Plus};
 pub use chain::Chain;
 pub use form::FormClaim;
 pub use key::SigningSecret;

@@ -418,6 +418,56 @@ fn headers_that_are_not_signed_are_refused() {
 }
 
 #[test]
+fn names_of_signed_headers_are_sorted_unique_and_present() {
+    let request = Request::signed(Method::PUT, "/b/k", "", &[("x-amz-meta-a", "b")]);
+    let names = "host;x-amz-content-sha256;x-amz-date;x-amz-meta-a";
+    request.verify().unwrap();
+    let endless = format!("{names}{}", ";x-amz-meta-a".repeat(30_000));
+    for other in [
+        "host;x-amz-content-sha256;x-amz-meta-a;x-amz-date",
+        "host;host;x-amz-content-sha256;x-amz-date;x-amz-meta-a",
+        &endless,
+    ] {
+        let changed = request.clone().change(names, other);
+        let code = changed.verify().unwrap_err();
+        assert_eq!(code, ErrorCode::AuthorizationHeaderMalformed, "{other:.80}");
+    }
+    let absent = request.clone().change(names, &format!("{names};x-b"));
+    assert_eq!(
+        absent.verify().unwrap_err(),
+        ErrorCode::SignatureDoesNotMatch
+    );
+
+    let url = presigned(60);
+    let query = url.query.replace(
+        "X-Amz-SignedHeaders=host",
+        "X-Amz-SignedHeaders=host%3Bhost",
+    );
+    assert_ne!(query, url.query);
+    let code = Request {
+        query,
+        ..url.clone()
+    }
+    .verify()
+    .unwrap_err();
+    assert_eq!(code, ErrorCode::AuthorizationQueryParametersError);
+    let query = url.query.replace(
+        "X-Amz-SignedHeaders=host",
+        "X-Amz-SignedHeaders=content-type%3Bhost",
+    );
+    let code = Request { query, ..url }.verify().unwrap_err();
+    assert_eq!(code, ErrorCode::SignatureDoesNotMatch);
+}
+
+#[test]
+fn a_canonical_request_has_a_longest() {
+    let fill = |bytes: usize| Request::signed(Method::GET, &"*".repeat(bytes), "", &[]);
+    fill(CANONICAL_BYTES_MAX / 3 - 1024).verify().unwrap();
+    let code = fill(CANONICAL_BYTES_MAX / 3).verify().unwrap_err();
+    assert_eq!(code, ErrorCode::RequestHeaderSectionTooLarge);
+}
+
+#[test]
 fn clocks_may_differ_by_a_quarter_of_an_hour() {
     let request = Request::signed(Method::GET, "/b/k", "", &[]);
     let skew = CLOCK_SKEW_MAX;

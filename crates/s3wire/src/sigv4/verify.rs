@@ -12,7 +12,7 @@ use base::Timestamp;
 use http::header::{AUTHORIZATION, DATE};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::canonical::{self, Form, Plus};
+use super::canonical::{self, CANONICAL_BYTES_MAX, Form, Plus};
 use super::chain::Chain;
 use super::key::SigningSecret;
 use super::payload::{PayloadMode, UNSIGNED};
@@ -98,6 +98,11 @@ impl<'a> Claim<'a> {
     /// The access key that the request names.
     pub fn access_key_id(&self) -> &str {
         &self.access_key_id
+    }
+
+    /// When the request says that it was signed.
+    pub fn time(&self) -> Timestamp {
+        self.time
     }
 
     /// Proves the claim.
@@ -257,13 +262,22 @@ impl<'a> Claim<'a> {
 
     /// `host` binds the signature to this server, and every `x-amz-*` header changes what a request
     /// does: one that is not signed may have been added by somebody else.
+    ///
+    /// Names are sorted, unique and present, as signers make them. Each costs its header's bytes in the
+    /// canonical request, and that is built for whoever asks.
     fn check_signed_headers(&self, malformed: impl Fn(&str) -> Error) -> Result<(), Error> {
         let signed = self.signed_headers.split(';');
-        if signed
-            .clone()
-            .any(|name| name.is_empty() || name.bytes().any(|b| !is_name(b)))
-        {
-            return Err(malformed("SignedHeaders is not a list of lower-case names"));
+        let mut before = "";
+        for name in signed.clone() {
+            if name.is_empty() || !name.bytes().all(is_name) {
+                return Err(malformed("SignedHeaders is not a list of lower-case names"));
+            }
+            if name <= before {
+                return Err(malformed(
+                    "SignedHeaders is not sorted, or has a name twice",
+                ));
+            }
+            before = name;
         }
         let is_signed = |name: &str| signed.clone().any(|known| known == name);
         if !is_signed("host") {
@@ -271,6 +285,17 @@ impl<'a> Claim<'a> {
                 ErrorCode::AccessDenied,
                 "The host header must be signed.",
             ));
+        }
+        if let Some(name) = signed
+            .clone()
+            .find(|name| !self.head.headers.contains_key(*name))
+        {
+            return Err(absent(name));
+        }
+        if canonical::bytes_max(&self.head, signed.clone(), &self.payload_text)
+            > CANONICAL_BYTES_MAX
+        {
+            return Err(ErrorCode::RequestHeaderSectionTooLarge.into());
         }
         let names = self.head.headers.keys().map(|name| name.as_str());
         match names
@@ -372,6 +397,16 @@ pub(super) fn parse_signature(text: &str) -> Result<Hex, &'static str> {
         Ok(signature) => Ok(signature),
         Err(_) => Err("the Signature must have 64 digits"),
     }
+}
+
+/// Whoever sent the request took the header out of it, or did not send what the URL's maker signed.
+fn absent(name: &str) -> Error {
+    let code = ErrorCode::SignatureDoesNotMatch;
+    let message = format!(
+        "{} The header {name} is signed and is not in the request.",
+        code.message()
+    );
+    Error::new(code, message)
 }
 
 fn is_name(byte: u8) -> bool {

@@ -149,9 +149,26 @@ impl Engine {
                 Ok(())
             }
             BucketCreation::Exists(bucket) => Err(Error::BucketExists {
-                in_use: self.find_bucket(&bucket.name).await?.is_some(),
+                in_use: match bucket.owner {
+                    // One that the configuration named once, and maybe no longer does.
+                    BucketOwner::Config => self.find_bucket(&bucket.name).await?.is_some(),
+                    BucketOwner::Catalogue => self.learn(&bucket).await?,
+                },
             }),
         }
+    }
+
+    /// Makes a bucket known that a racing request has made, and may not have made known yet. Whether it
+    /// is still there.
+    async fn learn(&self, bucket: &Bucket) -> Result<bool> {
+        self.inner.buckets.add(bucket);
+        // Known first, looked up second: whoever removes it after the look forgets it after we knew.
+        let found = self.inner.store.client_buckets().await?;
+        let still = found.contains(bucket);
+        if !still {
+            self.inner.buckets.forget(bucket);
+        }
+        Ok(still)
     }
 
     /// Removes a bucket without objects; unfinished uploads in it end.

@@ -3,6 +3,9 @@
 //! Status and default message belong to the code, so that the one renderer of the front end has
 //! nothing to decide. Source of names, statuses and meanings: Amazon S3 API reference, "Error
 //! responses". Codes for features that do not exist here are left out.
+//!
+//! Libraries look for words in the messages, so each is word for word what Amazon S3 sends, its slips
+//! included, and not what the reference paraphrases. Only codes that Amazon S3 lacks have words of ours.
 
 use std::borrow::Cow;
 
@@ -44,40 +47,38 @@ macro_rules! codes {
 codes! {
     /// The bucket's CORS rules do not allow the request.
     AccessForbidden = "AccessForbidden", 403,
-        "CORSResponse: The CORS rules of this bucket do not allow the request.";
+        "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.";
     /// Not granted, expired, or without credentials.
     AccessDenied = "AccessDenied", 403, "Access Denied";
     /// The `Authorization` header cannot be parsed.
     AuthorizationHeaderMalformed = "AuthorizationHeaderMalformed", 400,
-        "The authorization header that you provided is not valid.";
+        "The authorization header is malformed";
     /// The query of a presigned URL cannot be parsed.
     AuthorizationQueryParametersError = "AuthorizationQueryParametersError", 400,
-        "The query-string authentication parameters are not valid.";
+        "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.";
     /// The request breaks a rule about tags that has no code of its own.
     BadRequest = "BadRequest", 400, "Bad Request";
     /// `Content-MD5` or a declared checksum differs from that of the body.
-    BadDigest = "BadDigest", 400,
-        "The Content-MD5 or checksum value that you specified did not match what the server received.";
+    BadDigest = "BadDigest", 400, "The Content-MD5 you specified did not match what we received.";
     /// The bucket exists and belongs to somebody else.
     BucketAlreadyExists = "BucketAlreadyExists", 409,
-        "The requested bucket name is not available.";
+        "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Please select a different name and try again.";
     /// The bucket exists and belongs to the caller.
     BucketAlreadyOwnedByYou = "BucketAlreadyOwnedByYou", 409,
-        "The bucket that you tried to create already exists, and you own it.";
+        "Your previous request to create the named bucket succeeded and you already own it.";
     /// The bucket still holds objects.
-    BucketNotEmpty = "BucketNotEmpty", 409, "The bucket that you tried to delete is not empty.";
+    BucketNotEmpty = "BucketNotEmpty", 409, "The bucket you tried to delete is not empty";
     /// A conditional write met another write of the same key; the client may try again.
     ConditionalRequestConflict = "ConditionalRequestConflict", 409,
-        "A conflicting operation occurred during this request.";
+        "The conditional request cannot succeed due to a conflicting operation against this resource.";
     /// The body is larger than any object may be.
-    EntityTooLarge = "EntityTooLarge", 400,
-        "Your proposed upload exceeds the maximum allowed object size.";
+    EntityTooLarge = "EntityTooLarge", 400, "Your proposed upload exceeds the maximum allowed size";
     /// A part that is not the last is smaller than 5 MiB.
     EntityTooSmall = "EntityTooSmall", 400,
-        "Your proposed upload is smaller than the minimum allowed object size.";
+        "Your proposed upload is smaller than the minimum allowed size";
     /// The body ended early, or its length differs from what was declared.
     IncompleteBody = "IncompleteBody", 400,
-        "You did not provide the number of bytes specified by the Content-Length HTTP header.";
+        "You did not provide the number of bytes specified by the Content-Length HTTP header";
     /// No backend has room.
     InsufficientStorage = "InsufficientStorage", 507, "There is not enough room for the object.";
     /// The fault is on this side.
@@ -87,15 +88,16 @@ codes! {
     /// The bucket name breaks the rules.
     InvalidBucketName = "InvalidBucketName", 400, "The specified bucket is not valid.";
     /// `Content-MD5` is not an MD5 sum.
-    InvalidDigest = "InvalidDigest", 400, "The Content-MD5 that you specified is not valid.";
+    InvalidDigest = "InvalidDigest", 400, "The Content-MD5 you specified was invalid.";
     /// A part of the list was never uploaded, or has another entity tag.
     InvalidPart = "InvalidPart", 400,
-        "One or more of the specified parts could not be found, or their entity tags differ.";
+        "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.";
     /// The object has no part of this number.
     InvalidPartNumber = "InvalidPartNumber", 416,
         "The requested partnumber is not satisfiable";
     /// The part list is not in ascending order.
-    InvalidPartOrder = "InvalidPartOrder", 400, "The list of parts was not in ascending order.";
+    InvalidPartOrder = "InvalidPartOrder", 400,
+        "The list of parts was not in ascending order. Parts must be ordered by part number.";
     /// No byte of the object lies in the range.
     InvalidRange = "InvalidRange", 416, "The requested range is not satisfiable";
     /// The policy of a form is no policy.
@@ -111,18 +113,18 @@ codes! {
     KeyTooLong = "KeyTooLongError", 400, "Your key is too long";
     /// The body of a form is not `multipart/form-data`.
     MalformedPostRequest = "MalformedPOSTRequest", 400,
-        "The body of your POST is not well-formed multipart/form-data.";
+        "The body of your POST request is not well-formed multipart/form-data.";
     /// The XML is not well-formed or not what the operation expects.
     MalformedXml = "MalformedXML", 400,
-        "The XML that you provided was not well formed or did not validate against our published schema.";
+        "The XML you provided was not well-formed or did not validate against our published schema";
     /// The fields before the file of a form are larger than 20 KiB.
     MaxPostPreDataLengthExceeded = "MaxPostPreDataLengthExceededError", 400,
-        "The fields before the file of your POST are too large.";
+        "Your POST request fields preceding the upload file were too large.";
     /// A body that is parsed as a whole is larger than its limit.
-    MaxMessageLengthExceeded = "MaxMessageLengthExceeded", 400, "Your request was too large.";
+    MaxMessageLengthExceeded = "MaxMessageLengthExceeded", 400, "Your request was too big.";
     /// The user metadata exceeds 2 KiB.
     MetadataTooLarge = "MetadataTooLarge", 400,
-        "Your metadata headers exceed the maximum allowed metadata size.";
+        "Your metadata headers exceed the maximum allowed metadata size";
     /// The resource has no such method.
     MethodNotAllowed = "MethodNotAllowed", 405,
         "The specified method is not allowed against this resource.";
@@ -131,7 +133,7 @@ codes! {
         "You must provide the Content-Length HTTP header.";
     /// A header that the request needs is missing.
     MissingSecurityHeader = "MissingSecurityHeader", 400,
-        "Your request is missing a required header.";
+        "Your request was missing a required header";
     /// The bucket does not exist.
     NoSuchBucket = "NoSuchBucket", 404, "The specified bucket does not exist";
     /// The bucket has no CORS rules.
@@ -141,39 +143,39 @@ codes! {
     NoSuchKey = "NoSuchKey", 404, "The specified key does not exist.";
     /// The upload does not exist any more, or never did.
     NoSuchUpload = "NoSuchUpload", 404,
-        "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart upload might have been aborted or completed.";
+        "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";
     /// The version does not exist.
     NoSuchVersion = "NoSuchVersion", 404, "The specified version does not exist.";
     /// Asks for something that is not built.
     NotImplemented = "NotImplemented", 501,
-        "A header, parameter or operation that you provided implies functionality that is not implemented.";
+        "A header you provided implies functionality that is not implemented";
     /// The client's copy is current; the answer has no body.
     NotModified = "NotModified", 304, "Not Modified";
     /// Another operation on the same resource is under way.
     OperationAborted = "OperationAborted", 409,
-        "A conflicting conditional operation is currently in progress against this resource. Try again.";
+        "A conflicting conditional operation is currently in progress against this resource. Please try again.";
     /// A condition of the request does not hold.
     PreconditionFailed = "PreconditionFailed", 412,
-        "At least one of the preconditions that you specified did not hold";
+        "At least one of the pre-conditions you specified did not hold";
     /// The head of the request is larger than the server reads.
     RequestHeaderSectionTooLarge = "RequestHeaderSectionTooLarge", 400,
         "Your request header section exceeds the maximum allowed request header section size.";
     /// The client sent nothing for too long.
     RequestTimeout = "RequestTimeout", 400,
-        "Your socket connection to the server was not read from or written to within the timeout period.";
+        "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.";
     /// The client's clock differs from ours by more than 15 minutes.
     RequestTimeTooSkewed = "RequestTimeTooSkewed", 403,
-        "The difference between the request time and the server's time is too large.";
+        "The difference between the request time and the current time is too large.";
     /// Try again later.
     ServiceUnavailable = "ServiceUnavailable", 503, "Service is unable to handle request.";
     /// Wrong signature, or an access key that is not known: nobody can tell which.
     SignatureDoesNotMatch = "SignatureDoesNotMatch", 403,
-        "The request signature that we calculated does not match the signature you provided. Check your access key and signing method.";
+        "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
     /// Too many requests.
     SlowDown = "SlowDown", 503, "Please reduce your request rate.";
     /// A form without a key.
     UserKeyMustBeSpecified = "UserKeyMustBeSpecified", 400,
-        "A form needs the field key, and needs it before the file.";
+        "The bucket POST must contain the specified field name. If it is specified, check the order of the fields.";
     /// The body's SHA-256 differs from `x-amz-content-sha256`.
     XAmzContentSha256Mismatch = "XAmzContentSHA256Mismatch", 400,
         "The provided 'x-amz-content-sha256' header does not match what was computed.";
@@ -237,5 +239,76 @@ mod tests {
             assert!(!code.message().is_empty());
         }
         assert_eq!(ErrorCode::from_name("accessdenied"), None);
+    }
+
+    #[test]
+    fn messages_have_the_words_that_libraries_look_for() {
+        for (code, words) in [
+            // s3fs for Python, and with it dvc, pandas and dask.
+            (ErrorCode::PreconditionFailed, "pre-conditions"),
+            (
+                ErrorCode::PreconditionFailed,
+                "At least one of the pre-conditions you specified did not hold",
+            ),
+            (ErrorCode::BucketAlreadyOwnedByYou, "you already own it"),
+            (
+                ErrorCode::BucketNotEmpty,
+                "The bucket you tried to delete is not empty",
+            ),
+            (
+                ErrorCode::NoSuchUpload,
+                "The specified upload does not exist",
+            ),
+            (ErrorCode::NoSuchKey, "The specified key does not exist."),
+            (
+                ErrorCode::NoSuchBucket,
+                "The specified bucket does not exist",
+            ),
+            (
+                ErrorCode::EntityTooSmall,
+                "smaller than the minimum allowed size",
+            ),
+            (
+                ErrorCode::EntityTooLarge,
+                "exceeds the maximum allowed size",
+            ),
+            (
+                ErrorCode::MalformedXml,
+                "The XML you provided was not well-formed",
+            ),
+            (
+                ErrorCode::SignatureDoesNotMatch,
+                "The request signature we calculated does not match",
+            ),
+            (
+                ErrorCode::RequestTimeTooSkewed,
+                "The difference between the request time and the current time is too large.",
+            ),
+            (
+                ErrorCode::AuthorizationHeaderMalformed,
+                "The authorization header is malformed",
+            ),
+            (
+                ErrorCode::InvalidRange,
+                "The requested range is not satisfiable",
+            ),
+            (ErrorCode::OperationAborted, "Please try again."),
+            (
+                ErrorCode::RequestTimeout,
+                "Idle connections will be closed.",
+            ),
+            (
+                ErrorCode::InternalError,
+                "We encountered an internal error.",
+            ),
+            (ErrorCode::SlowDown, "Please reduce your request rate."),
+            (
+                ErrorCode::BadDigest,
+                "The Content-MD5 you specified did not match what we received.",
+            ),
+        ] {
+            let message = code.message();
+            assert!(message.contains(words), "{code:?}: {message}");
+        }
     }
 }

@@ -22,6 +22,7 @@ pub use code::{Error, ErrorCode};
 pub use date::{http_date, iso8601, parse_http_date, parse_iso8601};
 pub use op::{
     BucketOp, Encoding, FetchOwner, GetParams, LIST_ENTRIES_MAX, ListBuckets, ListObjectsV1,
-    ListObjectsV2, ListParts, ListUploads, ObjectOp, ResponseOverrides, Target, UploadPartCopy,
+    ListObjectsV2, ListParts, ListUploads, ListVersions, NamedVersion, ObjectOp, ResponseOverrides,
+    Target, UploadPartCopy, named_version,
 };
 pub use query::Query;

@@ -17,7 +17,7 @@ mod params;
 pub(crate) use params::number;
 pub use params::{
     Encoding, FetchOwner, GetParams, LIST_ENTRIES_MAX, ListBuckets, ListObjectsV1, ListObjectsV2,
-    ListParts, ListUploads, ResponseOverrides,
+    ListParts, ListUploads, ListVersions, NamedVersion, ResponseOverrides, named_version,
 };
 
 /// What a request is about and what it wants.
@@ -54,6 +54,8 @@ pub enum BucketOp {
     ListObjectsV1(ListObjectsV1),
     /// `GET /bucket?list-type=2`
     ListObjectsV2(ListObjectsV2),
+    /// `GET /bucket?versions`
+    ListObjectVersions(ListVersions),
     /// `GET /bucket?uploads`
     ListMultipartUploads(ListUploads),
     /// `POST /bucket?delete`
@@ -216,6 +218,7 @@ impl BucketOp {
             Self::DeleteBucket => "DeleteBucket",
             Self::ListObjectsV1(_) => "ListObjectsV1",
             Self::ListObjectsV2(_) => "ListObjectsV2",
+            Self::ListObjectVersions(_) => "ListObjectVersions",
             Self::ListMultipartUploads(_) => "ListMultipartUploads",
             Self::DeleteObjects => "DeleteObjects",
             Self::PostObject => "PostObject",
@@ -294,6 +297,10 @@ fn bucket_op(method: &Method, query: &Query<'_>) -> Result<BucketOp, Error> {
         Method::GET if query.has("versioning") => {
             only(BucketOp::GetBucketVersioning, &["versioning"])
         }
+        Method::GET if query.has("versions") => {
+            subresource::check(query, &params::LIST_VERSIONS)?;
+            Ok(BucketOp::ListObjectVersions(ListVersions::parse(query)?))
+        }
         Method::GET if query.has("uploads") => {
             subresource::check(query, &params::LIST_UPLOADS)?;
             Ok(BucketOp::ListMultipartUploads(ListUploads::parse(query)?))
@@ -334,7 +341,7 @@ fn subject_op(method: &Method, query: &Query<'_>) -> Option<(ObjectOp, &'static 
 
 fn object_op(method: &Method, query: &Query<'_>, headers: &HeaderMap) -> Result<ObjectOp, Error> {
     if let Some((op, name)) = subject_op(method, query) {
-        params::version(query)?;
+        named_version(query)?;
         subresource::check(query, &[name, "versionId"])?;
         return Ok(op);
     }
@@ -374,7 +381,7 @@ fn object_op(method: &Method, query: &Query<'_>, headers: &HeaderMap) -> Result<
             })
         }
         Method::DELETE => {
-            params::version(query)?;
+            named_version(query)?;
             subresource::check(query, &["versionId"])?;
             Ok(ObjectOp::DeleteObject)
         }

@@ -408,6 +408,7 @@ async fn on_bucket(state: &State, op: BucketOp, body: Incoming) -> Result<Answer
         | BucketOp::CreateBucket
         | BucketOp::DeleteBucket
         | BucketOp::ListObjectsV1(_)
+        | BucketOp::ListObjectVersions(_)
         | BucketOp::GetBucketAcl
         | BucketOp::PutBucketAcl
         | BucketOp::GetBucketCors

@@ -212,10 +212,18 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
             (BodyError::Short | BodyError::Long, _) => ErrorCode::IncompleteBody.into(),
             (BodyError::Stalled, _) => ErrorCode::RequestTimeout.into(),
         },
-        engine::Error::BadDigest { digest } => with(
-            ErrorCode::BadDigest,
-            format!("The {digest} you specified did not match the calculated checksum."),
-        ),
+        engine::Error::BadDigest {
+            digest: "Content-MD5",
+        } => ErrorCode::BadDigest.into(),
+        engine::Error::BadDigest { digest } => {
+            // Amazon S3 names the algorithm, not its header.
+            let algorithm = digest.strip_prefix("x-amz-checksum-");
+            let named = algorithm.map_or_else(|| (*digest).to_owned(), str::to_ascii_uppercase);
+            with(
+                ErrorCode::BadDigest,
+                format!("The {named} you specified did not match the calculated checksum."),
+            )
+        }
         engine::Error::PayloadMismatch => ErrorCode::XAmzContentSha256Mismatch.into(),
         engine::Error::BadTrailer => with(
             ErrorCode::InvalidRequest,

@@ -650,6 +650,15 @@ fn rules_for_web_pages_and_domains_are_checked() {
             "allowed_origins: ['*'], allowed_methods: [GET], expose_headers: ['a b']",
             "'a b' is not the name of a header; correct it",
         ),
+        (
+            "allowed_origins: ['*'], allowed_methods: [GET], expose_headers: ['x-amz-*']",
+            "'x-amz-*' is a pattern, which browsers do not understand; name each header; \
+             uploads in a page need ETag, x-amz-checksum-crc32,",
+        ),
+        (
+            "allowed_origins: ['*'], allowed_methods: [GET], expose_headers: ['*']",
+            "'*' is a pattern",
+        ),
     ] {
         let problems = refuse(&rule(lines));
         assert!(

@@ -1,5 +1,7 @@
 //! The headers of CopyObject and UploadPartCopy.
 
+use std::borrow::Cow;
+
 use base::{BucketName, ByteRange, ObjectKey};
 use http::HeaderMap;
 
@@ -48,7 +50,9 @@ impl CopyRange {
     }
 }
 
-/// The source of a copy: `bucket/key`, with or without a slash in front, percent-encoded once.
+/// The source of a copy: `bucket/key`, with or without a slash in front, encoded once as a form is: a
+/// `+` is a blank, as on Amazon S3. Clients that encode as queries do rely on it; who means a plus sends
+/// `%2B`.
 pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
     let Some(text) = single(headers, "x-amz-copy-source")? else {
         return Ok(None);
@@ -57,6 +61,7 @@ pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
         Some((path, query)) => (path, Some(query)),
         None => (text, None),
     };
+    let path = blanks(path);
     match query.map(|query| query.strip_prefix("versionId=")) {
         // The one version that everything has.
         None | Some(Some("null")) => {}
@@ -69,7 +74,7 @@ pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
     if path.starts_with("arn:") {
         return Err(Error::not_implemented("A copy source that is an ARN"));
     }
-    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_prefix('/').unwrap_or(&path);
     // Some clients encode the slash behind the bucket as well.
     let decoded;
     let (bucket, key) = match path.split_once('/') {
@@ -85,6 +90,13 @@ pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
         }
     };
     Ok(Some(CopySource { bucket, key }))
+}
+
+fn blanks(wire: &str) -> Cow<'_, str> {
+    match wire.contains('+') {
+        true => Cow::Owned(wire.replace('+', " ")),
+        false => Cow::Borrowed(wire),
+    }
 }
 
 /// The value of `x-amz-copy-source` for an object on a backend.
@@ -145,7 +157,7 @@ mod tests {
         for (text, key) in [
             ("b/k", "k"),
             ("/b/k", "k"),
-            ("b/a%2Fb%252F%20+", "a/b%2F +"),
+            ("b/a%2Fb%252F%20%2B", "a/b%2F +"),
             ("/b/a//b", "a//b"),
             ("b%2Fk", "k"),
             ("%2Fb%2Fk%3F", "k?"),
@@ -173,6 +185,19 @@ mod tests {
                 Ok(("b".into(), key.into()))
             );
         }
+    }
+
+    #[test]
+    fn a_plus_in_a_copy_source_is_a_blank() {
+        for (text, key) in [
+            ("b/a+b", "a b"),
+            ("/b/a+b%2Bc", "a b+c"),
+            ("b%2Fa+b%2Bc", "a b+c"),
+            ("b/a%20b+?versionId=null", "a b "),
+        ] {
+            assert_eq!(source(text), Ok(("b".into(), key.into())), "{text}");
+        }
+        assert!(print_copy_source("b", "a+b c").ends_with("a%2Bb%20c"));
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //!
 //! They are answered with NotImplemented. Ignoring them would be worse than refusing: a client that
 //! asks for encryption or for a lock believes afterwards that it has it.
+//!
+//! A value that asks for nothing is not refused, whatever its header is about: libraries send `false`,
+//! `OFF` and the defaults without being asked. `x-amz-bypass-governance-retention` asks for nothing with
+//! any value, because nothing is ever locked.
 
 use base::ChecksumAlgorithm;
 use http::HeaderMap;
@@ -13,24 +17,32 @@ const PREFIXES: [&str; 4] = [
     "x-amz-object-lock-",
     "x-amz-grant-",
 ];
-const NAMES: [&str; 9] = [
-    "x-amz-bypass-governance-retention",
+const NAMES: [&str; 7] = [
     "x-amz-if-match-initiated-time",
     "x-amz-if-match-last-modified-time",
     "x-amz-if-match-size",
-    "x-amz-bucket-object-lock-enabled",
     "x-amz-mfa",
     "x-amz-rename-source",
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
 ];
-/// Accepted with values that ask for what happens anyway.
-const ONLY: [(&str, &[&str]); 3] = [
+/// Accepted with values that ask for nothing, or for what happens anyway.
+const ONLY: [(&str, &[&str]); 7] = [
     // There is one owner, who has full control.
-    ("x-amz-acl", &["private", "bucket-owner-full-control"]),
+    (
+        "x-amz-acl",
+        &["private", "bucket-owner-full-control", "bucket-owner-read"],
+    ),
+    ("x-amz-bucket-namespace", &["global"]),
+    // rclone since 1.74 sends it with every CreateBucket.
+    ("x-amz-bucket-object-lock-enabled", NO),
+    ("x-amz-object-lock-legal-hold", &["OFF"]),
     ("x-amz-object-ownership", &["BucketOwnerEnforced"]),
+    ("x-amz-server-side-encryption-bucket-key-enabled", NO),
     ("x-amz-storage-class", &["STANDARD"]),
 ];
+/// How libraries write it.
+const NO: &[&str] = &["false", "False", "FALSE"];
 
 /// The first header of a request that asks for something which is not built.
 ///
@@ -40,13 +52,16 @@ pub fn unsupported(headers: &HeaderMap) -> Option<&str> {
     headers
         .iter()
         .map(|(name, value)| (name.as_str(), value))
+        .filter(|(name, _)| name.starts_with("x-amz-"))
         .find_map(|(name, value)| {
-            let refused = PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-                || NAMES.contains(&name)
-                || is_unknown_checksum(name)
-                || ONLY.iter().any(|(only, accepted)| {
-                    name == *only && !accepted.iter().any(|one| value == one)
-                });
+            let refused = match ONLY.iter().find(|(only, _)| name == *only) {
+                Some((_, accepted)) => !accepted.iter().any(|one| value == one),
+                None => {
+                    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                        || NAMES.contains(&name)
+                        || is_unknown_checksum(name)
+                }
+            };
             refused.then_some(name)
         })
 }
@@ -71,6 +86,33 @@ mod tests {
         headers.insert("x-amz-meta-a", "b".parse().unwrap());
         headers.insert(name, value.parse().unwrap());
         unsupported(&headers) == Some(name)
+    }
+
+    #[test]
+    fn a_value_that_asks_for_nothing_is_not_refused() {
+        for (name, value) in [
+            // rclone 1.75.2, CreateBucket before its first upload, seen 2026-12-01.
+            ("x-amz-bucket-object-lock-enabled", "false"),
+            ("x-amz-bucket-object-lock-enabled", "False"),
+            // s5cmd and minio-go, deletes.
+            ("x-amz-bypass-governance-retention", "true"),
+            ("x-amz-bypass-governance-retention", "false"),
+            ("x-amz-object-lock-legal-hold", "OFF"),
+            ("x-amz-server-side-encryption-bucket-key-enabled", "false"),
+            ("x-amz-acl", "bucket-owner-read"),
+            ("x-amz-bucket-namespace", "global"),
+        ] {
+            assert!(!refused(name, value), "{name}: {value}");
+        }
+        for (name, value) in [
+            ("x-amz-bucket-object-lock-enabled", "true"),
+            ("x-amz-bucket-object-lock-enabled", ""),
+            ("x-amz-object-lock-legal-hold", "ON"),
+            ("x-amz-server-side-encryption-bucket-key-enabled", "true"),
+            ("x-amz-bucket-namespace", "account-regional"),
+        ] {
+            assert!(refused(name, value), "{name}: {value}");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::{Error, ErrorCode};
 /// Source: Amazon S3 API reference, ListObjectsV2 and ListParts.
 pub const LIST_ENTRIES_MAX: u32 = 1000;
 
+/// An identifier that is never drawn: those that are begin with the time.
+const NEVER_DRAWN: UploadId = UploadId::from_bytes([0; 16]);
+
 /// The longest continuation token; ours are a key in base64 at most.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -42,6 +45,15 @@ pub(super) const LIST_UPLOADS: [&str; 7] = [
     "prefix",
     "upload-id-marker",
     "uploads",
+];
+pub(super) const LIST_VERSIONS: [&str; 7] = [
+    "delimiter",
+    "encoding-type",
+    "key-marker",
+    "max-keys",
+    "prefix",
+    "version-id-marker",
+    "versions",
 ];
 pub(super) const LIST_PARTS: [&str; 4] = [
     "encoding-type",
@@ -123,6 +135,45 @@ pub enum FetchOwner {
     Omit,
     /// It does.
     Include,
+}
+
+/// The parameters of ListObjectVersions. A `version-id-marker` can only be `null`, the version that the
+/// key marker itself has, so it says nothing that the key marker does not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListVersions {
+    /// Only keys that begin so; may be empty.
+    pub prefix: String,
+    /// Keys are rolled up at its first occurrence behind the prefix; never empty.
+    pub delimiter: Option<String>,
+    /// Only keys behind it; may be empty.
+    pub key_marker: String,
+    /// The version that the page before ended with.
+    pub version_id_marker: Option<NamedVersion>,
+    /// 0 to [`LIST_ENTRIES_MAX`].
+    pub max_keys: u32,
+    /// How keys are written.
+    pub encoding: Encoding,
+}
+
+/// A version that a request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedVersion {
+    /// The one that every object has where nothing is versioned.
+    Null,
+    /// One that no object has.
+    Unknown,
+}
+
+impl NamedVersion {
+    /// The identifier of [`Self::Null`].
+    pub const NULL: &'static str = "null";
+
+    fn of(id: &str) -> Self {
+        match id {
+            Self::NULL => Self::Null,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// The parameters of ListMultipartUploads.
@@ -229,6 +280,35 @@ impl ListObjectsV2 {
     }
 }
 
+impl ListVersions {
+    pub(super) fn parse(query: &Query<'_>) -> Result<Self, Error> {
+        let key_marker = text(query, "key-marker")?;
+        let version_id_marker = match query.value("version-id-marker")? {
+            // Libraries send all that they know, also where it is nothing.
+            None => None,
+            Some("") if key_marker.is_empty() => None,
+            Some("") => return Err(Error::argument("A version-id marker cannot be empty.")),
+            Some(_) if key_marker.is_empty() => {
+                return Err(Error::argument(
+                    "A version-id marker cannot be specified without a key marker.",
+                ));
+            }
+            Some(id) => Some(NamedVersion::of(id)),
+        };
+        if version_id_marker == Some(NamedVersion::Unknown) {
+            return Err(Error::argument("Invalid version id specified"));
+        }
+        Ok(Self {
+            prefix: text(query, "prefix")?,
+            delimiter: filled(query, "delimiter")?,
+            key_marker,
+            version_id_marker,
+            max_keys: page(query, "max-keys")?,
+            encoding: encoding(query)?,
+        })
+    }
+}
+
 impl ListUploads {
     pub(super) fn parse(query: &Query<'_>) -> Result<Self, Error> {
         Ok(Self {
@@ -259,7 +339,7 @@ impl ListParts {
 
 impl GetParams {
     pub(super) fn parse(query: &Query<'_>) -> Result<Self, Error> {
-        version(query)?;
+        named_version(query)?;
         let part = match query.has("partNumber") {
             true => Some(part_number(query)?),
             false => None,
@@ -301,19 +381,21 @@ impl ResponseOverrides {
     }
 }
 
-/// `versionId`: objects that were never versioned have the one version `null`.
-pub(super) fn version(query: &Query<'_>) -> Result<(), Error> {
+/// `versionId`. Whether the version exists is said after the caller is known, and whether there is such
+/// a bucket.
+pub fn named_version(query: &Query<'_>) -> Result<Option<NamedVersion>, Error> {
     match query.value("versionId")? {
-        None | Some("null") => Ok(()),
+        None => Ok(None),
         Some("") => Err(Error::argument("Version id cannot be the empty string")),
-        Some(_) => Err(ErrorCode::NoSuchVersion.into()),
+        Some(id) => Ok(Some(NamedVersion::of(id))),
     }
 }
 
-/// The upload of the request. An identifier that we cannot have issued names no upload.
+/// The upload of the request. An identifier that we cannot have issued stands for an upload that never
+/// was: that it is not there is said after the caller is known, and whether there is such a bucket.
 pub(super) fn upload_id(query: &Query<'_>) -> Result<UploadId, Error> {
     let text = query.value("uploadId")?.unwrap_or("");
-    text.parse().map_err(|_| ErrorCode::NoSuchUpload.into())
+    Ok(text.parse().unwrap_or(NEVER_DRAWN))
 }
 
 pub(super) fn part_number(query: &Query<'_>) -> Result<PartNumber, Error> {

@@ -51,11 +51,29 @@ pub fn parse_versioning(document: &[u8]) -> Result<VersioningStatus, XmlError> {
     }
 }
 
-/// Reads the body of CreateBucket: the region, where one is named. An empty body names none.
-pub fn parse_create_bucket(body: &[u8]) -> Result<Option<String>, XmlError> {
+/// What the body of CreateBucket asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BucketConfiguration {
+    /// The region, where one is named.
+    pub region: Option<String>,
+    /// An element that asks for something which is not built.
+    pub unsupported: Option<&'static str>,
+}
+
+/// Elements of CreateBucket that ask for something, unless they are empty: tags of the bucket, and
+/// buckets of another kind.
+const UNSUPPORTED: [&str; 3] = ["Tags", "Bucket", "Location"];
+
+/// Reads the body of CreateBucket. An empty body asks for nothing.
+pub fn parse_create_bucket(body: &[u8]) -> Result<BucketConfiguration, XmlError> {
     if body.is_empty() {
-        return Ok(None);
+        return Ok(BucketConfiguration::default());
     }
     let node = read_as(body, "CreateBucketConfiguration", CREATE_BUCKET_BYTES_MAX)?;
-    Ok(node.filled("LocationConstraint").map(str::to_owned))
+    node.once(&["LocationConstraint"])?;
+    let asks = |name: &&'static str| node.children(name).any(|child| !child.all().is_empty());
+    Ok(BucketConfiguration {
+        region: node.filled("LocationConstraint").map(str::to_owned),
+        unsupported: UNSUPPORTED.iter().copied().find(asks),
+    })
 }

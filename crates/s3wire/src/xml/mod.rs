@@ -25,8 +25,8 @@ mod write;
 pub use acl::{ACL_BODY_BYTES_MAX, check_private_acl, print_private_acl};
 pub use attributes::{AttributedParts, ObjectAttributes, PartsWithChecksums};
 pub use bucket::{
-    CREATE_BUCKET_BYTES_MAX, VersioningStatus, parse_create_bucket, parse_versioning,
-    print_location, print_versioning,
+    BucketConfiguration, CREATE_BUCKET_BYTES_MAX, VersioningStatus, parse_create_bucket,
+    parse_versioning, print_location, print_versioning,
 };
 pub use buckets::{BucketEntry, Buckets};
 pub use complete::{
@@ -45,7 +45,7 @@ pub use post::PostResponse;
 pub use read::{RESPONSE_BYTES_MAX, XmlError};
 pub use tagging::{TAGGING_BODY_BYTES_MAX, parse_tagging, print_tagging};
 pub use uploads::{UploadEntry, UploadStarted, UploadsPage};
-pub use versions::{VersionEntry, VersionKind, VersionsPage};
+pub use versions::{NullVersionsPage, VersionEntry, VersionKind, VersionsPage};
 pub use write::{DECLARATION, OWNER_ID};
 
 #[cfg(test)]

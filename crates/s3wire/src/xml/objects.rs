@@ -7,7 +7,7 @@ use base::{ETag, Timestamp};
 use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::headers::UploadChecksum;
-use crate::op::{Encoding, FetchOwner};
+use crate::op::{Encoding, FetchOwner, NamedVersion};
 
 /// One object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +83,28 @@ impl ObjectEntry {
     fn write(&self, writer: &mut Writer, encoding: Encoding, owner: FetchOwner) {
         writer.open("Contents");
         writer.key("Key", &self.key, encoding);
+        self.write_facts(writer);
+        match owner {
+            FetchOwner::Omit => {}
+            FetchOwner::Include => writer.owner("Owner"),
+        }
+        writer.element("StorageClass", "STANDARD");
+        writer.close("Contents");
+    }
+
+    /// The entry as the one version that there is of its object.
+    pub(super) fn write_version(&self, writer: &mut Writer, encoding: Encoding) {
+        writer.open("Version");
+        writer.key("Key", &self.key, encoding);
+        writer.element("VersionId", NamedVersion::NULL);
+        writer.flag("IsLatest", true);
+        self.write_facts(writer);
+        writer.element("StorageClass", "STANDARD");
+        writer.owner("Owner");
+        writer.close("Version");
+    }
+
+    fn write_facts(&self, writer: &mut Writer) {
         writer.time("LastModified", self.last_modified);
         if let Some(etag) = &self.etag {
             writer.etag(etag);
@@ -92,12 +114,6 @@ impl ObjectEntry {
             writer.element("ChecksumType", checksum.kind.as_str());
         }
         writer.number("Size", self.size);
-        match owner {
-            FetchOwner::Omit => {}
-            FetchOwner::Include => writer.owner("Owner"),
-        }
-        writer.element("StorageClass", "STANDARD");
-        writer.close("Contents");
     }
 
     fn read(node: &Node, encoding: Encoding) -> Result<Self, XmlError> {

@@ -382,6 +382,55 @@ fn deletes_read_back_and_are_bounded() {
 }
 
 #[test]
+fn what_a_new_bucket_cannot_have_is_named_unless_it_is_empty() {
+    let asked = |inner: &str| {
+        let body = format!("<CreateBucketConfiguration>{inner}</CreateBucketConfiguration>");
+        parse_create_bucket(body.as_bytes()).unwrap().unsupported
+    };
+    let tags = "<Tags><Tag><Key>k</Key><Value>v</Value></Tag></Tags>";
+    assert_eq!(asked(tags), Some("Tags"));
+    assert_eq!(asked("<Tags></Tags>"), None);
+    assert_eq!(asked("<Tags/>"), None);
+    let directory = "<Bucket><Type>Directory</Type></Bucket>";
+    assert_eq!(asked(directory), Some("Bucket"));
+    let zone = "<Location><Name>use1-az4</Name><Type>AvailabilityZone</Type></Location>";
+    assert_eq!(asked(zone), Some("Location"));
+    assert_eq!(asked("<LocationConstraint>eu</LocationConstraint>"), None);
+}
+
+#[test]
+fn objects_without_versions_are_null_versions() {
+    let page = NullVersionsPage {
+        bucket: "b".into(),
+        prefix: "a ".into(),
+        delimiter: Some("/".into()),
+        key_marker: "a".into(),
+        version_id_marker: Some(crate::NamedVersion::Null),
+        next_key_marker: Some("a b".into()),
+        next_version_id_marker: Some(crate::NamedVersion::Null),
+        max_keys: 1,
+        is_truncated: true,
+        encoding: Encoding::Url,
+        entries: vec![objects::entry("a b")],
+        common_prefixes: vec!["a /".into()],
+    };
+    let text = page.to_xml();
+    assert!(text.contains("<VersionIdMarker>null</VersionIdMarker>"));
+    assert!(text.contains("<Owner>"));
+    let read = VersionsPage::from_xml(text.as_bytes()).unwrap();
+    let entry = objects::entry("a b");
+    assert_eq!(read.entries.len(), 1);
+    assert_eq!(read.entries[0].key, entry.key);
+    assert_eq!(read.entries[0].version_id, "null");
+    assert!(read.entries[0].is_latest);
+    let (size, etag) = (entry.size, entry.etag);
+    assert_eq!(read.entries[0].kind, VersionKind::Object { size, etag });
+    assert_eq!(read.common_prefixes, ["a /"]);
+    assert_eq!(read.next_key_marker.as_deref(), Some("a b"));
+    assert_eq!(read.next_version_id_marker.as_deref(), Some("null"));
+}
+
+#[test]
 fn versions_and_delete_markers_keep_their_order() {
     let document = "<?xml version=\"1.0\"?><ListVersionsResult xmlns=\"x\"><Name>b</Name>\
         <EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
@@ -416,9 +465,16 @@ fn small_documents_say_what_they_should() {
             status
         );
     }
-    assert_eq!(parse_create_bucket(b"").unwrap(), None);
+    assert_eq!(
+        parse_create_bucket(b"").unwrap(),
+        BucketConfiguration::default()
+    );
     let body = b"<CreateBucketConfiguration><LocationConstraint>eu</LocationConstraint></CreateBucketConfiguration>";
-    assert_eq!(parse_create_bucket(body).unwrap().as_deref(), Some("eu"));
+    let found = parse_create_bucket(body).unwrap();
+    assert_eq!(
+        (found.region.as_deref(), found.unsupported),
+        (Some("eu"), None)
+    );
     let name: BucketName = "b".parse().unwrap();
     let buckets = Buckets {
         buckets: vec![BucketEntry {

@@ -1,8 +1,11 @@
-//! `ListVersionsResult`: what a backend with versioning holds.
+//! `ListVersionsResult`: what a backend with versioning holds, and what a bucket without versions shows.
 
 use base::{ETag, Timestamp};
 
+use super::objects::ObjectEntry;
 use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+use super::write::Writer;
+use crate::op::{Encoding, NamedVersion};
 
 /// A page of ListObjectVersions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +20,65 @@ pub struct VersionsPage {
     pub next_key_marker: Option<String>,
     /// Belongs to the key marker.
     pub next_version_id_marker: Option<String>,
+}
+
+/// A page of ListObjectVersions of a bucket that keeps no versions: each object is its own `null`
+/// version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NullVersionsPage {
+    /// The bucket.
+    pub bucket: String,
+    /// As it was asked for.
+    pub prefix: String,
+    /// As it was asked for.
+    pub delimiter: Option<String>,
+    /// As it was asked for.
+    pub key_marker: String,
+    /// As it was asked for.
+    pub version_id_marker: Option<NamedVersion>,
+    /// Where the next page begins; there where the page is not the last.
+    pub next_key_marker: Option<String>,
+    /// Whether the next page begins behind a version, and not behind a common prefix.
+    pub next_version_id_marker: Option<NamedVersion>,
+    /// As it was asked for.
+    pub max_keys: u32,
+    /// Whether there is more.
+    pub is_truncated: bool,
+    /// How keys are written.
+    pub encoding: Encoding,
+    /// The objects.
+    pub entries: Vec<ObjectEntry>,
+    /// What was rolled up.
+    pub common_prefixes: Vec<String>,
+}
+
+impl NullVersionsPage {
+    /// Writes the document.
+    pub fn to_xml(&self) -> String {
+        let mut writer = Writer::new("ListVersionsResult");
+        let id = |version: Option<NamedVersion>| version.map_or("", |_| NamedVersion::NULL);
+        writer.element("Name", &self.bucket);
+        writer.key("Prefix", &self.prefix, self.encoding);
+        writer.key("KeyMarker", &self.key_marker, self.encoding);
+        writer.element("VersionIdMarker", id(self.version_id_marker));
+        if let Some(next) = &self.next_key_marker {
+            writer.key("NextKeyMarker", next, self.encoding);
+        }
+        if self.next_version_id_marker.is_some() {
+            writer.element("NextVersionIdMarker", id(self.next_version_id_marker));
+        }
+        writer.number("MaxKeys", self.max_keys);
+        if let Some(delimiter) = &self.delimiter {
+            writer.key("Delimiter", delimiter, self.encoding);
+        }
+        writer.encoding(self.encoding);
+        writer.flag("IsTruncated", self.is_truncated);
+        for entry in &self.entries {
+            entry.write_version(&mut writer, self.encoding);
+        }
+        writer.prefixes(&self.common_prefixes, self.encoding);
+        writer.finish()
+    }
 }
 
 /// One version.

@@ -64,8 +64,19 @@ fn methods(section: &Section<'_>, report: &mut Report) -> Vec<Method> {
     words.iter().filter_map(method).collect()
 }
 
+/// What pages that upload in parts and check what they read need of an answer.
+const UPLOADS_IN_PAGES: &str = "ETag, x-amz-checksum-crc32, x-amz-checksum-crc32c, \
+     x-amz-checksum-crc64nvme, x-amz-checksum-sha1, x-amz-checksum-sha256, x-amz-checksum-type";
+
+/// No patterns, as in Amazon S3: a browser takes a `*` for itself, and exposes nothing.
 fn headers(section: &Section<'_>, report: &mut Report) -> Vec<HeaderName> {
     let header = |word: &String| {
+        if word.contains('*') {
+            let what = format!("'{word}' is a pattern, which browsers do not understand");
+            let way_out = format!("name each header; uploads in a page need {UPLOADS_IN_PAGES}");
+            report.problem(section.place_of("expose_headers"), what, way_out);
+            return None;
+        }
         let name = HeaderName::try_from(word.as_str()).ok();
         if name.is_none() {
             let what = format!("'{word}' is not the name of a header");

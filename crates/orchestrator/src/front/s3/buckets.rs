@@ -14,7 +14,7 @@ use super::super::Front;
 use super::super::access::Rights;
 use super::super::intake::Intake;
 use super::super::render::{Answer, Failure};
-use super::{Call, REGION};
+use super::{Call, REGION, refuse_unsupported};
 use crate::config::is_route;
 
 /// Buckets on a page of ListBuckets where the client asks for no number.
@@ -68,18 +68,68 @@ impl Front {
         if !is_bucket_name_of_s3(name) || is_route(name.as_str()) || self.is_page(name) {
             return Err(ErrorCode::InvalidBucketName.into());
         }
-        let (body, _) = body.read_whole(headers, CREATE_BUCKET_BYTES_MAX).await?;
-        // Any region will do: there is one place.
-        parse_create_bucket(&body).map_err(Error::from)?;
-        self.engine.create_bucket(name).await?;
-        let mut headers = HeaderMap::new();
-        let place = HeaderValue::try_from(format!("/{name}"));
-        headers.insert(LOCATION, place.expect("a name of S3 is a header value"));
-        Ok(Answer::empty(headers))
+        let wanted = Wanted::read(headers, body).await?;
+        if let Some(unsupported) = wanted.unsupported {
+            return Err(unsupported.into());
+        }
+        match self.engine.create_bucket(name).await {
+            Ok(()) => Ok(created(name)),
+            // Another request of the same account was faster.
+            Err(engine::Error::BucketExists { in_use: true }) => wanted.made_already(name),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
+/// What a CreateBucket asks for besides the bucket.
+struct Wanted {
+    region: Option<String>,
+    /// The refusal of what is not built.
+    unsupported: Option<Error>,
+}
+
+impl Wanted {
+    async fn read(headers: &HeaderMap, body: Intake) -> Result<Self, Failure> {
+        let (body, _) = body.read_whole(headers, CREATE_BUCKET_BYTES_MAX).await?;
+        let asked = parse_create_bucket(&body).map_err(Error::from)?;
+        let element = asked.unsupported.map(|element| {
+            let message = format!("The element {element} of CreateBucket is not implemented.");
+            Error::new(ErrorCode::NotImplemented, message)
+        });
+        Ok(Self {
+            region: asked.region,
+            unsupported: refuse_unsupported(headers).err().or(element),
+        })
+    }
+
+    /// The answer where the caller has the bucket. As in Amazon S3 it is a success in us-east-1, and so
+    /// wherever no other region is named. Who asks for something that the bucket cannot have must not
+    /// take a success for it.
+    fn made_already(&self, name: &BucketName) -> Result<Answer, Failure> {
+        let here = self.region.as_deref().is_none_or(|region| region == REGION);
+        if here && self.unsupported.is_none() {
+            return Ok(created(name));
+        }
+        Err(ErrorCode::BucketAlreadyOwnedByYou.into())
+    }
+}
+
+fn created(name: &BucketName) -> Answer {
+    let mut headers = HeaderMap::new();
+    // Names of the configuration need not be those of S3.
+    if let Ok(place) = HeaderValue::try_from(format!("/{name}")) {
+        headers.insert(LOCATION, place);
+    }
+    Answer::empty(headers)
+}
+
 impl Call<'_> {
+    /// CreateBucket of a bucket that the caller has.
+    pub(super) async fn create_again(self) -> Result<Answer, Failure> {
+        let wanted = Wanted::read(&self.headers, self.body).await?;
+        wanted.made_already(&self.bucket.name)
+    }
+
     pub(super) fn head_bucket() -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert("x-amz-bucket-region", HeaderValue::from_static(REGION));

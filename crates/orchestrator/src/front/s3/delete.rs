@@ -2,10 +2,11 @@
 
 use base::{ETagCondition, ObjectKey, Precondition};
 use engine::DeleteOutcome;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use s3wire::xml::{
     DELETE_BODY_BYTES_MAX, Delete, DeleteFailure, DeleteItem, DeleteResult, Deleted,
 };
-use s3wire::{Error, ErrorCode};
+use s3wire::{Error, ErrorCode, NamedVersion};
 
 use super::super::intake::Vouched;
 use super::super::render::{Answer, Failure, describe};
@@ -13,8 +14,9 @@ use super::super::ticket::Ticket;
 use super::{Absence, Call};
 use crate::config::Verb;
 
+const VERSION_ID: HeaderName = HeaderName::from_static("x-amz-version-id");
 /// The one version that exists where nothing is versioned.
-const NULL_VERSION: &str = "null";
+const NULL_VERSION: HeaderValue = HeaderValue::from_static(NamedVersion::NULL);
 
 impl Call<'_> {
     pub(super) async fn delete(self, key: ObjectKey) -> Result<Answer, Failure> {
@@ -32,8 +34,13 @@ impl Call<'_> {
             .remove(self.bucket.id, key, precondition)
             .await?
         {
-            DeleteOutcome::Deleted | DeleteOutcome::Absent => Ok(Answer::silent()),
+            DeleteOutcome::Deleted | DeleteOutcome::Absent => {}
         }
+        let mut answer = Answer::silent();
+        if self.version.is_some() {
+            answer.headers = HeaderMap::from_iter([(VERSION_ID, NULL_VERSION)]);
+        }
+        Ok(answer)
     }
 
     pub(super) async fn delete_objects(self, ticket: &Ticket) -> Result<Answer, Failure> {
@@ -72,7 +79,7 @@ impl Call<'_> {
             let is_null = item
                 .version_id
                 .as_deref()
-                .is_none_or(|id| id == NULL_VERSION);
+                .is_none_or(|id| id == NamedVersion::NULL);
             let name = &self.bucket.name;
             let allowed = self.rights.allow(Verb::Delete, name, item.key.as_str());
             match &item.etag {

@@ -20,6 +20,7 @@ pub(super) fn on_bucket(rights: &Rights, bucket: &BucketName, op: &BucketOp) -> 
         BucketOp::DeleteBucket => rights.are_all(),
         BucketOp::ListObjectsV1(params) => rights.allow(Verb::List, bucket, &params.prefix),
         BucketOp::ListObjectsV2(params) => rights.allow(Verb::List, bucket, &params.prefix),
+        BucketOp::ListObjectVersions(params) => rights.allow(Verb::List, bucket, &params.prefix),
         BucketOp::ListMultipartUploads(params) => rights.allow(Verb::List, bucket, &params.prefix),
         // Each key is looked at by itself.
         BucketOp::DeleteObjects => rights.allow_some(Verb::Delete, bucket),

@@ -1,4 +1,4 @@
-//! ListObjects in its two versions, and ListMultipartUploads.
+//! ListObjects in its two versions, ListObjectVersions, and ListMultipartUploads.
 
 use base::UploadId;
 use base64::Engine as _;
@@ -8,9 +8,12 @@ use engine::catalogue::{
 };
 use s3wire::headers::UploadChecksum;
 use s3wire::xml::{
-    ObjectEntry, ObjectsPageV1, ObjectsPageV2, UploadEntry as ShownUpload, UploadsPage,
+    NullVersionsPage, ObjectEntry, ObjectsPageV1, ObjectsPageV2, UploadEntry as ShownUpload,
+    UploadsPage,
 };
-use s3wire::{Error, ErrorCode, ListObjectsV1, ListObjectsV2, ListUploads};
+use s3wire::{
+    Error, ErrorCode, ListObjectsV1, ListObjectsV2, ListUploads, ListVersions, NamedVersion,
+};
 
 use super::super::render::{Answer, Failure};
 use super::Call;
@@ -30,14 +33,7 @@ struct Entries {
 
 impl Call<'_> {
     pub(super) async fn list_v1(self, params: ListObjectsV1) -> Result<Answer, Failure> {
-        let marker = params.marker.clone();
-        let start = if marker.is_empty() {
-            ListStart::Beginning
-        } else if is_rolled_up(&marker, &params.prefix, params.delimiter.as_deref()) {
-            ListStart::AfterPrefix(marker)
-        } else {
-            ListStart::AfterKey(marker)
-        };
+        let start = behind(&params.marker, &params.prefix, params.delimiter.as_deref());
         let found = self
             .page(
                 &params.prefix,
@@ -91,6 +87,41 @@ impl Call<'_> {
             max_keys: params.max_keys,
             encoding: params.encoding,
             fetch_owner: params.fetch_owner,
+            entries: found.objects,
+            common_prefixes: found.prefixes,
+        };
+        Ok(Answer::xml(page.to_xml()))
+    }
+
+    /// Nothing is versioned, so each object is its own `null` version. Whoever removes versions one by
+    /// one, as tools do that empty a bucket, thereby removes the objects.
+    pub(super) async fn list_versions(self, params: ListVersions) -> Result<Answer, Failure> {
+        let delimiter = params.delimiter.as_deref();
+        let start = match params.version_id_marker {
+            // The page before ended with a key, though it may look like a common prefix.
+            Some(_) => ListStart::AfterKey(params.key_marker.clone()),
+            None => behind(&params.key_marker, &params.prefix, delimiter),
+        };
+        let found = self
+            .page(&params.prefix, delimiter, start, params.max_keys)
+            .await?;
+        let is_truncated = found.next.is_some();
+        let (next_key_marker, next_version_id_marker) = match found.next {
+            Some(ListStart::AfterKey(key)) => (Some(key), Some(NamedVersion::Null)),
+            Some(ListStart::AfterPrefix(prefix)) => (Some(prefix), None),
+            Some(ListStart::Beginning) | None => (None, None),
+        };
+        let page = NullVersionsPage {
+            bucket: self.bucket.name.as_str().to_owned(),
+            prefix: params.prefix,
+            delimiter: params.delimiter,
+            key_marker: params.key_marker,
+            version_id_marker: params.version_id_marker,
+            next_key_marker,
+            next_version_id_marker,
+            max_keys: params.max_keys,
+            is_truncated,
+            encoding: params.encoding,
             entries: found.objects,
             common_prefixes: found.prefixes,
         };
@@ -203,6 +234,17 @@ fn show(object: ListedObject) -> ObjectEntry {
         checksum: object
             .checksum
             .map(|(algorithm, kind)| UploadChecksum { algorithm, kind }),
+    }
+}
+
+/// Where a page begins that is asked for by a marker.
+fn behind(marker: &str, prefix: &str, delimiter: Option<&str>) -> ListStart {
+    if marker.is_empty() {
+        ListStart::Beginning
+    } else if is_rolled_up(marker, prefix, delimiter) {
+        ListStart::AfterPrefix(marker.to_owned())
+    } else {
+        ListStart::AfterKey(marker.to_owned())
     }
 }
 

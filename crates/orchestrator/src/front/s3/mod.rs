@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use hyper::body::Incoming;
 use s3wire::headers::{self, ObjectChecksum, insert_checksum, unsupported};
 use s3wire::sigv4::RequestHead;
-use s3wire::{BucketOp, Error, ErrorCode, ObjectOp, Query, Target};
+use s3wire::{BucketOp, Error, ErrorCode, NamedVersion, ObjectOp, Query, Target, named_version};
 
 use super::access::{Caller, Proof, Rights};
 use super::intake::Intake;
@@ -38,7 +38,8 @@ use super::{Front, cors};
 use crate::config::Verb;
 use crate::telemetry::audit::RequestEvent;
 
-/// The region that is told where one is asked for. Any region is accepted in signatures.
+/// The region of every bucket. Any region is accepted in signatures, and new buckets are made here
+/// whatever region they ask for.
 const REGION: &str = "us-east-1";
 
 /// A request that was recognised and let in.
@@ -51,6 +52,8 @@ struct Call<'a> {
     headers: HeaderMap,
     proof: Proof,
     absence: Absence,
+    /// The version that the target names; it exists.
+    version: Option<NamedVersion>,
     body: Intake,
 }
 
@@ -86,9 +89,19 @@ impl Front {
         };
         ticket.event = RequestEvent::Operation(target.name());
         let mut headers = parts.headers;
-        hoist(&mut headers, &query)?;
-        refuse_unsupported(&headers)?;
+        let version = {
+            let query = Query::parse(&query)?;
+            hoist(&mut headers, &query)?;
+            named_version(&query)?
+        };
+        // CreateBucket first says whether the bucket is there: see its answer.
+        if !matches!(target, Target::Bucket(_, BucketOp::CreateBucket)) {
+            refuse_unsupported(&headers)?;
+        }
         let place = self.authorise(ticket, &target, &caller.rights).await?;
+        if version == Some(NamedVersion::Unknown) {
+            return Err(ErrorCode::NoSuchVersion.into());
+        }
         ticket.said.reads(&target);
         self.admit(ticket)?;
         let body = Intake::new(
@@ -114,6 +127,7 @@ impl Front {
             headers,
             proof: caller.proof,
             absence,
+            version,
             body,
         };
         let outcome = call.carry_out(target, ticket).await;
@@ -282,8 +296,8 @@ fn refuse_unsupported(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 /// Headers that came as parameters of a presigned URL take their place among the others.
-fn hoist(headers: &mut HeaderMap, query: &str) -> Result<(), Error> {
-    for (name, value) in Query::parse(query)?.hoisted()? {
+fn hoist(headers: &mut HeaderMap, query: &Query<'_>) -> Result<(), Error> {
+    for (name, value) in query.hoisted()? {
         match headers.get(&name) {
             None => {
                 headers.insert(name, value);
@@ -315,10 +329,11 @@ impl Call<'_> {
             BucketOp::GetBucketAcl => Ok(Self::get_acl()),
             BucketOp::PutBucketAcl => Box::pin(self.put_acl()).await,
             BucketOp::GetBucketCors => self.get_cors(),
-            BucketOp::CreateBucket => Err(ErrorCode::BucketAlreadyOwnedByYou.into()),
+            BucketOp::CreateBucket => Box::pin(self.create_again()).await,
             BucketOp::DeleteBucket => Box::pin(self.delete_bucket()).await,
             BucketOp::ListObjectsV1(params) => Box::pin(self.list_v1(params)).await,
             BucketOp::ListObjectsV2(params) => Box::pin(self.list_v2(params)).await,
+            BucketOp::ListObjectVersions(params) => Box::pin(self.list_versions(params)).await,
             BucketOp::ListMultipartUploads(params) => Box::pin(self.list_uploads(params)).await,
             BucketOp::DeleteObjects => Box::pin(self.delete_objects(ticket)).await,
             // A form carries its own signature and goes its own way.

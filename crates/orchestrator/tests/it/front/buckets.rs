@@ -30,8 +30,7 @@ async fn the_root_account_makes_uses_and_removes_buckets() {
     let make = |name: &str| root(Request::put(&format!("/{name}")));
     let made = server.send(make("made-later")).await.expect(200);
     assert_eq!(made.header("location"), "/made-later");
-    let again = server.send(make("made-later")).await;
-    assert_eq!(again.verdict(), (409, "BucketAlreadyOwnedByYou".into()));
+    server.send(make("made-later")).await.expect(200);
     let all = server.send(root(Request::get("/"))).await.expect(200);
     assert_eq!(all.elements("Name"), [OTHER_BUCKET, "made-later", BUCKET]);
     server
@@ -103,7 +102,7 @@ async fn names_follow_the_rules_and_the_configuration_keeps_its_own() {
         );
     }
     let own = server.send(root(Request::put(&format!("/{BUCKET}")))).await;
-    assert_eq!(own.verdict(), (409, "BucketAlreadyOwnedByYou".into()));
+    assert_eq!(own.expect(200).header("location"), format!("/{BUCKET}"));
     let kept = server
         .send(root(Request::delete(&format!("/{BUCKET}"))))
         .await;
@@ -130,6 +129,118 @@ async fn the_region_that_a_bucket_is_made_for_is_passed_over() {
     assert!(location.ends_with("\"></LocationConstraint>"), "{location}");
     let head = server.send(root(Request::head("/brandnew"))).await;
     assert_eq!(head.expect(200).header("x-amz-bucket-region"), "us-east-1");
+}
+
+#[tokio::test]
+async fn ones_own_bucket_made_again_is_a_success_in_us_east_1_and_a_conflict_elsewhere() {
+    let server = server().await;
+    let configuration = |inner: &str| {
+        format!("<CreateBucketConfiguration>{inner}</CreateBucketConfiguration>").into_bytes()
+    };
+    let region =
+        |name: &str| configuration(&format!("<LocationConstraint>{name}</LocationConstraint>"));
+    // The credential of a bucket has it, too.
+    for make in [Request::put, |target: &str| root(Request::put(target))] {
+        let make = |body: &[u8]| make(&format!("/{BUCKET}")).body(body);
+        server.send(make(b"")).await.expect(200);
+        server.send(make(&region("us-east-1"))).await.expect(200);
+        let elsewhere = server.send(make(&region("eu-west-1"))).await;
+        assert_eq!(elsewhere.verdict(), (409, "BucketAlreadyOwnedByYou".into()));
+        // Whoever asks for more is not told that it has it.
+        let locked = make(b"").header("x-amz-bucket-object-lock-enabled", "true");
+        let tagged = "<Tags><Tag><Key>k</Key><Value>v</Value></Tag></Tags>";
+        let tagged = make(&configuration(tagged));
+        for more in [locked, tagged] {
+            let more = server.send(more).await;
+            assert_eq!(more.verdict(), (409, "BucketAlreadyOwnedByYou".into()));
+        }
+        let broken = server.send(make(b"<Create")).await;
+        assert_eq!(broken.verdict(), (400, "MalformedXML".into()));
+    }
+    let foreign = Request::put(&format!("/{OTHER_BUCKET}"));
+    assert_eq!(
+        server.send(foreign).await.verdict(),
+        (403, "AccessDenied".into())
+    );
+}
+
+#[tokio::test]
+async fn a_new_bucket_is_not_made_without_what_it_is_to_have() {
+    let server = server().await;
+    let tags = "<CreateBucketConfiguration><Tags><Tag><Key>k</Key><Value>v</Value></Tag></Tags></CreateBucketConfiguration>";
+    let tagged = root(Request::put("/brandnew").body(tags.as_bytes()));
+    let locked = root(Request::put("/brandnew"));
+    let locked = locked.header("x-amz-bucket-object-lock-enabled", "true");
+    for request in [tagged, locked] {
+        let refused = server.send(request).await;
+        assert_eq!(refused.verdict(), (501, "NotImplemented".into()));
+    }
+    let absent = server.send(root(Request::head("/brandnew"))).await;
+    assert_eq!(absent.status, 404);
+    let plain = root(Request::put("/brandnew"));
+    let plain = plain.header("x-amz-bucket-object-lock-enabled", "false");
+    server.send(plain).await.expect(200);
+}
+
+#[tokio::test]
+async fn racing_requests_for_one_bucket_all_learn_that_it_is_theirs() {
+    const RACERS: usize = 100;
+    let server = server().await;
+    for round in 0..4 {
+        let target = format!("/raced-{round}");
+        let racers = (0..RACERS).map(|_| async {
+            let made = server.send(root(Request::put(&target))).await;
+            // Whoever was told so can use it.
+            let put = root(Request::put(&format!("{target}/k")).body(b"x"));
+            (made.verdict(), server.send(put).await.status)
+        });
+        for (made, put) in futures_util::future::join_all(racers).await {
+            assert_eq!(made, (200, String::new()));
+            assert_eq!(put, 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_uploads_and_versions_in_an_absent_bucket_is_about_the_bucket() {
+    let server = server().await;
+    const KNOWN_SHAPE: &str = "00000000000000000000000001";
+    for id in ["nonsense", KNOWN_SHAPE] {
+        let target = |query: &str| format!("/absent/k?{query}uploadId={id}");
+        let copy = Request::put(&target("partNumber=1&")).header("x-amz-copy-source", "photos/k");
+        for request in [
+            Request::put(&target("partNumber=1&")).body(b"x"),
+            copy,
+            Request::post(&target("")).body(b"<CompleteMultipartUpload/>"),
+            Request::delete(&target("")),
+            Request::get(&target("")),
+        ] {
+            let method = request.method.clone();
+            let answer = server.send(root(request)).await;
+            assert_eq!(
+                answer.verdict(),
+                (404, "NoSuchBucket".into()),
+                "{method} {id}"
+            );
+        }
+        let there = format!("/{BUCKET}/k?uploadId={id}");
+        let answer = server.send(root(Request::get(&there))).await;
+        assert_eq!(answer.verdict(), (404, "NoSuchUpload".into()));
+        assert_eq!(answer.element("UploadId"), id);
+    }
+    for request in [Request::get, Request::delete] {
+        let absent = server.send(root(request("/absent/k?versionId=x"))).await;
+        assert_eq!(absent.verdict(), (404, "NoSuchBucket".into()));
+        let there = format!("/{BUCKET}/k?versionId=x");
+        let there = server.send(root(request(&there))).await;
+        assert_eq!(there.verdict(), (404, "NoSuchVersion".into()));
+    }
+    // Who is nobody learns none of it.
+    let nobody = Request::get("/absent/k?uploadId=nonsense").key("NOBODY", "secret");
+    assert_eq!(
+        server.send(nobody).await.verdict(),
+        (403, "SignatureDoesNotMatch".into())
+    );
 }
 
 #[tokio::test]

@@ -305,6 +305,7 @@ async fn signatures(driven: &mut Driven) {
 }
 
 async fn buckets(driven: &mut Driven) {
+    const ELSEWHERE: &[u8] = b"<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint></CreateBucketConfiguration>";
     let root = "auth:\n  root: {access_key_id: ROOT, secret_access_key: root}\n";
     let options = Options {
         rest: root,
@@ -313,7 +314,7 @@ async fn buckets(driven: &mut Driven) {
     let server = Server::with(options).await;
     let by_root = |request: Request| request.key("ROOT", "root");
     let own = server
-        .send(by_root(Request::put(&format!("/{BUCKET}"))))
+        .send(by_root(Request::put(&format!("/{BUCKET}")).body(ELSEWHERE)))
         .await;
     driven.expect(&own, ErrorCode::BucketAlreadyOwnedByYou);
     server

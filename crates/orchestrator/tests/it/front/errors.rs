@@ -125,8 +125,8 @@ async fn every_refusal_has_its_status_and_code() {
         ),
         (
             Request::put(&format!("{}?partNumber=0&uploadId=x", path("k"))),
-            404,
-            "NoSuchUpload",
+            400,
+            "InvalidArgument",
         ),
         (
             Request::put(&format!("{}?partNumber=1", path("k"))),

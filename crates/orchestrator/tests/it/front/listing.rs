@@ -117,6 +117,76 @@ async fn version_one_goes_on_behind_its_marker_and_never_repeats_a_prefix() {
 }
 
 #[tokio::test]
+async fn objects_are_listed_as_null_versions_in_pages_of_every_size() {
+    let server = filled().await;
+    let page = list(&server, "versions").await;
+    assert_eq!(page.elements("Key").len(), 7);
+    assert_eq!(page.elements("VersionId"), ["null"; 7]);
+    assert_eq!(page.elements("IsLatest"), ["true"; 7]);
+    assert_eq!(page.elements("Owner").len(), 7);
+    assert_eq!(page.element("Name"), BUCKET);
+    assert_eq!(page.element("IsTruncated"), "false");
+    assert!(page.elements("DeleteMarker").is_empty());
+    for rest in ["", "&delimiter=%2F", "&prefix=d%2F&delimiter=%2F"] {
+        let whole = list(&server, &format!("versions{rest}")).await;
+        for size in 1..=8 {
+            let (mut keys, mut prefixes, mut marker) = (Vec::new(), Vec::new(), String::new());
+            loop {
+                let query = format!("versions&encoding-type=url&max-keys={size}{rest}{marker}");
+                let page = list(&server, &query).await;
+                keys.extend(page.elements("Key"));
+                prefixes.extend(page.elements("CommonPrefixes"));
+                if page.element("IsTruncated") == "false" {
+                    break;
+                }
+                marker = format!("&key-marker={}", page.element("NextKeyMarker"));
+                // Behind a common prefix there is no version to go on from.
+                let version = page.element("NextVersionIdMarker");
+                if !version.is_empty() {
+                    marker = format!("{marker}&version-id-marker={version}");
+                }
+            }
+            let encoded = format!("versions&encoding-type=url{rest}");
+            let encoded = list(&server, &encoded).await;
+            assert_eq!(keys, encoded.elements("Key"), "{size}{rest}");
+            assert_eq!(prefixes, encoded.elements("CommonPrefixes"), "{size}{rest}");
+        }
+        assert_eq!(whole.element("IsTruncated"), "false");
+    }
+}
+
+#[tokio::test]
+async fn the_null_version_is_the_object() {
+    let server = filled().await;
+    let target = |key: &str| format!("{}?versionId=null", super::support::path(key));
+    let read = server.send(Request::get(&target("a"))).await.expect(200);
+    assert_eq!(&read.body[..], b"a");
+    server.send(Request::head(&target("a"))).await.expect(200);
+    let gone = server.send(Request::delete(&target("a"))).await.expect(204);
+    assert_eq!(gone.header("x-amz-version-id"), "null");
+    assert_eq!(server.get("a").await.status, 404);
+    // A delete that names no version does not speak of one.
+    let plain = Request::delete(&super::support::path("b/1"));
+    let plain = server.send(plain).await.expect(204);
+    assert!(!plain.headers.contains_key("x-amz-version-id"));
+    // What tools do that empty a bucket.
+    let keys = list(&server, "versions").await.elements("Key");
+    let items: String = keys
+        .iter()
+        .map(|key| format!("<Object><Key>{key}</Key><VersionId>null</VersionId></Object>"))
+        .collect();
+    let body = format!("<Delete>{items}</Delete>");
+    let sum = base::Md5::of(body.as_bytes()).to_base64();
+    let all = Request::post(&format!("/{BUCKET}?delete"))
+        .header("content-md5", &sum)
+        .header("x-amz-bypass-governance-retention", "true")
+        .body(body.as_bytes());
+    let deleted = server.send(all).await.expect(200);
+    assert_eq!(deleted.elements("VersionId"), vec!["null"; keys.len()]);
+    assert!(list(&server, "versions").await.elements("Key").is_empty());
+}
+
+#[tokio::test]
 async fn no_keys_are_no_keys() {
     let server = filled().await;
     for query in [

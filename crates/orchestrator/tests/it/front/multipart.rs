@@ -283,6 +283,25 @@ async fn parts_are_copied_from_ranges_that_lie_within_their_source() {
 }
 
 #[tokio::test]
+async fn a_plus_in_a_copy_source_names_a_key_with_a_blank() {
+    let server = Server::start().await;
+    server.put("a b", b"blank").await.expect(200);
+    server.put("a+b", b"plus").await.expect(200);
+    let upload = create(&server, "m").await;
+    for (wire, bytes) in [("a+b", "blank"), ("a%20b", "blank"), ("a%2Bb", "plus")] {
+        let source = format!("/{BUCKET}/{wire}");
+        let copy = Request::put(&path("copy")).header("x-amz-copy-source", &source);
+        server.send(copy).await.expect(200);
+        assert_eq!(server.get("copy").await.text(), bytes, "{wire}");
+        let part = format!("{}?partNumber=1&uploadId={upload}", path("m"));
+        let part = Request::put(&part).header("x-amz-copy-source", &source);
+        let etag = server.send(part).await.expect(200).element("ETag");
+        let whole = server.get("copy").await.header("etag").to_owned();
+        assert_eq!(etag.replace("&quot;", "\""), whole, "{wire}");
+    }
+}
+
+#[tokio::test]
 async fn conditions_on_a_source_come_before_its_range() {
     let server = Server::start().await;
     let put = server.put("from", b"hello").await.expect(200);

@@ -121,6 +121,30 @@ async fn ranges_are_answered_with_206_and_say_what_they_are() {
 }
 
 #[tokio::test]
+async fn a_suffix_range_of_an_empty_object_is_all_of_it() {
+    let server = Server::start().await;
+    server.put("empty", b"").await.expect(200);
+    for method in [http::Method::GET, http::Method::HEAD] {
+        let ask = |range: &str| Request {
+            method: method.clone(),
+            ..Request::get(&path("empty")).header("range", range)
+        };
+        for range in ["bytes=-1", "bytes=-65536"] {
+            let got = server.send(ask(range)).await.expect(200);
+            assert_eq!(got.header("content-length"), "0", "{method} {range}");
+            assert!(
+                !got.headers.contains_key("content-range"),
+                "{method} {range}"
+            );
+        }
+        for range in ["bytes=0-", "bytes=0-0", "bytes=-0"] {
+            let got = server.send(ask(range)).await;
+            assert_eq!(got.status, 416, "{method} {range}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn conditions_decide_reads() {
     let server = Server::start().await;
     let etag = server

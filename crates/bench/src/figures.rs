@@ -18,6 +18,19 @@ impl Figure {
         }
     }
 
+    /// A quarter of what was measured lies below the first, a quarter above the second.
+    pub(crate) fn quartiles(&self) -> (f64, f64) {
+        let at = |part: f64| {
+            let place = part * self.0.len().saturating_sub(1) as f64;
+            let (low, high) = (place.floor() as usize, place.ceil() as usize);
+            match (self.0.get(low), self.0.get(high)) {
+                (Some(low), Some(high)) => low + (high - low) * place.fract(),
+                _ => f64::NAN,
+            }
+        };
+        (at(0.25), at(0.75))
+    }
+
     /// The median, and in parentheses the lowest and the highest.
     pub(crate) fn show(&self) -> String {
         match (self.0.first(), self.0.last()) {

@@ -8,6 +8,7 @@
     reason = "a benchmark measures real time, by the clock of the machine"
 )]
 
+mod baseline;
 mod catalogue;
 mod contenders;
 mod figures;
@@ -31,18 +32,26 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use testbed::sink::Sink;
 
+use crate::stand::On;
+
 const USAGE: &str = "\
 usage: bench catalogue [--turns N] [--seconds N]
        bench s3 [--turns N] [--seconds N] [--full] [--only TEXT] [--program FILE] [--against NAME=URL,KEY,SECRET]
+       bench s3 --baseline FILE [--turns N] [--seconds N] [--only TEXT] [--catalogue sqlite|postgres] [--program FILE]
        bench smoke --program FILE
 
-  --turns N     how often each thing is measured (5)
+  --turns N     how often each thing is measured (5; 15 with --baseline)
   --seconds N   how long a turn is (2)
   --full        ten million keys to list, too; catalogues are kept below the build results
   --only TEXT   only workloads whose name contains it
   --program F   what is measured (release/s3-orchestrator)
+  --baseline F  an older build of the program, against which CPU is judged; nothing else is measured
+  --catalogue C where the catalogues of both builds lie (sqlite)
   --against A   another S3 endpoint, http://HOST:PORT[/BUCKET]; may be repeated
 ";
+
+const TURNS: u32 = 5;
+const TURNS_OF_BASELINE: u32 = 15;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +87,15 @@ fn run() -> Result<ExitCode> {
     match what.as_str() {
         "catalogue" => runtime.block_on(catalogue::run(effort))?,
         "smoke" => runtime.block_on(smoke::run(options.program))?,
-        "s3" => runtime.block_on(s3::run(effort, options))?,
+        "s3" => match options.baseline.clone() {
+            None => runtime.block_on(s3::run(effort, options))?,
+            Some(old) => {
+                if !runtime.block_on(baseline::run(effort, &options, &old))? {
+                    eprintln!("bench: it has become dearer");
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+        },
         _ => {
             eprint!("{USAGE}");
             return Ok(ExitCode::from(64));
@@ -98,8 +115,12 @@ async fn sink(files: &[String]) -> Result<Infallible> {
 }
 
 fn parse(words: &[String]) -> Result<(Effort, s3::Options)> {
+    let is_against_baseline = words.iter().any(|word| word == "--baseline");
     let mut effort = Effort {
-        turns: 5,
+        turns: match is_against_baseline {
+            true => TURNS_OF_BASELINE,
+            false => TURNS,
+        },
         turn: Duration::from_secs(2),
     };
     let mut options = s3::Options {
@@ -121,6 +142,14 @@ fn parse(words: &[String]) -> Result<(Effort, s3::Options)> {
             "--seconds" => effort.turn = Duration::from_secs(number()?.into()),
             "--only" => options.only = Some((*value).clone()),
             "--program" => options.program = value.into(),
+            "--baseline" => options.baseline = Some(value.into()),
+            "--catalogue" => {
+                options.on = match value.as_str() {
+                    "sqlite" => On::Sqlite,
+                    "postgres" => On::Postgres,
+                    _ => bail!("--catalogue is sqlite or postgres, not {value}"),
+                }
+            }
             "--against" => options.against.push((*value).clone()),
             _ => bail!("unknown option {name}\n{USAGE}"),
         }

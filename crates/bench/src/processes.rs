@@ -1,6 +1,6 @@
 //! What processes use: CPU and memory, as the kernel accounts for them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Processes, each with all that descend from it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Processes(Vec<u32>);
+
+/// Nanoseconds of CPU by thread.
+#[derive(Debug)]
+pub(crate) struct Threads(HashMap<u32, u64>);
 
 /// What stands in `/proc/PID/stat`, as far as it is of interest.
 struct Stat {
@@ -70,6 +74,33 @@ impl Processes {
             .sum();
         let per_second = rustix::param::clock_ticks_per_second();
         Duration::from_secs_f64(ticks as f64 / per_second as f64)
+    }
+
+    /// What each thread has used so far, to the nanosecond: `cpu` counts in hundredths of a second, which
+    /// is too coarse to tell a hundredth of a turn.
+    pub(crate) fn threads(&self) -> Threads {
+        let of = |pid: u32| {
+            fs::read_dir(format!("/proc/{pid}/task"))
+                .into_iter()
+                .flatten()
+        };
+        let tasks = self.family().into_iter().flat_map(of).flatten();
+        let used = tasks.filter_map(|task| {
+            let thread = task.file_name().to_str()?.parse().ok()?;
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            Some((thread, text.split(' ').next()?.parse().ok()?))
+        });
+        Threads(used.collect())
+    }
+
+    /// User and system time since then. What a thread used that ended meanwhile is not in it: threads
+    /// end here because they had nothing to do.
+    pub(crate) fn used_since(&self, before: &Threads) -> Duration {
+        let used = self.threads().0.into_iter().map(|(thread, now)| {
+            let then = before.0.get(&thread).copied().unwrap_or(0);
+            now.saturating_sub(then)
+        });
+        Duration::from_nanos(used.sum())
     }
 
     /// Anonymous memory now, in bytes.

@@ -12,7 +12,7 @@ use crate::figures::{Figure, rounded, table};
 use crate::load::{Connection, Pace};
 use crate::machine;
 use crate::processes::Processes;
-use crate::stand::Stand;
+use crate::stand::{On, Stand};
 use crate::target::{Cover, Target, Wanted};
 use crate::workloads::{Field, GIB, KIB, MIB, Work, Workload, acquaint, measure, prepare};
 use crate::{Effort, goals, list};
@@ -31,6 +31,10 @@ pub(crate) struct Options {
     pub(crate) full: bool,
     /// Only workloads whose name contains this.
     pub(crate) only: Option<String>,
+    /// An older build of the program, which it is measured against instead of all others.
+    pub(crate) baseline: Option<PathBuf>,
+    /// Where the catalogues lie that are compared with those of that one.
+    pub(crate) on: On,
 }
 
 /// What was measured of one workload at one contender.
@@ -66,7 +70,7 @@ pub(crate) const DIRECT: usize = 0;
 pub(crate) const NGINX: usize = 1;
 pub(crate) const SQLITE: usize = 2;
 
-fn workloads() -> Vec<Workload> {
+pub(crate) fn workloads() -> Vec<Workload> {
     let closed = |work, connections| Workload {
         field: Field::Plain,
         work,
@@ -258,11 +262,7 @@ async fn one_turn(
         drained(&contender.target).await?;
     }
     let (after, backend_after) = (cpu(), backend.cpu());
-    let share = |used: Duration| match workload.is_large() {
-        // Milliseconds per gigabyte.
-        true => used.as_secs_f64() * 1e3 / (run.bytes as f64 / 1e9),
-        false => used.as_secs_f64() * 1e6 / run.requests as f64,
-    };
+    let share = |used: Duration| workload.share(used, &run);
     cell.cpu.resize_with(before.len(), Figure::default);
     for (figure, (before, after)) in cell.cpu.iter_mut().zip(before.iter().zip(after)) {
         figure.add(share(after.saturating_sub(*before)));

@@ -12,6 +12,7 @@ use crate::processes::Processes;
 use crate::s3::Options;
 use crate::secured::Certificate;
 use crate::target::Target;
+use crate::workloads::Field;
 
 /// Those that are compared, and what lives for them.
 pub(crate) struct Stand {
@@ -27,7 +28,82 @@ pub(crate) struct Stand {
     _postgres: Option<Postgres>,
 }
 
+/// Where catalogues lie, where one of both is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum On {
+    #[default]
+    Sqlite,
+    Postgres,
+}
+
+impl On {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        }
+    }
+}
+
+/// What takes turns with an older build of itself.
+pub(crate) const BUILDS: [&str; 3] = ["now", "before", "before, again"];
+
 impl Stand {
+    /// Builds of the program, each over a backend and a catalogue of its own.
+    pub(crate) fn builds(
+        folder: &Path,
+        programs: [&Path; BUILDS.len()],
+        field: Field,
+        on: On,
+    ) -> Result<Self> {
+        let certificate = match field {
+            Field::Tls => Some(Certificate::make(folder)?),
+            Field::Plain | Field::WebDav => None,
+        };
+        let server = match on {
+            On::Postgres => Some(Postgres::start(Durability::Durable)),
+            On::Sqlite => None,
+        };
+        let mut stand = Self {
+            contenders: Vec::new(),
+            backends: Processes::default(),
+            hashing: Vec::new(),
+            idle: None,
+            programs: Vec::new(),
+            _others: Vec::new(),
+            _postgres: None,
+        };
+        for (name, program) in BUILDS.iter().zip(programs) {
+            let backend = sink(None)?;
+            let database = server.as_ref().map(Postgres::database);
+            let catalogue = match &database {
+                Some(database) => Catalogue::Postgres(database),
+                None => Catalogue::File,
+            };
+            let program = Program::start(
+                command(program),
+                &folder.join(format!("{field:?}-{name}").replace([' ', ','], "-")),
+                &catalogue,
+                &s3_backend(backend.addr),
+                certificate.as_ref(),
+            )?;
+            let target = program.target(name)?;
+            stand.contenders.push(Contender {
+                target: match &certificate {
+                    Some(certificate) => target.secured(&certificate.connector),
+                    None => target,
+                },
+                processes: vec![Processes::new(&[program.running.pid()])],
+                has_queue: true,
+            });
+            stand.hashing.push(open_target("a backend", backend.addr)?);
+            stand.programs.push(program);
+            stand._others.push(backend);
+        }
+        stand._postgres = server;
+        Ok(stand)
+    }
+
     pub(crate) fn plain(folder: &Path, options: &Options) -> Result<Self> {
         let backend = sink(None)?;
         let nginx = Nginx::Proxy(backend.addr).start(&folder.join("nginx"))?;

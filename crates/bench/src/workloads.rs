@@ -119,6 +119,19 @@ impl Workload {
         }
     }
 
+    /// CPU per request in microseconds; where bytes say more, per gigabyte in milliseconds.
+    pub(crate) fn share(&self, used: Duration, run: &Run) -> f64 {
+        match self.is_large() {
+            true => used.as_secs_f64() * 1e3 / (run.bytes as f64 / 1e9),
+            false => used.as_secs_f64() * 1e6 / run.requests as f64,
+        }
+    }
+
+    /// Whether it is there for the memory that it takes.
+    pub(crate) fn is_about_memory(&self) -> bool {
+        matches!(self.work, Work::Get(GIB) | Work::Put(GIB, _))
+    }
+
     /// The sizes that have to be there before it is measured.
     fn read_size(&self) -> Option<u64> {
         match self.work {
@@ -203,6 +216,32 @@ pub(crate) async fn measure(
     turn: &str,
     time: Duration,
 ) -> Result<Run> {
+    ready(target, workload, turn, time).await?.go().await
+}
+
+/// A turn before which everything is done that has to be done before.
+pub(crate) enum Ready<'a> {
+    Shots(&'a Target, Arc<[Shot]>, Load),
+    /// The upload in parts, by its key.
+    Parts(&'a Target, String),
+}
+
+impl Ready<'_> {
+    pub(crate) async fn go(self) -> Result<Run> {
+        match self {
+            Self::Shots(target, shots, load) => fire(target, shots, load).await,
+            Self::Parts(target, key) => multipart(target, &key, GIB / PART_BYTES, PART_BYTES).await,
+        }
+    }
+}
+
+/// Signs what is sent in a turn, and writes what is deleted in it.
+pub(crate) async fn ready<'a>(
+    target: &'a Target,
+    workload: &Workload,
+    turn: &str,
+    time: Duration,
+) -> Result<Ready<'a>> {
     let fresh = |size: u64, n: u64| format!("fresh-{turn}-{size}-{n}");
     let fresh_keys = |size: u64| {
         let most = (8 * GIB / size).max(1);
@@ -254,7 +293,7 @@ pub(crate) async fn measure(
                 .map(|n| format!("{PARTS_KEY}-{turn}-{n}"))
                 .find(|key| content(key) == content(PARTS_KEY))
                 .expect("there are few contents");
-            return multipart(target, &key, GIB / PART_BYTES, PART_BYTES).await;
+            return Ok(Ready::Parts(target, key));
         }
     };
     let load = Load {
@@ -262,7 +301,7 @@ pub(crate) async fn measure(
         pace: workload.pace,
         until,
     };
-    fire(target, shots.into(), load).await
+    Ok(Ready::Shots(target, shots.into(), load))
 }
 
 /// One upload in parts, from its beginning to its completion.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cmd::{Workspace, printed, succeed};
 
@@ -13,7 +13,7 @@ const PAGE: &str = "docs/performance.md";
 /// Runs a benchmark of what is built for release. With `--write` what it prints takes the place of
 /// what the page has of it.
 pub(crate) fn run(workspace: &Workspace, what: &str, options: &[&str]) -> Result<()> {
-    let keep = options.contains(&"--write");
+    let is_kept = options.contains(&"--write");
     let options = options.iter().filter(|option| **option != "--write");
     build(
         workspace,
@@ -26,15 +26,41 @@ pub(crate) fn run(workspace: &Workspace, what: &str, options: &[&str]) -> Result
         bench.arg("--program").arg(release.join("s3-orchestrator"));
     }
     bench.current_dir(workspace.target());
-    if !keep {
+    if !is_kept {
         return succeed(&mut bench);
     }
     let fresh = printed(bench.stderr(Stdio::inherit()))?;
-    let page =
-        fs::read_to_string(workspace.path(PAGE)).with_context(|| format!("reading {PAGE}"))?;
-    let page = replaced(&page, what, &fresh)?;
-    fs::write(workspace.path(PAGE), page).with_context(|| format!("writing {PAGE}"))?;
-    println!("{PAGE}: the figures of `{what}` are rewritten");
+    keep(workspace, PAGE, &format!("bench {what}"), &fresh)
+}
+
+/// Runs the program against an older build of it. The figures are of two builds and belong on no page.
+pub(crate) fn against_baseline(workspace: &Workspace, args: &[&str]) -> Result<()> {
+    let Some((file, options)) = args.split_first() else {
+        bail!("--baseline needs the file of an older build");
+    };
+    if options.contains(&"--write") {
+        bail!("--write keeps the figures of one build, not of --baseline");
+    }
+    // The benchmark runs elsewhere.
+    let file = fs::canonicalize(file).with_context(|| format!("looking for {file}"))?;
+    let file = file
+        .to_str()
+        .context("the path of the older build is not UTF-8")?;
+    let options: Vec<&str> = ["--baseline", file]
+        .iter()
+        .chain(options)
+        .copied()
+        .collect();
+    run(workspace, "s3", &options)
+}
+
+/// Puts fresh figures into a page, between the marks of what they are of.
+pub(crate) fn keep(workspace: &Workspace, file: &str, what: &str, fresh: &str) -> Result<()> {
+    let path = workspace.path(file);
+    let page = fs::read_to_string(&path).with_context(|| format!("reading {file}"))?;
+    let page = replaced(&page, what, fresh).with_context(|| format!("rewriting {file}"))?;
+    fs::write(&path, page).with_context(|| format!("writing {file}"))?;
+    println!("{file}: the figures of `{what}` are rewritten");
     Ok(())
 }
 
@@ -63,13 +89,13 @@ fn build(workspace: &Workspace, profile: &[&str]) -> Result<()> {
     succeed(cargo.args(profile))
 }
 
-/// The page with other text between the marks of a benchmark.
+/// The page with other text between the marks.
 fn replaced(page: &str, what: &str, fresh: &str) -> Result<String> {
     let marks = (
-        format!("<!-- bench {what} -->\n"),
-        format!("<!-- end of bench {what} -->"),
+        format!("<!-- {what} -->\n"),
+        format!("<!-- end of {what} -->"),
     );
-    let place = || format!("{PAGE} has no place for `{what}`: {}", marks.0.trim());
+    let place = || format!("there is no place for `{what}`: {}", marks.0.trim());
     let (before, rest) = page.split_once(&marks.0).with_context(place)?;
     let (_, after) = rest.split_once(&marks.1).with_context(place)?;
     Ok([before, &marks.0, fresh.trim_end(), "\n", &marks.1, after].concat())
@@ -82,10 +108,10 @@ mod tests {
     #[test]
     fn only_what_is_between_the_marks_changes() {
         let page = "a\n<!-- bench x -->\nold\n<!-- end of bench x -->\nb\n";
-        let new = replaced(page, "x", "new\n\n").unwrap();
+        let new = replaced(page, "bench x", "new\n\n").unwrap();
         assert_eq!(new, page.replace("old", "new"));
-        assert_eq!(replaced(&new, "x", "old").unwrap(), page);
-        let error = replaced(page, "y", "new").unwrap_err().to_string();
+        assert_eq!(replaced(&new, "bench x", "old").unwrap(), page);
+        let error = replaced(page, "bench y", "new").unwrap_err().to_string();
         assert!(error.contains("<!-- bench y -->"), "{error}");
     }
 }

@@ -110,7 +110,14 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn shown(command: &Command) -> String {
+/// This very program, even where a build has put another one into its place.
+pub(crate) fn myself(word: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(word);
+    command
+}
+
+pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
         .map(|word| word.to_string_lossy())

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cmd::{Workspace, printed, succeed};
 
-const TARGETS: &[&str] = &[
+pub(crate) const TARGETS: &[&str] = &[
     "canonical",
     "chunked",
     "config",

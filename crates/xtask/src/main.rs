@@ -10,6 +10,8 @@ mod cmd;
 mod docs;
 mod e2e;
 mod fuzz;
+mod limit;
+mod long;
 mod servers;
 mod tidy;
 mod tools;
@@ -18,13 +20,13 @@ use std::{env, process::ExitCode};
 
 use anyhow::{Result, bail};
 
-use crate::{cmd::Workspace, docs::Mode, tools::Missing};
+use crate::{cmd::Workspace, docs::Mode, long::Figures, tools::Missing};
 
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  ci [--install]         fmt, tidy, clippy, test, smoke, fuzz, e2e, docs; stops at the
-                         first failure
+  ci [--install]         tools, fmt, tidy, clippy, test, smoke, fuzz, e2e, docs, each with a time
+                         limit; stops at the first failure
   fmt                    check the formatting
   tidy                   check the structure: crate edges, SQL, status codes, imports, bans
   clippy                 lints, as errors
@@ -38,6 +40,11 @@ usage: cargo xtask <command>
   bench catalogue [--turns N] [--seconds N] [--write]
                          measure the catalogue on both databases
   bench --smoke          bytes, errors, calls, allocations and memory, never time
+  bench --baseline FILE [--turns N] [--seconds N] [--only TEXT] [--catalogue sqlite|postgres]
+                         the program against an older build of it, CPU by CPU; fails where a request
+                         became too dear
+  long [NAME [--write]]  list what takes longer than ci may, or run it, going on where it was killed;
+                         with --write, keep the figures
   docs [--write]         compare the generated pages with what the program prints, or rewrite them
   tools [--install]      list the missing tools, or install them
   servers --run -- CMD   start radosgw and s3s-fs, run CMD with their addresses, stop them
@@ -62,8 +69,13 @@ fn run(args: &[String]) -> Result<ExitCode> {
     };
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
     match (command.as_str(), rest.as_slice()) {
-        ("ci", []) => return ci::run(&workspace, Missing::Report),
-        ("ci", ["--install"]) => return ci::run(&workspace, Missing::Install),
+        ("ci", []) => return Ok(ci::run(Missing::Report)),
+        ("ci", ["--install"]) => return Ok(ci::run(Missing::Install)),
+        // What `ci` and `long` run: a command in a group of processes that ends with them.
+        ("step", [_, ..]) => {
+            limit::under_watch()?;
+            return run(&args[1..]);
+        }
         ("fmt", []) => ci::fmt(&workspace)?,
         ("tidy", []) => tidy::run(&workspace)?,
         ("clippy", []) => ci::clippy(&workspace)?,
@@ -72,7 +84,11 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("fuzz", args) => fuzz::run(&workspace, args)?,
         ("bench", ["catalogue", options @ ..]) => bench::run(&workspace, "catalogue", options)?,
         ("bench", ["--smoke"]) => bench::smoke(&workspace)?,
+        ("bench", ["--baseline", ..]) => bench::against_baseline(&workspace, &rest[1..])?,
         ("bench", options) => bench::run(&workspace, "s3", options)?,
+        ("long", []) => long::list(&workspace)?,
+        ("long", [name]) => long::run(&workspace, name, Figures::Show)?,
+        ("long", [name, "--write"]) => long::run(&workspace, name, Figures::Keep)?,
         ("docs", []) => docs::run(&workspace, Mode::Compare)?,
         ("docs", ["--write"]) => docs::run(&workspace, Mode::Write)?,
         ("tools", []) => return tools::run(&workspace, Missing::Report),

@@ -81,14 +81,14 @@ impl Model {
 
 #[tokio::test]
 async fn sqlite_agrees_with_a_plain_model() {
-    for seed in 0..SEEDS {
+    for seed in testbed::seeds(SEEDS) {
         agrees(Db::sqlite_seeded(seed), seed).await;
     }
 }
 
 #[tokio::test]
 async fn postgres_agrees_with_a_plain_model() {
-    for seed in 0..SEEDS {
+    for seed in testbed::seeds(SEEDS) {
         agrees(Db::postgres_seeded(seed), seed).await;
     }
 }

@@ -37,6 +37,10 @@ impl Timer {
         Self(Instant::now())
     }
 
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
     pub(crate) fn shown(&self) -> String {
         format!("{:.1} s", self.0.elapsed().as_secs_f64())
     }

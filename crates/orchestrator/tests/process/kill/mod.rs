@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use client::Client;
 use fuse::{Fuse, Plan};
+use testbed::number_from;
 
 use crate::support::home::Home;
 use crate::support::server::Server;
@@ -34,14 +35,6 @@ const SEED: u64 = 1;
 const CLIENTS: u64 = 4;
 /// How long the load between two kills may take.
 const LOAD_MAX: Duration = Duration::from_secs(120);
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long a test runs is no setting of the program"
-)]
-fn number_from(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_at_any_point_loses_nothing_and_leaves_nothing_behind() {

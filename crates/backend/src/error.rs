@@ -8,7 +8,7 @@ use base::BackendName;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a call failed, as the engine needs to know it. The list is closed: every match is exhaustive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// The object is not there.
     NotFound,

@@ -95,8 +95,9 @@ impl FaultyBackend {
                 tokio::time::sleep(SILENCE).await;
                 Err(self.lost(operation))
             }
-            Fault::CutBody | Fault::ShortBody | Fault::FirstByte => {
-                unreachable!("these fit only a get, which handles them itself")
+            Fault::Reply(kind) => Err(self.error(kind, Effect::None, operation)),
+            Fault::CutBody | Fault::ShortBody | Fault::FirstByte | Fault::EmptyPage => {
+                unreachable!("these fit only a get or a list, which handle them themselves")
             }
         }
     }
@@ -145,11 +146,13 @@ impl FaultyBackend {
                 Err(self.lost(operation))
             }
             Fault::Full => Err(self.error(Kind::Full, Effect::None, operation)),
+            Fault::Reply(kind) => Err(self.error(kind, Effect::None, operation)),
             Fault::Refuse
             | Fault::Missing
             | Fault::CutBody
             | Fault::ShortBody
-            | Fault::FirstByte => Err(self.error(Kind::Unavailable, Effect::None, operation)),
+            | Fault::FirstByte
+            | Fault::EmptyPage => Err(self.error(Kind::Unavailable, Effect::None, operation)),
         }
     }
 }
@@ -261,7 +264,15 @@ impl ObjectBackend for FaultyBackend {
             Some(Fault::Missing) => {
                 return Err(self.error(Kind::NotFound, Effect::None, "get"));
             }
-            Some(Fault::Refuse | Fault::Cut | Fault::LoseReply | Fault::Late | Fault::Full) => {
+            Some(Fault::Reply(kind)) => return Err(self.error(kind, Effect::None, "get")),
+            Some(
+                Fault::Refuse
+                | Fault::Cut
+                | Fault::LoseReply
+                | Fault::Late
+                | Fault::Full
+                | Fault::EmptyPage,
+            ) => {
                 return Err(self.error(Kind::Unavailable, Effect::None, "get"));
             }
         }
@@ -314,13 +325,15 @@ impl ObjectBackend for FaultyBackend {
                 }));
                 all(&|| self.lost("delete"))
             }
+            Some(Fault::Reply(kind)) => all(&|| self.error(kind, Effect::None, "delete")),
             Some(
                 Fault::Refuse
                 | Fault::Full
                 | Fault::Missing
                 | Fault::CutBody
                 | Fault::ShortBody
-                | Fault::FirstByte,
+                | Fault::FirstByte
+                | Fault::EmptyPage,
             ) => all(&|| self.error(Kind::Unavailable, Effect::None, "delete")),
         }
     }
@@ -339,6 +352,12 @@ impl ObjectBackend for FaultyBackend {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        if self.faults.take("list", Fault::EmptyPage) {
+            return Ok(ListPage {
+                objects: Vec::new(),
+                truncated: true,
+            });
+        }
         let (inner, request) = (Arc::clone(&self.inner), request.clone());
         self.act(
             "list",

@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use crate::Kind;
+
 /// The scale of [`Rates`].
 const PER_MILLE: u32 = 1000;
 
@@ -36,6 +38,10 @@ pub enum Fault {
     ShortBody,
     /// The body of a get breaks off behind its first byte.
     FirstByte,
+    /// Refused before any effect, with an error of this kind. Only by script.
+    Reply(Kind),
+    /// A page of a listing is empty and says that there are more. Only by script.
+    EmptyPage,
 }
 
 /// How probable each fault is, per mille of the calls that it fits.
@@ -96,6 +102,7 @@ impl Rates {
             Fault::CutBody => self.cut_body,
             Fault::ShortBody => self.short_body,
             Fault::FirstByte => self.first_byte,
+            Fault::Reply(_) | Fault::EmptyPage => 0,
         }
     }
 }
@@ -243,7 +250,7 @@ impl Faults {
             }
         };
         let fitting = fault.map(|f| {
-            if shape.faults().contains(&f) {
+            if shape.faults().contains(&f) || matches!(f, Fault::Reply(_)) {
                 f
             } else {
                 Fault::Refuse
@@ -253,6 +260,18 @@ impl Faults {
             *state.injected.entry(fault).or_default() += 1;
         }
         fitting
+    }
+
+    /// Whether the next scripted fault of this operation is this one; it is used up then.
+    pub(super) fn take(&self, operation: &'static str, fault: Fault) -> bool {
+        let mut state = self.0.lock();
+        let next = state.script.iter().position(|(of, _)| *of == operation);
+        let Some(place) = next.filter(|place| state.script[*place].1 == fault) else {
+            return false;
+        };
+        state.script.remove(place);
+        *state.injected.entry(fault).or_default() += 1;
+        true
     }
 
     /// A number below `end`, or zero.

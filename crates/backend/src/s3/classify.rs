@@ -37,13 +37,38 @@ pub(super) fn refusal(access: Access, status: StatusCode, code: Option<&str>) ->
     let kind = code
         .and_then(kind_of_code)
         .unwrap_or_else(|| kind_of_status(status));
-    let definite = status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT
-        || status.is_redirection()
-        || status == StatusCode::NOT_IMPLEMENTED;
-    match definite && kind != Kind::Corrupt {
-        true => (kind, Effect::None),
-        false => (kind, access.unsettled()),
+    if kind != Kind::Corrupt && is_definite(status) {
+        (kind, Effect::None)
+    } else {
+        (kind, access.unsettled())
     }
+}
+
+/// Whether a status says that nothing happened. A list, because a status that S3 does not use (304
+/// to a write, the 499 of a proxy whose client went away) comes from somebody in between, who does
+/// not know.
+fn is_definite(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        301 | 307
+            | 308
+            | 400
+            | 401
+            | 403
+            | 404
+            | 405
+            | 409
+            | 410
+            | 411
+            | 412
+            | 413
+            | 415
+            | 416
+            | 422
+            | 429
+            | 431
+            | 501
+    )
 }
 
 /// An `<Error>` in the body of a 200: long calls begin their answer before they know the outcome.
@@ -61,7 +86,8 @@ fn kind_of_code(code: &str) -> Option<Kind> {
         "NoSuchUpload" => Kind::NoSuchUpload,
         // Not `NotFound`: a missing bucket says nothing about an object, as a missing mount does.
         "NoSuchBucket" => Kind::Unavailable,
-        "InvalidPart" | "InvalidPartOrder" => Kind::InvalidPart,
+        // Not `InvalidPartOrder`: our lists are in order, so that says nothing about the parts.
+        "InvalidPart" => Kind::InvalidPart,
         "PreconditionFailed" => Kind::Precondition,
         "InvalidRange" => Kind::Range,
         "QuotaExceeded"
@@ -182,6 +208,10 @@ mod tests {
             (503, Some("SlowDown"), Kind::Throttled, Effect::Unknown),
             (507, None, Kind::Full, Effect::Unknown),
             (301, Some("PermanentRedirect"), Kind::Rejected, Effect::None),
+            (304, None, Kind::Rejected, Effect::Unknown),
+            (307, Some("TemporaryRedirect"), Kind::Rejected, Effect::None),
+            (400, Some("InvalidPartOrder"), Kind::Rejected, Effect::None),
+            (499, None, Kind::Rejected, Effect::Unknown),
         ] {
             assert_eq!(put(status, code), (kind, effect), "{status} {code:?}");
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use backend::{Kind, ObjectBackend as _, PartFact};
+use backend::{Effect, Kind, ObjectBackend as _, PartFact};
 use base::{Checksum, CopyId, Crc64, ETag, ObjectKey, Precondition, UploadId, VersionId};
 use futures_util::stream::StreamExt;
 use metastore::model::{
@@ -19,6 +19,7 @@ use super::accept;
 use super::assembly::{
     Assembly, assemble_parts, check_list, extents, fact, made_of, object_parts, sum_of, tag_of_tags,
 };
+use super::refused::RefusedLeg;
 use crate::fleet::Member;
 use crate::observe::Verb;
 use crate::put::Written;
@@ -365,34 +366,21 @@ impl Engine {
                     version: stored.version,
                     crc64: stored.crc64,
                 };
-                match made_of(&copy, parts) {
-                    true => Some(copy),
-                    false => self.look_at_leg(member, leg, size).await?,
+                if made_of(&copy, parts) {
+                    Some(copy)
+                } else {
+                    Some(self.assembled_leg(member, leg, size).await?)
                 }
             }
-            Err(error) => match error.kind {
-                Kind::InvalidPart | Kind::Rejected | Kind::Unsupported => None,
-                Kind::NoSuchUpload
-                | Kind::NotFound
-                | Kind::TimedOut
-                | Kind::Unavailable
-                | Kind::Throttled
-                | Kind::Precondition
-                | Kind::Range
-                | Kind::Full
-                | Kind::Corrupt
-                | Kind::PayloadCut
-                | Kind::Denied => {
-                    let gone = error.kind == Kind::NoSuchUpload;
-                    match self.look_at_leg(member, leg, size).await? {
-                        None if !gone => {
-                            let tried = Tried(vec![(member.name().clone(), error)]);
-                            return Err(Error::WriteUnavailable { tried });
-                        }
-                        found => found,
-                    }
-                }
-            },
+            Err(error) => {
+                let refused = RefusedLeg {
+                    member,
+                    leg,
+                    upload: id,
+                    parts,
+                };
+                self.after_refusal(record, refused, error).await?
+            }
         };
         let Some(copy) = copy else {
             return self.leg_missing(record, leg, parts).await;
@@ -409,8 +397,33 @@ impl Engine {
         Ok(copy)
     }
 
+    /// The leg's object, of which its backend has said that it is assembled.
+    ///
+    /// Where a look contradicts that, one of the two replies is wrong, and nobody knows which: no
+    /// reason to give up parts. The next attempt asks again.
+    async fn assembled_leg(&self, member: &Member, leg: &Leg, size: u64) -> Result<NewCopy> {
+        let found = self.look_at_leg(member, leg, size).await?;
+        found.ok_or_else(|| {
+            let error = backend::Error::new(
+                Kind::Unavailable,
+                Effect::Unknown,
+                member.name(),
+                "complete_upload",
+            );
+            let error = error.with_message("it was assembled, but is not there as it should be");
+            Error::WriteUnavailable {
+                tried: Tried(vec![(member.name().clone(), error)]),
+            }
+        })
+    }
+
     /// The leg's object, if it is there with the right size.
-    async fn look_at_leg(&self, member: &Member, leg: &Leg, size: u64) -> Result<Option<NewCopy>> {
+    pub(super) async fn look_at_leg(
+        &self,
+        member: &Member,
+        leg: &Leg,
+        size: u64,
+    ) -> Result<Option<NewCopy>> {
         match member.backend().head(&leg.key, None).await {
             Ok(head) if head.size == size => Ok(Some(NewCopy {
                 copy: leg.copy,

@@ -8,6 +8,7 @@ mod assembly;
 mod complete;
 mod copy_part;
 mod part;
+mod refused;
 
 use std::sync::Arc;
 

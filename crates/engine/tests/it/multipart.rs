@@ -1,7 +1,7 @@
 //! Multipart uploads: native, over several backends, interrupted.
 
 use backend::faulty::Fault;
-use backend::{MARKER_KEY, ObjectBackend as _};
+use backend::{Kind, MARKER_KEY, ObjectBackend as _};
 use base::{
     ByteSize, Checksum, ChecksumAlgorithm, ChecksumKind, Conditions, ETag, Hasher, Md5, Md5Hasher,
     ObjectHeaders, Precondition, Tags, UploadId, composite,
@@ -327,6 +327,50 @@ async fn a_complete_of_unknown_outcome_is_settled_by_a_look() {
         assert_eq!(get(&engine, name).await.unwrap(), content);
         world.check(&engine).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_odd_reply_to_a_complete_keeps_the_parts() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    let odd = [
+        Kind::Rejected,
+        Kind::Unsupported,
+        Kind::Denied,
+        Kind::NotFound,
+        Kind::Precondition,
+        // Even by name: the provider's own list of parts has to agree.
+        Kind::InvalidPart,
+        Kind::NoSuchUpload,
+    ];
+    for kind in odd {
+        let upload = create(&engine, "a").await;
+        part(&engine, "a", upload, 1, &content).await.unwrap();
+        let faults = &world.places[0].faults;
+        faults.script("complete_upload", Fault::Reply(kind));
+        let parts = [(1, tag(&content))];
+        let refused = complete(&engine, "a", upload, &parts).await;
+        assert!(
+            matches!(refused, Err(Error::WriteUnavailable { .. })),
+            "{kind:?}: {refused:?}"
+        );
+        complete(&engine, "a", upload, &parts).await.unwrap();
+        assert_eq!(get(&engine, "a").await.unwrap(), content, "{kind:?}");
+    }
+    // What was refused for good is open again: it may be aborted.
+    let upload = create(&engine, "b").await;
+    part(&engine, "b", upload, 1, &content).await.unwrap();
+    let faults = &world.places[0].faults;
+    faults.script("complete_upload", Fault::Reply(Kind::Rejected));
+    let refused = complete(&engine, "b", upload, &[(1, tag(&content))]).await;
+    assert!(refused.is_err());
+    engine
+        .abort_upload(photos(&engine), &key("b"), upload)
+        .await
+        .unwrap();
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,91 @@
+//! A Complete that a provider refused: what that may cost.
+//!
+//! The parts were acknowledged, so one odd reply (a redirect, a proxy's page, a code that nobody
+//! knows) must not throw them away. They are given up only where the provider says by name that
+//! they, or their upload, are gone, and its list of parts agrees. Everything else is an error that
+//! may be tried again.
+
+use std::collections::HashMap;
+
+use backend::{Effect, Error as BackendError, Kind, ObjectBackend as _, StoredPart};
+use metastore::model::{Leg, NewCopy, PartRow, UploadRecord};
+
+use super::accept;
+use crate::fleet::Member;
+use crate::{Engine, Error, Result, Tried};
+
+/// The backend's side of an upload, which was not assembled.
+#[derive(Clone, Copy)]
+pub(super) struct RefusedLeg<'a> {
+    pub(super) member: &'a Member,
+    pub(super) leg: &'a Leg,
+    /// The provider's id of the upload.
+    pub(super) upload: &'a str,
+    pub(super) parts: &'a [&'a PartRow],
+}
+
+impl Engine {
+    /// The object of a leg whose Complete failed, where it is there all the same; `None` where its
+    /// parts are proven to be gone.
+    pub(super) async fn after_refusal(
+        &self,
+        record: &UploadRecord,
+        refused: RefusedLeg<'_>,
+        error: BackendError,
+    ) -> Result<Option<NewCopy>> {
+        let RefusedLeg {
+            member, leg, parts, ..
+        } = refused;
+        let size = parts.iter().map(|part| part.size).sum();
+        if let Some(copy) = self.look_at_leg(member, leg, size).await? {
+            return Ok(Some(copy));
+        }
+        let named = matches!(error.kind, Kind::InvalidPart | Kind::NoSuchUpload);
+        if named && parts_are_gone(refused).await {
+            return Ok(None);
+        }
+        // What was refused for good may be aborted or completed otherwise; what may yet happen, or
+        // may succeed a little later, stays frozen and is taken up again.
+        if error.effect == Effect::None && !error.kind.retryable() {
+            accept(self.inner.store.thaw(record.upload, None).await?)?;
+        }
+        let tried = Tried(vec![(member.name().clone(), error)]);
+        Err(Error::WriteUnavailable { tried })
+    }
+}
+
+/// Whether the provider's own list lacks one of the parts, or the provider does not know the upload.
+async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
+    let RefusedLeg {
+        member,
+        leg,
+        upload,
+        parts,
+    } = refused;
+    let mut held: HashMap<u32, StoredPart> = HashMap::new();
+    let mut after = 0;
+    loop {
+        let page = match member.backend().list_parts(&leg.key, upload, after).await {
+            Ok(page) => page,
+            Err(error) if error.kind == Kind::NoSuchUpload => return true,
+            Err(error) => {
+                let (backend, error) = (member.name(), base::report(&error));
+                tracing::warn!(%backend, key = %leg.key, %error, "refused parts not looked at");
+                return false;
+            }
+        };
+        let last = page.parts.last().map(|part| part.number);
+        held.extend(page.parts.into_iter().map(|part| (part.number, part)));
+        match last {
+            Some(last) if page.truncated && last > after => after = last,
+            // A list without its end says nothing of what it lacks.
+            _ if page.truncated => return false,
+            _ => break,
+        }
+    }
+    let is_held = |part: &&PartRow| {
+        held.get(&part.number)
+            .is_some_and(|held| held.etag == part.backend_etag && held.size == part.size)
+    };
+    !parts.iter().all(is_held)
+}

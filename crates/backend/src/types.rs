@@ -120,9 +120,9 @@ pub struct Listed {
 /// One page of keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListPage {
-    /// The keys in byte order.
+    /// The keys in byte order, all behind the one that was asked for.
     pub objects: Vec<Listed>,
-    /// Whether there are more behind the last one.
+    /// Whether there are more behind the last one, of which there is one then.
     pub truncated: bool,
 }
 

@@ -8,10 +8,10 @@
 //! object on one backend is adopted like any other; one that was spread over several cannot be put
 //! in order from its legs alone, and is reported.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use backend::{Head, Kind, ListRequest, MARKER_KEY, ObjectBackend as _};
+use backend::{Effect, Head, Kind, ListRequest, ListedUpload, MARKER_KEY, ObjectBackend as _};
 use base::{
     BackendKey, BackendName, Crc64Hasher, ETag, Md5Hasher, Precondition, Tags, VersionId, report,
 };
@@ -133,7 +133,7 @@ impl Engine {
         loop {
             let request = ListRequest {
                 prefix: String::new(),
-                after,
+                after: after.clone(),
                 max_keys: KEYS_PER_PAGE,
             };
             let page = member
@@ -145,10 +145,15 @@ impl Engine {
                 found.listed += 1;
                 self.recover_key(member, &listed.key, found, legs).await?;
             }
-            match page.objects.last() {
-                Some(last) if page.truncated => after = Some(last.key.clone()),
-                _ => return Ok(()),
+            if !page.truncated {
+                return Ok(());
             }
+            // An end that was not said is no end: what lies behind it may be acknowledged objects.
+            let last = page.objects.into_iter().next_back().map(|last| last.key);
+            if last <= after {
+                return Err(unseen(member, stuck(member, "list")));
+            }
+            after = last;
         }
     }
 
@@ -157,18 +162,31 @@ impl Engine {
         if !member.backend().capabilities().list_uploads {
             return Ok(());
         }
-        let mut after = None;
+        let mut after: Option<ListedUpload> = None;
+        // Ids have no order: only one that comes again shows that the listing does not go on.
+        let mut of_key: HashSet<String> = HashSet::new();
         loop {
             let page = member.backend().list_uploads("", after.as_ref()).await;
             let page = page.map_err(|error| unseen(member, error))?;
-            for upload in &page.uploads {
+            if page.truncated && page.uploads.is_empty() {
+                return Err(unseen(member, stuck(member, "list_uploads")));
+            }
+            for upload in page.uploads {
+                let last = after.as_ref().map(|last| last.key.as_str());
+                if last != Some(upload.key.as_str()) {
+                    of_key.clear();
+                }
+                let goes_on = last <= Some(upload.key.as_str());
+                if !goes_on || !of_key.insert(upload.upload.clone()) {
+                    return Err(unseen(member, stuck(member, "list_uploads")));
+                }
                 if self.inner.store.known_key(member.id, &upload.key).await? == Known::No {
                     found.leave(member.name(), &upload.key, "an unfinished multipart upload");
                 }
+                after = Some(upload);
             }
-            match page.uploads.into_iter().next_back() {
-                Some(last) if page.truncated => after = Some(last),
-                _ => return Ok(()),
+            if !page.truncated {
+                return Ok(());
             }
         }
     }
@@ -193,7 +211,10 @@ impl Engine {
         };
         let head = match member.backend().head(&place, None).await {
             Ok(head) => head,
-            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            Err(error) if error.kind == Kind::NotFound => {
+                found.leave(member.name(), key, "it was listed, but a HEAD denies it");
+                return Ok(());
+            }
             Err(error) => return Err(unseen(member, error)),
         };
         let Some(label) = label_of(&head.headers) else {
@@ -324,6 +345,12 @@ struct FoundLeg {
 enum Adoption {
     Adopted,
     Left(String),
+}
+
+/// The error of a listing whose pages do not go on.
+fn stuck(member: &Member, operation: &'static str) -> backend::Error {
+    backend::Error::new(Kind::Unavailable, Effect::None, member.name(), operation)
+        .with_message("a page of the listing does not go on behind the one before it")
 }
 
 fn unseen(member: &Member, error: backend::Error) -> Error {

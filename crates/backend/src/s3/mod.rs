@@ -16,6 +16,7 @@ mod download;
 mod http1;
 mod multipart;
 mod objects;
+mod pages;
 mod probe;
 mod settings;
 mod transport;

@@ -12,6 +12,7 @@ use super::S3Backend;
 use super::classify::Access;
 use super::client::Content;
 use super::objects::{X_AMZ_COPY_SOURCE, crc64_of, stored, version_id};
+use super::pages::EMPTY_PAGES_MAX;
 use crate::{
     BackendKey, Copied, Effect, Error, Kind, ListedUpload, PartFact, PartListPage, PartSource,
     Payload, Proof, PutMeta, Result, Stored, StoredPart, UploadListPage,
@@ -170,6 +171,33 @@ impl S3Backend {
         upload: &str,
         after: u32,
     ) -> Result<PartListPage> {
+        let mut from = after;
+        loop {
+            let page = self.parts_page(key, upload, from).await?;
+            let next = page.next_part_number_marker.filter(|next| *next > from);
+            let number = |part: &s3wire::xml::PartEntry| u32::from(part.part.get());
+            let in_order = page.parts.is_sorted_by_key(number);
+            if !in_order || page.parts.first().is_some_and(|part| number(part) <= after) {
+                return Err(self.stuck("list_parts"));
+            }
+            if page.parts.is_empty() && page.is_truncated {
+                // Part numbers end, and so does this.
+                from = next.ok_or_else(|| self.stuck("list_parts"))?;
+                continue;
+            }
+            let parts = page.parts.into_iter().map(|part| StoredPart {
+                number: u32::from(part.part.get()),
+                etag: part.etag,
+                size: part.size,
+            });
+            return Ok(PartListPage {
+                parts: parts.collect(),
+                truncated: page.is_truncated,
+            });
+        }
+    }
+
+    async fn parts_page(&self, key: &BackendKey, upload: &str, after: u32) -> Result<PartsPage> {
         let operation = "list_parts";
         let call = self
             .client
@@ -177,24 +205,12 @@ impl S3Backend {
             .query("max-parts", ENTRIES_PER_PAGE.to_string())
             .query("part-number-marker", after.to_string())
             .query("uploadId", upload);
-        let (_, document) = self
-            .client
-            .ask(call, Bytes::new())
-            .await
-            .map_err(missing_upload)?;
-        let page = PartsPage::from_xml(&document).map_err(|error| {
+        // A plain 404 stays `NotFound` here: parts are given up for what this list proves.
+        let (_, document) = self.client.ask(call, Bytes::new()).await?;
+        PartsPage::from_xml(&document).map_err(|error| {
             self.client
                 .nonsense(Access::Read, operation)
                 .with_source(error)
-        })?;
-        let parts = page.parts.into_iter().map(|part| StoredPart {
-            number: u32::from(part.part.get()),
-            etag: part.etag,
-            size: part.size,
-        });
-        Ok(PartListPage {
-            parts: parts.collect(),
-            truncated: page.is_truncated,
         })
     }
 
@@ -203,6 +219,39 @@ impl S3Backend {
         prefix: &str,
         after: Option<&ListedUpload>,
     ) -> Result<UploadListPage> {
+        let mut from = after.cloned();
+        for _ in 0..EMPTY_PAGES_MAX {
+            let page = self.uploads_page(prefix, from.as_ref()).await?;
+            if page.entries.is_empty() && page.is_truncated {
+                let next = page.next_key_marker.map(|key| ListedUpload {
+                    key,
+                    upload: page.next_upload_id_marker.unwrap_or_default(),
+                });
+                if next == from {
+                    return Err(self.stuck("list_uploads"));
+                }
+                from = next;
+                continue;
+            }
+            let uploads = page.entries.into_iter();
+            return Ok(UploadListPage {
+                uploads: uploads
+                    .map(|entry| ListedUpload {
+                        key: entry.key,
+                        upload: entry.upload_id,
+                    })
+                    .collect(),
+                truncated: page.is_truncated,
+            });
+        }
+        Err(self.endless("list_uploads"))
+    }
+
+    async fn uploads_page(
+        &self,
+        prefix: &str,
+        after: Option<&ListedUpload>,
+    ) -> Result<UploadsPage> {
         let operation = "list_uploads";
         let mut call = self
             .client
@@ -212,25 +261,16 @@ impl S3Backend {
             .query("max-uploads", ENTRIES_PER_PAGE.to_string())
             .query("prefix", prefix);
         if let Some(after) = after {
-            call = call
-                .query("key-marker", after.key.as_str())
-                .query("upload-id-marker", after.upload.as_str());
+            call = call.query("key-marker", after.key.as_str());
+            if !after.upload.is_empty() {
+                call = call.query("upload-id-marker", after.upload.as_str());
+            }
         }
         let (_, document) = self.client.ask(call, Bytes::new()).await?;
-        let page = UploadsPage::from_xml(&document).map_err(|error| {
+        UploadsPage::from_xml(&document).map_err(|error| {
             self.client
                 .nonsense(Access::Read, operation)
                 .with_source(error)
-        })?;
-        let uploads = page.entries.into_iter();
-        Ok(UploadListPage {
-            uploads: uploads
-                .map(|entry| ListedUpload {
-                    key: entry.key,
-                    upload: entry.upload_id,
-                })
-                .collect(),
-            truncated: page.is_truncated,
         })
     }
 }

@@ -16,6 +16,7 @@ use super::S3Backend;
 use super::classify::{self, Access};
 use super::client::{CONTENT_MD5, Call, Content, words};
 use super::download::Download;
+use super::pages::EMPTY_PAGES_MAX;
 use super::upload::Staged;
 use crate::{
     BackendKey, Capabilities, Copied, DeleteTarget, Effect, Error, Fetched, Head, Kind, ListPage,
@@ -24,8 +25,10 @@ use crate::{
 
 /// Deletes under way at once where there is no batch delete.
 const DELETES_AT_ONCE: usize = 8;
-/// Versions that are asked for at once; the callers come again.
+/// Versions that are asked for at once.
 const VERSIONS_PER_PAGE: u32 = 1000;
+/// Pages of versions of one key, which we write once or, for the marker, remove older versions of.
+const VERSION_PAGES_MAX: u32 = 100;
 
 pub(super) const X_AMZ_COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 const X_AMZ_CHECKSUM_MODE: HeaderName = HeaderName::from_static("x-amz-checksum-mode");
@@ -273,6 +276,37 @@ impl S3Backend {
     }
 
     pub(super) async fn list_objects(&self, request: &ListRequest) -> Result<ListPage> {
+        let mut token: Option<String> = None;
+        for _ in 0..EMPTY_PAGES_MAX {
+            let page = self.objects_page(request, token.as_deref()).await?;
+            let keys = page.entries.iter().map(|entry| entry.key.as_str());
+            self.expect_growth("list", request.after.as_deref(), keys)?;
+            if page.entries.is_empty() && page.is_truncated {
+                if token == page.next_continuation_token {
+                    return Err(self.stuck("list"));
+                }
+                token = page.next_continuation_token;
+                continue;
+            }
+            let objects = page.entries.into_iter();
+            return Ok(ListPage {
+                objects: objects
+                    .map(|entry| Listed {
+                        key: entry.key,
+                        size: entry.size,
+                    })
+                    .collect(),
+                truncated: page.is_truncated,
+            });
+        }
+        Err(self.endless("list"))
+    }
+
+    async fn objects_page(
+        &self,
+        request: &ListRequest,
+        token: Option<&str>,
+    ) -> Result<ObjectsPageV2> {
         let mut call = self
             .client
             .bucket("list", Access::Read, Method::GET)
@@ -280,24 +314,16 @@ impl S3Backend {
             .query("encoding-type", "url")
             .query("max-keys", request.max_keys.to_string())
             .query("prefix", request.prefix.as_str());
-        if let Some(after) = &request.after {
+        if let Some(token) = token {
+            call = call.query("continuation-token", token);
+        } else if let Some(after) = &request.after {
             call = call.query("start-after", after.as_str());
         }
         let (_, document) = self.client.ask(call, Bytes::new()).await?;
-        let page = ObjectsPageV2::from_xml(&document).map_err(|error| {
+        ObjectsPageV2::from_xml(&document).map_err(|error| {
             self.client
                 .nonsense(Access::Read, "list")
                 .with_source(error)
-        })?;
-        let objects = page.entries.into_iter();
-        Ok(ListPage {
-            objects: objects
-                .map(|entry| Listed {
-                    key: entry.key,
-                    size: entry.size,
-                })
-                .collect(),
-            truncated: page.is_truncated,
         })
     }
 
@@ -314,29 +340,60 @@ impl S3Backend {
                 Err(error) => Err(error),
             };
         }
-        let call = self
+        let mut versions = Vec::new();
+        let mut from: Option<(String, Option<String>)> = None;
+        for _ in 0..VERSION_PAGES_MAX {
+            let page = self.versions_page(key, from.as_ref()).await?;
+            let exact = page
+                .entries
+                .into_iter()
+                .filter(|entry| entry.key == key.as_str());
+            versions.extend(exact.map(|entry| VersionRef {
+                version: Some(entry.version_id),
+                delete_marker: entry.kind == VersionKind::DeleteMarker,
+            }));
+            let next = page.next_key_marker.filter(|_| page.is_truncated);
+            // Behind the key come others that begin with it.
+            let Some(next) = next.filter(|next| next.as_str() <= key.as_str()) else {
+                return Ok(VersionPage { versions });
+            };
+            let next = Some((next, page.next_version_id_marker));
+            if from == next {
+                return Err(self.stuck("versions"));
+            }
+            from = next;
+        }
+        Err(self
+            .client
+            .nonsense(Access::Read, "versions")
+            .with_message(format!(
+                "more than {VERSION_PAGES_MAX} pages of versions of one key"
+            )))
+    }
+
+    async fn versions_page(
+        &self,
+        key: &BackendKey,
+        from: Option<&(String, Option<String>)>,
+    ) -> Result<VersionsPage> {
+        let mut call = self
             .client
             .bucket("versions", Access::Read, Method::GET)
             .flag("versions")
             .query("encoding-type", "url")
             .query("max-keys", VERSIONS_PER_PAGE.to_string())
             .query("prefix", key.as_str());
+        if let Some((from, version)) = from {
+            call = call.query("key-marker", from.as_str());
+            if let Some(version) = version {
+                call = call.query("version-id-marker", version.as_str());
+            }
+        }
         let (_, document) = self.client.ask(call, Bytes::new()).await?;
-        let page = VersionsPage::from_xml(&document).map_err(|error| {
+        VersionsPage::from_xml(&document).map_err(|error| {
             self.client
                 .nonsense(Access::Read, "versions")
                 .with_source(error)
-        })?;
-        let exact = page
-            .entries
-            .into_iter()
-            .filter(|entry| entry.key == key.as_str());
-        let versions = exact.map(|entry| VersionRef {
-            version: Some(entry.version_id),
-            delete_marker: entry.kind == VersionKind::DeleteMarker,
-        });
-        Ok(VersionPage {
-            versions: versions.collect(),
         })
     }
 }

@@ -507,3 +507,111 @@ async fn a_refusal_is_heard_while_the_body_is_still_being_sent() {
     backend.check().await.unwrap();
     assert_eq!(script.connections(), 2);
 }
+
+fn objects_page(keys: &[&str], token: Option<&str>) -> Action {
+    let entries: String = keys
+        .iter()
+        .map(|key| {
+            format!(
+                "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
+                 <Size>1</Size></Contents>"
+            )
+        })
+        .collect();
+    let next = token.map_or_else(String::new, |token| {
+        format!("<NextContinuationToken>{token}</NextContinuationToken>")
+    });
+    let page = format!(
+        "<ListBucketResult><IsTruncated>{}</IsTruncated>{next}{entries}</ListBucketResult>",
+        token.is_some()
+    );
+    Action::Answer(answer("200 OK", &[], &page))
+}
+
+#[tokio::test]
+async fn an_empty_page_is_followed_by_its_token() {
+    let script = Script::play(vec![
+        objects_page(&[], Some("t1")),
+        objects_page(&[], Some("t2")),
+        objects_page(&["b", "c"], Some("t3")),
+    ])
+    .await;
+    let request = ListRequest {
+        after: Some("a".into()),
+        ..ListRequest::default()
+    };
+    let page = script.backend().list(&request).await.unwrap();
+    assert_eq!((page.objects.len(), page.truncated), (2, true));
+    let queries: Vec<_> = script.seen().into_iter().map(|seen| seen.query).collect();
+    assert!(queries[0].contains("start-after=a"), "{queries:?}");
+    assert!(queries[1].contains("continuation-token=t1"), "{queries:?}");
+    assert!(queries[2].contains("continuation-token=t2"), "{queries:?}");
+}
+
+#[tokio::test]
+async fn a_page_that_does_not_go_on_is_an_error() {
+    let stuck = [
+        // It ignores `start-after`.
+        objects_page(&["a", "b"], Some("t")),
+        objects_page(&["c", "b"], None),
+    ];
+    let request = ListRequest {
+        after: Some("a".into()),
+        ..ListRequest::default()
+    };
+    for page in stuck {
+        let script = Script::play(vec![page]).await;
+        let error = script.backend().list(&request).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unavailable);
+    }
+    let same = vec![objects_page(&[], Some("t")), objects_page(&[], Some("t"))];
+    let script = Script::play(same).await;
+    let error = script.backend().list(&request).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+}
+
+#[tokio::test]
+async fn versions_and_parts_and_uploads_are_listed_behind_empty_pages() {
+    let page = |document: &str| Action::Answer(answer("200 OK", &[], document));
+    let script = Script::play(vec![
+        page(
+            "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>\
+             <NextVersionIdMarker>v0</NextVersionIdMarker></ListVersionsResult>",
+        ),
+        page(
+            "<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>k</Key>\
+             <VersionId>v1</VersionId><IsLatest>true</IsLatest>\
+             <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size></Version>\
+             </ListVersionsResult>",
+        ),
+        page(
+            "<ListPartsResult><IsTruncated>true</IsTruncated>\
+             <NextPartNumberMarker>7</NextPartNumberMarker></ListPartsResult>",
+        ),
+        page(
+            "<ListPartsResult><IsTruncated>false</IsTruncated><Part><PartNumber>8</PartNumber>\
+             <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>e</ETag><Size>1</Size>\
+             </Part></ListPartsResult>",
+        ),
+        page(
+            "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>\
+             <NextKeyMarker>k</NextKeyMarker></ListMultipartUploadsResult>",
+        ),
+        page(
+            "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated><Upload><Key>k</Key>\
+             <UploadId>u</UploadId><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>\
+             </ListMultipartUploadsResult>",
+        ),
+    ])
+    .await;
+    let backend = script.backend();
+    backend.adopt(Capabilities {
+        versioned: true,
+        ..Capabilities::UNKNOWN
+    });
+    assert_eq!(backend.versions(&key("k")).await.unwrap().versions.len(), 1);
+    let parts = backend.list_parts(&key("k"), "u", 0).await.unwrap();
+    assert_eq!(parts.parts.len(), 1);
+    let uploads = backend.list_uploads("", None).await.unwrap();
+    assert_eq!(uploads.uploads.len(), 1);
+}

@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 const KEYS_PER_BATCH_MAX: usize = 50;
 /// How long one backend may keep a step busy: another one that works must not wait for it for ever.
 const BACKEND_TIME_MAX: Duration = Duration::from_secs(300);
+/// Pages of open uploads under one key, of which we open one.
+const UPLOAD_PAGES_MAX: u32 = 10;
 /// Failed attempts before a row becomes a dead letter.
 const ATTEMPTS_MAX: u32 = 10;
 /// The wait after the first failure; it doubles with every further one.
@@ -229,6 +231,28 @@ async fn delete_objects(member: &Member, items: &[CleanupItem]) -> Vec<backend::
     results
 }
 
+/// The provider's ids of the open uploads under a key.
+async fn uploads_of(member: &Member, item: &CleanupItem) -> backend::Result<Vec<String>> {
+    let mut ids = Vec::new();
+    let mut after = None;
+    for _ in 0..UPLOAD_PAGES_MAX {
+        let page = member
+            .backend()
+            .list_uploads(item.key.as_str(), after.as_ref())
+            .await?;
+        let ours = page.uploads.iter();
+        let ours = ours.filter(|upload| upload.key == item.key.as_str());
+        ids.extend(ours.map(|upload| upload.upload.clone()));
+        if !page.truncated {
+            return Ok(ids);
+        }
+        after = page.uploads.into_iter().next_back();
+    }
+    let (kind, effect) = (Kind::Unavailable, backend::Effect::None);
+    let error = backend::Error::new(kind, effect, member.name(), "list_uploads");
+    Err(error.with_message("the listing of a key's uploads does not end"))
+}
+
 /// Aborts an upload until the provider no longer knows it, and deletes what it may have become.
 async fn delete_upload(member: &Member, item: &CleanupItem) -> backend::Result<Found> {
     let backend = member.backend();
@@ -238,12 +262,7 @@ async fn delete_upload(member: &Member, item: &CleanupItem) -> backend::Result<F
     };
     let mut ids: Vec<String> = known.into_iter().collect();
     if ids.is_empty() && backend.capabilities().list_uploads {
-        let page = backend.list_uploads(item.key.as_str(), None).await?;
-        let ours = page
-            .uploads
-            .into_iter()
-            .filter(|upload| upload.key == item.key.as_str());
-        ids.extend(ours.map(|upload| upload.upload));
+        ids = uploads_of(member, item).await?;
     }
     for id in &ids {
         match backend.abort_upload(&item.key, id).await {
@@ -253,7 +272,7 @@ async fn delete_upload(member: &Member, item: &CleanupItem) -> backend::Result<F
         }
         // A part that was under way during the abort may have come back; abort again then.
         match backend.list_parts(&item.key, id, 0).await {
-            Ok(page) if page.parts.is_empty() => {}
+            Ok(page) if page.parts.is_empty() && !page.truncated => {}
             Ok(_) => {
                 let effect = backend::Effect::Unknown;
                 let kind = Kind::Unavailable;

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use backend::MARKER_KEY;
+use backend::faulty::Fault;
 use base::{ObjectHeaders, Precondition, Tags};
 use bytes::Bytes;
 use engine::{Engine, Error, OutOfService, StartError};
@@ -292,4 +293,27 @@ async fn an_upload_that_was_open_at_the_backup_and_completed_since_is_adopted() 
         "{sound:?}"
     );
     assert_eq!(engine.status().await.unwrap().backends[0].room.reserved, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_page_that_is_not_the_last_does_not_end_a_recovery() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    let backup = world.file().with_extension("backup");
+    Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
+        .await
+        .unwrap();
+    put(&engine, "a", &bytes(1, 10)).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    restore(&world, &backup);
+    let engine = world.engine().await;
+    world.places[0].faults.script("list", Fault::EmptyPage);
+    let found = engine.recover().await.unwrap();
+    assert_eq!(found.unseen.len(), 1, "{found:?}");
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_some());
+    // Asked again, it has a page to show.
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.unseen.len(), found.adopted), (0, 1), "{found:?}");
+    assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
 }

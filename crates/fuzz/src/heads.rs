@@ -4,9 +4,11 @@
 //! Input: the bytes of a head. Where the process counts its allocations (the fuzzer and
 //! `tests/allocations.rs` do), the bound is checked; elsewhere the walk itself is.
 
+use base::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use orchestrator::front::listener::HEAD_FIELDS_MAX;
 use s3wire::form::boundary;
+use s3wire::sigv2::UrlClaim;
 use s3wire::sigv4::{Claim, RequestHead, SigningSecret};
 use s3wire::{Query, Target};
 use stats_alloc::INSTRUMENTED_SYSTEM;
@@ -61,6 +63,10 @@ fn walk(data: &[u8]) {
         query: query.unwrap_or(""),
         headers: &headers,
     };
+    if let Ok(Some(claim)) = UrlClaim::parse(head, Some("bucket")) {
+        let unknown = claim.verify(&SigningSecret::unknown(), Timestamp::from_millis(0));
+        assert!(unknown.is_err(), "nobody was let in");
+    }
     if let Ok(Some(claim)) = Claim::parse(head) {
         // When it says that it was signed, so that no clock saves us the work.
         let unknown = claim.verify(&SigningSecret::unknown(), claim.time());

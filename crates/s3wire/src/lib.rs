@@ -12,6 +12,7 @@ pub mod form;
 pub mod headers;
 mod op;
 mod query;
+pub mod sigv2;
 pub mod sigv4;
 mod subresource;
 pub mod uri;

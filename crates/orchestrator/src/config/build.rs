@@ -36,7 +36,8 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
     let server = server(&root.map("server"), report);
     let metrics = metrics(&root.map("telemetry").map("metrics"), report);
     let mut seen = access::Seen::default();
-    let root_account = access::root(&root.map("auth").map("root"), &mut seen, report);
+    let auth = root.map("auth");
+    let root_account = access::root(&auth.map("root"), &mut seen, report);
     let has_root = root_account.is_some();
     let buckets = buckets(&root, metrics.as_ref(), has_root, &mut seen, report);
     let root_id = root_account
@@ -59,6 +60,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
         server: server?,
         buckets,
         root: root_account,
+        allow_sigv2_presigned: auth.flag("allow_sigv2_presigned").expect(PRESET),
         grants,
         admin_token,
         database: database?,

@@ -19,6 +19,8 @@ pub struct Config {
     pub buckets: Vec<BucketConfig>,
     /// The account that may do everything, absent by default.
     pub root: Option<RootCredential>,
+    /// Whether presigned URLs of signature version 2 are accepted; default not.
+    pub allow_sigv2_presigned: bool,
     /// Further buckets for key pairs of `buckets`.
     pub grants: Vec<CredentialGrant>,
     /// What opens the admin API, which is off without it: `ui.admin_token`, or else `ui.admin_key`.

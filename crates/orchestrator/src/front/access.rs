@@ -13,6 +13,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use ring::hmac;
 use ring::rand::SystemRandom;
+use s3wire::sigv2::UrlClaim;
 use s3wire::sigv4::{
     Claim, FormClaim, PayloadMode, Plus, RequestHead, SigningSecret, payload_mode,
 };
@@ -41,6 +42,7 @@ pub struct Access {
     hash: hmac::Key,
     cors: HashMap<BucketName, Arc<[CorsRule]>>,
     admin_token: Option<Secret>,
+    allow_sigv2_presigned: bool,
 }
 
 /// Whether a caller may use the admin API.
@@ -156,6 +158,7 @@ impl Access {
                 .map(|bucket| (bucket.name.clone(), bucket.cors.clone().into()))
                 .collect(),
             admin_token: config.admin_token.clone(),
+            allow_sigv2_presigned: config.allow_sigv2_presigned,
         };
         if let Some(root) = &config.root {
             let rights = Rights {
@@ -238,16 +241,25 @@ impl Access {
         tag.as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
     }
 
-    /// Finds out who sent a request.
+    /// Finds out who sent a request. `named` is the bucket that its host names.
     pub(super) fn authenticate(
         &self,
         head: RequestHead<'_>,
+        named: Option<&str>,
         peer: IpAddr,
         now: Timestamp,
     ) -> Result<Caller, Error> {
-        let caller = match Claim::parse(head)? {
-            Some(claim) => self.by_signature(&claim, now)?,
-            None => self.by_token(head.headers)?,
+        let url = if self.allow_sigv2_presigned {
+            UrlClaim::parse(head, named)?
+        } else {
+            None
+        };
+        let caller = match url {
+            Some(url) => self.by_old_url(&url, head.headers, now)?,
+            None => match Claim::parse(head)? {
+                Some(claim) => self.by_signature(&claim, now)?,
+                None => self.by_token(head.headers)?,
+            },
         };
         match is_in_networks(&caller.rights.networks, peer) {
             true => Ok(caller),
@@ -287,6 +299,29 @@ impl Access {
                 chain: Some(verified.chain),
             },
             plus: verified.plus,
+        })
+    }
+
+    /// By a URL of signature version 2, which covers no body.
+    fn by_old_url(
+        &self,
+        claim: &UrlClaim<'_>,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Caller, Error> {
+        let key = self.keys.get(claim.access_key_id());
+        let plus = claim.verify(key.map_or(&self.unknown, |key| &key.secret), now)?;
+        let Some(key) = key else {
+            return Err(ErrorCode::SignatureDoesNotMatch.into());
+        };
+        Ok(Caller {
+            rights: Arc::clone(&key.rights),
+            proof: Proof::Signature,
+            cover: Cover {
+                payload: payload_mode(headers)?.unwrap_or(PayloadMode::Unsigned),
+                chain: None,
+            },
+            plus,
         })
     }
 

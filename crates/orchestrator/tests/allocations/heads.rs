@@ -187,7 +187,7 @@ pub(super) fn shapes(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
             plain(
                 "GET",
                 &format!(
-                    "/photos/k?AWSAccessKeyId=NOBODY&Expires=9999999999&Signature=a&response-content-type={}",
+                    "/photos/k?AWSAccessKeyId=NOBODY&Expires=9999999999&Signature=AAAAAAAAAAAAAAAAAAAAAAAAAAA%3D&response-content-type={}",
                     fill("%2B")
                 ),
                 "",

@@ -65,6 +65,8 @@ buckets:
     credentials:
       - access_key_id: PHOTOSKEY
         secret_access_key: photos-secret
+auth:
+  allow_sigv2_presigned: true
 database:
   path: {}
 backends:

@@ -3,7 +3,7 @@
 use subtle::ConstantTimeEq as _;
 
 use super::key::SigningSecret;
-use super::verify::{Scope, malformed_query, other_mechanism, parse_signature, split_credential};
+use super::verify::{Scope, malformed_query, parse_signature, signature_2, split_credential};
 use super::{ALGORITHM, Hex, hex};
 use crate::date::{amz_date, parse_amz_date};
 use crate::{Error, ErrorCode};
@@ -24,7 +24,7 @@ impl<'a> FormClaim<'a> {
     /// AccessDenied where the form is not signed at all.
     pub fn parse(field: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Error> {
         if field("awsaccesskeyid").is_some() {
-            return Err(other_mechanism());
+            return Err(signature_2());
         }
         let policy = field("policy").ok_or(ErrorCode::AccessDenied)?;
         let need = |name: &str| {

@@ -95,8 +95,20 @@ impl SigningSecret {
         }
     }
 
-    pub(super) fn is_known(&self) -> Choice {
+    pub(crate) fn is_known(&self) -> Choice {
         self.known
+    }
+
+    /// The HMAC-SHA1 of signature version 2, which knows no derived keys.
+    pub(crate) fn legacy_tag(&self, text: &[u8]) -> [u8; 20] {
+        let key = hmac::Key::new(
+            hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            self.secret.reveal().as_bytes(),
+        );
+        hmac::sign(&key, text)
+            .as_ref()
+            .try_into()
+            .expect("HMAC-SHA1 has 20 bytes")
     }
 
     /// The signing key for our own signatures.

@@ -2,7 +2,8 @@
 //!
 //! Verification works on the request as it came over the wire, because re-encoding a decoded path
 //! breaks keys such as `a%2Fb`. Source: Amazon S3 API reference, "Authenticating requests (AWS
-//! Signature Version 4)". Signature versions 2 and 4A are refused.
+//! Signature Version 4)". Signature version 4A is refused, and so is
+//! version 2 but for what [`crate::sigv2`] does.
 
 mod canonical;
 mod chain;

@@ -29,6 +29,9 @@ pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 /// The longest region name; names of Amazon have at most 25 bytes.
 const REGION_BYTES_MAX: usize = 64;
 
+const OTHER_MECHANISM: &str =
+    "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
+
 /// What a request claims about who sent it; nothing of it is proven.
 #[derive(Debug)]
 pub struct Claim<'a> {
@@ -77,7 +80,7 @@ impl<'a> Claim<'a> {
             .iter()
             .any(|name| query.has(name));
         match (header.next(), in_query) {
-            (None, false) if query.has("AWSAccessKeyId") => Err(other_mechanism()),
+            (None, false) if query.has("AWSAccessKeyId") => Err(signature_2()),
             (None, false) => Ok(None),
             (Some(_), true) => Err(Error::argument(
                 "Only one auth mechanism allowed: header or query.",
@@ -427,8 +430,13 @@ pub(super) fn malformed_query(why: &str) -> Error {
     )
 }
 
-pub(super) fn other_mechanism() -> Error {
-    Error::request(
-        "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
-    )
+fn other_mechanism() -> Error {
+    Error::request(OTHER_MECHANISM)
+}
+
+/// boto3 makes URLs and forms of version 2 for a client whose region is us-east-1.
+pub(super) fn signature_2() -> Error {
+    Error::request(format!(
+        "{OTHER_MECHANISM} In boto3: Config(signature_version='s3v4'), or a client region other than us-east-1."
+    ))
 }

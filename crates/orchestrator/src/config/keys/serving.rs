@@ -263,7 +263,14 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         path: "auth",
         doc: "Credentials beyond those of a bucket.",
-        keys: &[],
+        keys: &[Key::new(
+            "allow_sigv2_presigned",
+            Kind::Bool,
+            "Whether presigned URLs of signature version 2 are accepted, which boto3 makes for the region \
+             us-east-1 unless told otherwise. They cover neither the host nor every parameter, and live \
+             for as long as they say.",
+        )
+        .or("false")],
     },
     Group {
         path: "auth.root",

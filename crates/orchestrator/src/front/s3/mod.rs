@@ -80,7 +80,7 @@ impl Front {
             let post = self.post_object(ticket, bucket, &parts.headers, body);
             return Box::pin(post).await;
         }
-        let caller = self.authenticate(ticket, &parts)?;
+        let caller = self.authenticate(ticket, &parts, named)?;
         // What was signed is what is done.
         let query = caller.plus.apply(wire);
         let target = match &query {
@@ -145,7 +145,12 @@ impl Front {
         Ok(())
     }
 
-    fn authenticate(&self, ticket: &mut Ticket, parts: &Parts) -> Result<Caller, Failure> {
+    fn authenticate(
+        &self,
+        ticket: &mut Ticket,
+        parts: &Parts,
+        named: Option<&str>,
+    ) -> Result<Caller, Failure> {
         let head = RequestHead {
             method: &parts.method,
             path: parts.uri.path(),
@@ -155,7 +160,7 @@ impl Front {
         let now = self.engine.clock().now();
         let access = self.access.load();
         access
-            .authenticate(head, ticket.peer(), now)
+            .authenticate(head, named, ticket.peer(), now)
             .map_err(|error| {
                 ticket.event = RequestEvent::AuthFailure;
                 error.into()

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use base::{Clock as _, SystemClock};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::Method;
+use ring::hmac;
 use s3wire::sigv4::PayloadMode;
 
 use super::support::{
-    Auth, BUCKET, KEY, OTHER_BUCKET, OTHER_KEY, OTHER_SECRET, Request, Response, Server, TOKEN,
-    path,
+    Auth, BUCKET, KEY, OTHER_BUCKET, OTHER_KEY, OTHER_SECRET, Options, Request, Response, SECRET,
+    Server, TOKEN, path,
 };
 
 fn denied(answer: &Response, code: &str) {
@@ -206,4 +210,69 @@ async fn a_plus_in_a_query_is_what_was_signed() {
         let listed = wire.response(false).await.expect(200);
         assert_eq!(listed.elements("Key"), [key]);
     }
+}
+
+/// A URL of signature version 2 that is valid for an hour: with the resource that is signed, and what else
+/// the query says.
+fn url_of_version_2(method: &str, secret: &str, signed: &str, more: &str) -> String {
+    let end = SystemClock.now().seconds() + 3600;
+    let text = format!("{method}\n\n\n{end}\n{signed}");
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
+    let signature = STANDARD.encode(hmac::sign(&key, text.as_bytes()));
+    let signature = s3wire::uri::encode_component(&signature).into_owned();
+    let joint = if signed.contains('?') { '&' } else { '?' };
+    format!("{signed}{joint}AWSAccessKeyId={KEY}&Expires={end}&Signature={signature}{more}")
+}
+
+#[tokio::test]
+async fn urls_of_version_2_are_accepted_where_the_configuration_says_so() {
+    let server = Server::with(Options {
+        rest: "auth:\n  allow_sigv2_presigned: true",
+        ..Options::default()
+    })
+    .await;
+    let plain = |method, target: &str| Request::new(method, target).auth(Auth::None);
+    let put = url_of_version_2("PUT", SECRET, &path("k"), "");
+    let stored = plain(Method::PUT, &put).body(b"version 2");
+    server.send(stored).await.expect(200);
+    let typed = format!("{}?response-content-type=text/a", path("k"));
+    let get = url_of_version_2("GET", SECRET, &typed, "");
+    let got = server.send(plain(Method::GET, &get)).await.expect(200);
+    assert_eq!(got.text(), "version 2");
+    assert_eq!(got.header("content-type"), "text/a");
+    let elsewhere = get.replacen("/k?", "/other?", 1);
+    let forged = url_of_version_2("GET", "wrong", &path("k"), "");
+    let other_bucket = url_of_version_2("GET", SECRET, &format!("/{OTHER_BUCKET}/k"), "");
+    for (method, target, code) in [
+        (Method::DELETE, &get, "SignatureDoesNotMatch"),
+        (Method::GET, &elsewhere, "SignatureDoesNotMatch"),
+        (Method::GET, &forged, "SignatureDoesNotMatch"),
+        (Method::GET, &other_bucket, "AccessDenied"),
+    ] {
+        denied(&server.send(plain(method, target)).await, code);
+    }
+    // A head or a form of that version is never taken.
+    let old = Request::get(&path("k")).header("authorization", &format!("AWS {KEY}:c2ln"));
+    let refused = server.send(old.auth(Auth::None)).await;
+    assert_eq!(refused.verdict(), (400, "InvalidRequest".into()));
+}
+
+#[tokio::test]
+async fn a_url_of_version_2_is_told_the_way_out_of_boto3() {
+    let server = Server::start().await;
+    let url = url_of_version_2("GET", SECRET, &path("k"), "");
+    let refused = server.send(Request::get(&url).auth(Auth::None)).await;
+    assert_eq!(refused.verdict(), (400, "InvalidRequest".into()));
+    let message = refused.element("Message");
+    for way_out in [
+        "signature_version='s3v4'",
+        "a client region other than us-east-1",
+    ] {
+        let shown = way_out.replace('\'', "&apos;");
+        assert!(
+            message.contains(way_out) || message.contains(&shown),
+            "{message}"
+        );
+    }
+    assert!(!message.contains('\n'), "{message}");
 }

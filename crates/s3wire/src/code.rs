@@ -114,6 +114,9 @@ codes! {
     /// The body of a form is not `multipart/form-data`.
     MalformedPostRequest = "MalformedPOSTRequest", 400,
         "The body of your POST request is not well-formed multipart/form-data.";
+    /// The trailer of a body is cut, malformed, or not the announced one.
+    MalformedTrailer = "MalformedTrailerError", 400,
+        "The request contained trailing data that was not well-formed or did not conform to our published schema.";
     /// The XML is not well-formed or not what the operation expects.
     MalformedXml = "MalformedXML", 400,
         "The XML you provided was not well-formed or did not validate against our published schema";

@@ -9,11 +9,12 @@ use crate::{Error, ErrorCode};
 
 /// Parameters that select an S3 operation or a version. Source: Amazon S3 API reference, the request
 /// syntax of all operations of the API version 2006-03-01.
-const SUBRESOURCES: [&str; 43] = [
+const SUBRESOURCES: [&str; 44] = [
     "abac",
     "accelerate",
     "acl",
     "analytics",
+    "annotation",
     "attributes",
     "cors",
     "delete",

@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use engine::{BodyError, Declared, Trailer};
 use futures_util::StreamExt as _;
 use futures_util::stream::Stream;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method};
 use hyper::body::{Body as _, Incoming};
 use s3wire::chunked::{Decoder, Framing, Reject};
@@ -155,12 +155,13 @@ impl Intake {
         let claims = headers::body_claims(headers)?;
         let (length, framing, trailer) = match self.cover.payload {
             PayloadMode::Unsigned | PayloadMode::Sha256(_) => {
-                check_plain(headers, &claims)?;
                 let length = match headers.contains_key(CONTENT_LENGTH) {
                     true => self.body.size_hint().exact(),
                     false => None,
                 };
-                (length.ok_or(ErrorCode::MissingContentLength)?, None, None)
+                let length = length.ok_or(ErrorCode::MissingContentLength)?;
+                check_plain(&claims, length)?;
+                (length, None, None)
             }
             PayloadMode::Streaming(variant) => {
                 let framing = Framing::new(variant, self.cover.chain.take(), &claims)?;
@@ -214,15 +215,13 @@ impl fmt::Debug for Intake {
     }
 }
 
-/// A framing that is not announced in `x-amz-content-sha256` would be stored with the object.
-fn check_plain(headers: &HeaderMap, claims: &BodyClaims) -> Result<(), Error> {
-    let chunked = headers.get_all(CONTENT_ENCODING).iter().any(|value| {
-        let tokens = value.to_str().unwrap_or("").split(',');
-        tokens
-            .into_iter()
-            .any(|token| token.trim().eq_ignore_ascii_case("aws-chunked"))
-    });
-    if chunked || claims.trailer.is_some() {
+/// A framing that is not announced in `x-amz-content-sha256` would be stored with the object. The word
+/// `aws-chunked` alone is none: clients leave it in `Content-Encoding` of bodies that they send plainly.
+fn check_plain(claims: &BodyClaims, length: u64) -> Result<(), Error> {
+    let framed = claims
+        .decoded_length
+        .is_some_and(|decoded| decoded != length);
+    if framed || claims.trailer.is_some() {
         return Err(Error::new(
             ErrorCode::InvalidRequest,
             "A body in chunks or with a trailer needs an x-amz-content-sha256 that says so.",

@@ -225,10 +225,7 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
             )
         }
         engine::Error::PayloadMismatch => ErrorCode::XAmzContentSha256Mismatch.into(),
-        engine::Error::BadTrailer => with(
-            ErrorCode::InvalidRequest,
-            "The trailer that x-amz-trailer announces is missing or malformed.".into(),
-        ),
+        engine::Error::BadTrailer => ErrorCode::MalformedTrailer.into(),
         engine::Error::ChecksumMismatch => with(
             ErrorCode::InvalidRequest,
             "The checksum does not fit the one that the upload was created with.".into(),

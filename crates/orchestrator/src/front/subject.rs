@@ -3,6 +3,7 @@
 use base::{BucketName, ObjectKey};
 use http::header::RANGE;
 use http::request::Parts;
+use s3wire::form::ENCLOSURE;
 use s3wire::headers::condition_on_trial;
 use s3wire::xml::ErrorDocument;
 use s3wire::{ErrorCode, ObjectOp, Query, Target};
@@ -37,6 +38,11 @@ impl Said {
             condition: condition_on_trial(&parts.method, &parts.headers),
             source: None,
         }
+    }
+
+    /// The body of a POST on a bucket is no form.
+    pub(super) fn is_no_form(&mut self) {
+        self.condition = Some(ENCLOSURE);
     }
 
     /// The bucket that asked for exists: what can be missing from now on is the source of a copy.

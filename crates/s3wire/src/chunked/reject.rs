@@ -51,11 +51,10 @@ impl Reject {
                 ErrorCode::SignatureDoesNotMatch
             }
             Self::DecodedLengthMismatch => ErrorCode::IncompleteBody,
-            Self::ChunkMalformed
-            | Self::ChunkCut
-            | Self::ChunkTooLarge
-            | Self::TrailerMalformed
-            | Self::TrailerCut => ErrorCode::InvalidRequest,
+            Self::TrailerMalformed | Self::TrailerCut => ErrorCode::MalformedTrailer,
+            Self::ChunkMalformed | Self::ChunkCut | Self::ChunkTooLarge => {
+                ErrorCode::InvalidRequest
+            }
         }
     }
 }

@@ -515,12 +515,12 @@ fn rejections_carry_the_six_reasons_and_their_codes() {
         (
             Reject::TrailerMalformed,
             "trailer_malformed",
-            ErrorCode::InvalidRequest,
+            ErrorCode::MalformedTrailer,
         ),
         (
             Reject::TrailerCut,
             "trailer_malformed",
-            ErrorCode::InvalidRequest,
+            ErrorCode::MalformedTrailer,
         ),
     ] {
         assert_eq!((reject.reason(), reject.code()), (reason, code));
@@ -678,7 +678,8 @@ proptest! {
             // With all payload there, it is the framing that is at fault.
             let reject = decoded.unwrap_err();
             let expected = match reject {
-                Reject::ChunkCut | Reject::TrailerCut => ErrorCode::InvalidRequest,
+                Reject::ChunkCut => ErrorCode::InvalidRequest,
+                Reject::TrailerCut => ErrorCode::MalformedTrailer,
                 _ => ErrorCode::IncompleteBody,
             };
             prop_assert_eq!(reject.code(), expected);

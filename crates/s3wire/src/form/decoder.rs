@@ -4,6 +4,8 @@
 //! bytes that may be the beginning of a delimiter are held back. Fields behind the file are passed
 //! over, as S3 does.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use memchr::memmem;
@@ -21,7 +23,13 @@ const BOUNDARY_BYTES_MAX: usize = 70;
 /// Why the closing delimiter is looked for with a line end in front of it: it belongs to it.
 const LINE_END: &[u8] = b"\r\n";
 
+/// The condition that a POST on a bucket fails by which is no form.
+pub const ENCLOSURE: &str = "Bucket POST must be of the enclosure-type multipart/form-data";
+
 /// The boundary that `Content-Type` names.
+///
+/// # Errors
+/// PreconditionFailed where the body is no form; MalformedPOSTRequest where it is one without a boundary.
 pub fn boundary(headers: &HeaderMap) -> Result<String, Error> {
     let malformed = || {
         Error::new(
@@ -29,10 +37,10 @@ pub fn boundary(headers: &HeaderMap) -> Result<String, Error> {
             "The body of a POST must be multipart/form-data with a boundary.",
         )
     };
-    let text = single(headers, "content-type")?.ok_or_else(malformed)?;
-    let (kind, parameters) = text.split_once(';').ok_or_else(malformed)?;
+    let text = single(headers, "content-type")?.unwrap_or("");
+    let (kind, parameters) = text.split_once(';').unwrap_or((text, ""));
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
-        return Err(malformed());
+        return Err(ErrorCode::PreconditionFailed.into());
     }
     let found = parameters.split(';').find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -276,7 +284,7 @@ fn held_back(bytes: &[u8], delimiter: &[u8]) -> usize {
 }
 
 fn parse_head(head: &[u8]) -> Result<Head, Error> {
-    let head = std::str::from_utf8(head).map_err(|_| malformed("a part's head is not UTF-8"))?;
+    let head = text(head);
     let disposition = head.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let fits = name.trim().eq_ignore_ascii_case("content-disposition");
@@ -305,6 +313,25 @@ fn parse_head(head: &[u8]) -> Result<Head, Error> {
             last.unwrap_or_default().to_owned()
         }),
     })
+}
+
+/// The text of a part's head: UTF-8, or what browsers send from pages that name no character set, so that
+/// the name of a file survives. The HTML standard calls that windows-1252 and means it by Latin-1, too.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    /// 0x80 to 0x9F; five of them have no character and stand for themselves.
+    const WINDOWS: [char; 32] = [
+        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž',
+        '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}',
+        'ž', 'Ÿ',
+    ];
+    let character = |byte: &u8| match byte {
+        0x80..=0x9f => WINDOWS[usize::from(byte - 0x80)],
+        other => char::from(*other),
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(bytes.iter().map(character).collect()),
+    }
 }
 
 /// The next `; name=value` or `; name="value"`, and what is behind it. In quotes, a backslash hides a
@@ -491,6 +518,23 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_file_is_utf8_or_what_old_pages_send() {
+        for (sent, expected) in [
+            ("caf\u{e9}.txt".as_bytes(), "café.txt"),
+            (b"caf\xe9.txt", "café.txt"),
+            (b"\x80 \x96 \xff\x81", "€ – ÿ\u{81}"),
+        ] {
+            let head = [
+                &b"--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\""[..],
+                sent,
+                b"\"\r\n\r\nx\r\n--B--\r\n",
+            ];
+            let (_, name, file, _) = whole(&head.concat()).unwrap();
+            assert_eq!((name.as_str(), &file[..]), (expected, &b"x"[..]));
+        }
+    }
+
+    #[test]
     fn boundaries_are_found_with_and_without_quotes() {
         let find = |text: &str| {
             let mut headers = HeaderMap::new();
@@ -503,6 +547,12 @@ mod tests {
         let long = format!("multipart/form-data; boundary={}", "x".repeat(71));
         for text in [
             "text/plain; boundary=a",
+            "text/plain",
+            "multipart/mixed; boundary=a",
+        ] {
+            assert_eq!(find(text), Err(ErrorCode::PreconditionFailed), "{text}");
+        }
+        for text in [
             "multipart/form-data",
             "multipart/form-data; boundary=",
             &long,

@@ -1,6 +1,6 @@
 //! What the fields of a form mean.
 
-use base::{BucketName, ObjectKey, Tags};
+use base::{BucketName, KEY_BYTES_MAX, ObjectKey, Tags};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::op::key_error;
@@ -34,6 +34,9 @@ const NOT_OF_FORMS: [&str; 6] = [
     "x-amz-tagging-directive",
     "x-amz-trailer",
 ];
+
+/// What stands for the name of the file in the field `key`.
+const FILE_NAME: &str = "${filename}";
 
 /// What the client gets when its file is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,11 +106,18 @@ impl<'a> Form<'a> {
 
     fn key_text(&self) -> Option<String> {
         let key = self.get("key")?;
-        Some(key.replace("${filename}", self.file_name))
+        Some(key.replace(FILE_NAME, self.file_name))
     }
 
     /// The key, with `${filename}` replaced by the name of the file.
     pub fn key(&self) -> Result<ObjectKey, Error> {
+        // Before it is made: a field of placeholders and a long name would make megabytes.
+        let places = self
+            .get("key")
+            .map_or(0, |key| key.matches(FILE_NAME).count());
+        if places * self.file_name.len() > KEY_BYTES_MAX {
+            return Err(ErrorCode::KeyTooLong.into());
+        }
         let key = self.key_text().filter(|key| !key.is_empty());
         let key = key.ok_or(ErrorCode::UserKeyMustBeSpecified)?;
         key.parse().map_err(key_error)
@@ -237,6 +247,11 @@ mod tests {
         assert_eq!(
             code(&[("key", "k"), ("expires", "a\nb")], ""),
             Err(ErrorCode::InvalidArgument)
+        );
+        let many = "${filename}".repeat(1000);
+        assert_eq!(
+            code(&[("key", &many)], &"f".repeat(9000)),
+            Err(ErrorCode::KeyTooLong)
         );
         assert_eq!(
             code(&[("key", "a\0b")], ""),

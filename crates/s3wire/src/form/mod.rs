@@ -9,6 +9,6 @@ mod decoder;
 mod fields;
 mod policy;
 
-pub use decoder::{FormDecoder, boundary};
+pub use decoder::{ENCLOSURE, FormDecoder, boundary};
 pub use fields::{Form, SuccessAction};
 pub use policy::Policy;

@@ -85,7 +85,7 @@ impl Policy {
                 }
                 Condition::Begin { field, with } => {
                     let found = form.conditioned(field);
-                    let holds = found.is_some_and(|found| found.starts_with(with));
+                    let holds = found.is_some_and(|found| begins(field, &found, with));
                     holds_or(holds, "starts-with", field)?;
                 }
             }
@@ -152,6 +152,18 @@ fn bound(value: &Value) -> Option<u64> {
     value
         .as_u64()
         .or_else(|| value.as_str().and_then(|text| text.parse().ok()))
+}
+
+/// Whether a value begins as a condition wants. Content types with commas are lists, of which each must:
+/// what is behind the first comma is in the answer's header as well. Source: Amazon S3 API reference,
+/// "POST policy", condition matching.
+fn begins(field: &str, found: &str, with: &str) -> bool {
+    match field {
+        "content-type" => found
+            .split(',')
+            .all(|one| one.trim_start().starts_with(with)),
+        _ => found.starts_with(with),
+    }
 }
 
 fn holds_or(holds: bool, operator: &str, field: &str) -> Result<(), Error> {
@@ -225,6 +237,26 @@ mod tests {
         assert_eq!(check(conditions, &extra, 1), denied);
         assert_eq!(check("{\"bucket\":\"c\"}", &[], 1), denied);
         assert_eq!(check("", &[], 1), denied, "a policy for any bucket");
+    }
+
+    #[test]
+    fn of_a_list_of_content_types_each_must_begin_so() {
+        let conditions = "{\"bucket\":\"b\"},[\"starts-with\",\"$Content-Type\",\"image/\"],[\"starts-with\",\"$x-amz-meta-a\",\"image/\"]";
+        for (kind, expected) in [
+            ("image/png", Ok(())),
+            ("image/png,image/gif", Ok(())),
+            ("image/png, image/gif", Ok(())),
+            ("image/png, text/html", Err(ErrorCode::AccessDenied)),
+            ("image/png,", Err(ErrorCode::AccessDenied)),
+            (",image/png", Err(ErrorCode::AccessDenied)),
+            ("text/html", Err(ErrorCode::AccessDenied)),
+        ] {
+            // Other values are one text, with commas or not.
+            let fields = [("content-type", kind), ("x-amz-meta-a", "image/, b")];
+            assert_eq!(check(conditions, &fields, 1), expected, "{kind}");
+        }
+        let any = "{\"bucket\":\"b\"},[\"starts-with\",\"$Content-Type\",\"\"]";
+        assert_eq!(check(any, &[("content-type", "a/b, c/d,")], 1), Ok(()));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::single;
 use crate::{Error, ErrorCode};
 
+/// Algorithms of Amazon S3 that are not compared here, and so are refused wherever one is named.
+pub(crate) const NOT_BUILT: [&str; 5] = ["MD5", "SHA512", "XXHASH3", "XXHASH64", "XXHASH128"];
+
 /// What the request says about its body; all of it is to be verified before anything is committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BodyClaims {
@@ -119,21 +122,39 @@ fn trailer(headers: &HeaderMap) -> Result<Option<ChecksumAlgorithm>, Error> {
     let Some(text) = single(headers, "x-amz-trailer")? else {
         return Ok(None);
     };
-    ChecksumAlgorithm::ALL
-        .into_iter()
-        .find(|algorithm| algorithm.header().eq_ignore_ascii_case(text))
-        .map(Some)
-        .ok_or_else(|| {
-            Error::request("The value specified in the x-amz-trailer header is not supported")
-        })
+    let lower = text.to_ascii_lowercase();
+    let Some(name) = lower.strip_prefix("x-amz-checksum-") else {
+        return Err(unsupported_trailer());
+    };
+    match algorithm(name, "x-amz-trailer") {
+        Ok(algorithm) => Ok(Some(algorithm)),
+        Err(error) if error.code == ErrorCode::NotImplemented => Err(error),
+        Err(_) => Err(unsupported_trailer()),
+    }
+}
+
+fn unsupported_trailer() -> Error {
+    Error::request("The value specified in the x-amz-trailer header is not supported")
 }
 
 fn algorithm(name: &str, header: &str) -> Result<ChecksumAlgorithm, Error> {
-    ChecksumAlgorithm::from_name(name).ok_or_else(|| {
-        Error::request(format!(
+    if let Some(algorithm) = ChecksumAlgorithm::from_name(name) {
+        return Ok(algorithm);
+    }
+    match NOT_BUILT
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(name))
+    {
+        Some(known) => Err(not_built(known)),
+        None => Err(Error::request(format!(
             "Checksum algorithm provided in {header} is unsupported."
-        ))
-    })
+        ))),
+    }
+}
+
+/// What a client is told that believes its bytes are compared with such a checksum.
+pub(crate) fn not_built(algorithm: &str) -> Error {
+    Error::not_implemented(&format!("The checksum algorithm {algorithm}"))
 }
 
 fn length(text: &str) -> Option<u64> {
@@ -176,7 +197,7 @@ pub fn copy_checksum(headers: &HeaderMap) -> Result<Option<ChecksumAlgorithm>, E
 fn checksum_kind(headers: &HeaderMap) -> Result<Option<ChecksumKind>, Error> {
     match single(headers, "x-amz-checksum-type")? {
         None => Ok(None),
-        Some(name) => ChecksumKind::from_name(name)
+        Some(name) => ChecksumKind::from_name(&name.to_ascii_uppercase())
             .map(Some)
             .ok_or_else(|| Error::request("Value for x-amz-checksum-type header is invalid.")),
     }
@@ -345,6 +366,50 @@ mod tests {
         assert!(parse(&[("x-amz-checksum-algorithm", "SHA1"), full]).is_err());
         assert!(parse(&[full]).is_err());
         assert!(parse(&[("x-amz-checksum-algorithm", "MD4")]).is_err());
+    }
+
+    #[test]
+    fn checksums_that_are_not_built_are_refused_by_name_wherever_they_stand() {
+        for name in NOT_BUILT {
+            let header = format!("x-amz-checksum-{}", name.to_ascii_lowercase());
+            for name in [name.to_owned(), name.to_ascii_lowercase()] {
+                let refused = [
+                    body_claims(&map(&[CRC32, ("x-amz-sdk-checksum-algorithm", &name)])).err(),
+                    body_claims(&map(&[("x-amz-trailer", &header)])).err(),
+                    upload_checksum(&map(&[("x-amz-checksum-algorithm", &name)])).err(),
+                    copy_checksum(&map(&[("x-amz-checksum-algorithm", &name)])).err(),
+                ];
+                for error in refused {
+                    let error = error.expect("it is refused");
+                    assert_eq!(error.code, ErrorCode::NotImplemented, "{error:?}");
+                    assert!(error.to_string().contains(&name.to_ascii_uppercase()));
+                }
+            }
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                HeaderName::try_from(&header).unwrap(),
+                "AAAA".parse().unwrap(),
+            );
+            assert_eq!(crate::headers::unsupported(&headers), Some(header.as_str()));
+        }
+    }
+
+    #[test]
+    fn the_type_of_a_checksum_has_no_case() {
+        for kind in ["full_object", "Full_Object", "FULL_OBJECT"] {
+            let found = upload_checksum(&map(&[
+                ("x-amz-checksum-algorithm", "crc32"),
+                ("x-amz-checksum-type", kind),
+            ]));
+            assert_eq!(found.unwrap().unwrap().kind, ChecksumKind::FullObject);
+            let claim = complete_claim(&map(&[("x-amz-checksum-type", kind)])).unwrap();
+            assert_eq!(claim.1, Some(ChecksumKind::FullObject));
+        }
+        let wrong = upload_checksum(&map(&[
+            ("x-amz-checksum-algorithm", "crc32"),
+            ("x-amz-checksum-type", "half"),
+        ]));
+        assert_eq!(wrong.unwrap_err().code, ErrorCode::InvalidRequest);
     }
 
     #[test]

@@ -19,11 +19,11 @@ pub use copy::{
     CopyRange, CopySource, MetadataDirective, copy_source, copy_source_range, metadata_directive,
     print_copy_source,
 };
-pub(crate) use integrity::parse_object_checksum;
 pub use integrity::{
     BodyClaims, ChecksumMode, ObjectChecksum, UploadChecksum, body_claims, checksum_mode,
     complete_claim, copy_checksum, insert_checksum, object_checksums, upload_checksum,
 };
+pub(crate) use integrity::{NOT_BUILT, not_built, parse_object_checksum};
 pub use object::{object_headers, put_object_headers, show_object_headers, stored_headers};
 pub use range::{ContentRange, content_range, print_content_range, print_range, range};
 pub(crate) use tagging::tag_error;

@@ -129,6 +129,7 @@ mod tests {
             ("x-amz-object-ownership", "ObjectWriter"),
             ("x-amz-mfa", "1 2"),
             ("x-amz-checksum-xxhash128", "AAAA"),
+            ("x-amz-write-offset-bytes", "0"),
         ] {
             assert!(refused(name, value), "{name}");
         }

@@ -112,6 +112,9 @@ fn subresources_that_are_not_built_are_never_taken_for_something_else() {
         "foo=",
         "website=x",
         "renameObject",
+        "renameObject=x",
+        "annotation",
+        "annotation=x",
         "uploads&acl",
         "object-lock",
     ] {

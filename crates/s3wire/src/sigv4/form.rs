@@ -42,7 +42,9 @@ impl<'a> FormClaim<'a> {
         Ok(Self {
             access_key_id,
             scope: scope.into(),
-            signature: parse_signature(need("x-amz-signature")?).map_err(malformed_query)?,
+            // As Amazon S3 answers: what is no signature does not match, and is not malformed.
+            signature: parse_signature(need("x-amz-signature")?)
+                .map_err(|_| ErrorCode::SignatureDoesNotMatch)?,
             policy,
         })
     }
@@ -129,9 +131,16 @@ mod tests {
             );
             let mut wrong = good.clone();
             wrong[place].1 = "x".to_owned();
-            let refused = Err(ErrorCode::AuthorizationQueryParametersError);
-            assert_eq!(verdict(&wrong, &ours), refused, "{name}");
+            let refused = match name.as_str() {
+                "x-amz-signature" => ErrorCode::SignatureDoesNotMatch,
+                _ => ErrorCode::AuthorizationQueryParametersError,
+            };
+            assert_eq!(verdict(&wrong, &ours), Err(refused), "{name}");
         }
+        let mut no_hex = good.clone();
+        no_hex[4].1 = "z".repeat(64);
+        let refused = Err(ErrorCode::SignatureDoesNotMatch);
+        assert_eq!(verdict(&no_hex, &ours), refused);
         let mut old = good;
         old.push(("awsaccesskeyid".to_owned(), "AKID".to_owned()));
         assert_eq!(verdict(&old, &ours), Err(ErrorCode::InvalidRequest));

@@ -5,7 +5,7 @@ use base::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, PartNumber};
 use super::error::{Answer, read_answer};
 use super::read::{Node, XmlError, read_as};
 use super::write::{Writer, checksum_element};
-use crate::headers::ObjectChecksum;
+use crate::headers::{NOT_BUILT, ObjectChecksum, not_built};
 use crate::{Error, ErrorCode};
 
 /// The largest body of CompleteMultipartUpload: 10,000 parts with a SHA-256 each, and whitespace.
@@ -98,6 +98,11 @@ impl CompletePart {
 /// The checksum that a client names for a part. One that cannot be read is not passed over: the client
 /// relies on the comparison.
 fn part_checksum(node: &Node) -> Result<Option<Checksum>, Error> {
+    for algorithm in NOT_BUILT {
+        if node.filled(&format!("Checksum{algorithm}")).is_some() {
+            return Err(not_built(algorithm));
+        }
+    }
     let mut found = None;
     for algorithm in ChecksumAlgorithm::ALL {
         let element = checksum_element(algorithm);

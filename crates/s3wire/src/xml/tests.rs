@@ -188,6 +188,17 @@ fn uploads_and_parts_read_back() {
     assert!(UploadStarted::from_xml(nameless.to_xml().as_bytes()).is_err());
 }
 
+#[test]
+fn a_part_with_a_checksum_that_is_not_built_is_refused() {
+    for element in ["ChecksumMD5", "ChecksumSHA512", "ChecksumXXHASH3"] {
+        let body = format!(
+            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>e</ETag><{element}>AAAA</{element}></Part></CompleteMultipartUpload>"
+        );
+        let error = parse_complete(body.as_bytes()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotImplemented, "{element}");
+    }
+}
+
 fn parts(numbers: &[u64]) -> Vec<CompletePart> {
     numbers
         .iter()

@@ -12,11 +12,11 @@ use std::task::{Context, Poll};
 
 use base::{BucketName, ETag, ObjectKey};
 use bytes::Bytes;
-use engine::catalogue::Bucket;
+use engine::catalogue::{Bucket, StoredChecksum};
 use engine::{BodyError, Declared, PutRequest};
 use futures_util::StreamExt as _;
 use futures_util::stream::Stream;
-use http::header::{ETAG, LOCATION};
+use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
 use s3wire::form::{Form, FormDecoder, Policy, SuccessAction, boundary};
@@ -30,7 +30,7 @@ use super::super::access::Rights;
 use super::super::intake::{Cover, Intake, Reader};
 use super::super::render::{Answer, Failure, Success};
 use super::super::ticket::Ticket;
-use super::write::refused_early;
+use super::write::{self, refused_early};
 use super::{demand, refuse_unsupported};
 use crate::config::Verb;
 use crate::telemetry::audit::RequestEvent;
@@ -54,7 +54,12 @@ impl Front {
         let state = Arc::clone(&ticket.body);
         let metrics = Arc::clone(&self.telemetry.metrics);
         let intake = Intake::new(body, unsigned, state, metrics, self.read_timeout);
-        let decoder = FormDecoder::new(&boundary(head)?);
+        let boundary = boundary(head).inspect_err(|error| {
+            if error.code == ErrorCode::PreconditionFailed {
+                ticket.said.is_no_form();
+            }
+        })?;
+        let decoder = FormDecoder::new(&boundary);
         let (length, reader) = intake.into_pieces()?;
         let mut file = FormFile::new(reader, decoder);
         // Nobody has proven anything yet: a form's fields have no more time than a request's head.
@@ -85,6 +90,7 @@ impl Front {
             bucket,
             key: &key,
             etag: &written.etag,
+            checksum: written.checksum.as_ref(),
         };
         Ok(answer(&form.success_action(), &stored))
     }
@@ -155,6 +161,8 @@ struct Stored<'a> {
     bucket: &'a BucketName,
     key: &'a ObjectKey,
     etag: &'a ETag,
+    /// The one that it was sent with, or ours.
+    checksum: Option<&'a StoredChecksum>,
 }
 
 /// What the client is told, as the form wants it.
@@ -164,6 +172,7 @@ fn answer(action: &SuccessAction, stored: &Stored<'_>) -> Answer {
         bucket,
         key,
         etag,
+        checksum,
     } = stored;
     let mut answer = match action {
         SuccessAction::NoContent => Answer::silent(),
@@ -197,8 +206,7 @@ fn answer(action: &SuccessAction, stored: &Stored<'_>) -> Answer {
         }
         SuccessAction::NoContent | SuccessAction::Ok | SuccessAction::Created => place.clone(),
     };
-    let tag = HeaderValue::try_from(etag.quoted()).expect("an MD5 is a header value");
-    answer.headers.insert(ETAG, tag);
+    answer.headers.extend(write::stored(etag, *checksum));
     // The address of the form may hold what no header can carry.
     if let Ok(place) = HeaderValue::try_from(place) {
         answer.headers.insert(LOCATION, place);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use base::{Clock as _, SystemClock};
+use base::{Clock as _, Secret, SystemClock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use ring::hmac;
-use s3wire::sigv4::PayloadMode;
+use s3wire::sigv4::{PayloadMode, SignRequest, Signer};
 
 use super::support::{
     Auth, BUCKET, KEY, OTHER_BUCKET, OTHER_KEY, OTHER_SECRET, Options, Request, Response, SECRET,
@@ -192,6 +192,36 @@ async fn signed_chunks_need_a_signed_request() {
         &server.send(put.payload(PayloadMode::Unsigned)).await,
         "AccessDenied",
     );
+}
+
+#[tokio::test]
+async fn any_region_is_accepted_in_a_signature_and_no_other_service() {
+    let server = Server::start().await;
+    server.put("k", b"x").await.expect(200);
+    for region in ["us-east-1", "eu-central-1", "auto", "garage", "nowhere"] {
+        let secret = Secret::new(SECRET.to_owned());
+        let signer = Signer::new(KEY.to_owned(), secret, region.to_owned()).unwrap();
+        let mut get = Request::get(&path("k")).auth(Auth::None);
+        get.headers
+            .insert("host", server.addr.to_string().parse().unwrap());
+        let request = SignRequest {
+            method: &Method::GET,
+            path: &path("k"),
+            query: "",
+            payload: PayloadMode::EMPTY,
+            now: SystemClock.now(),
+        };
+        signer.sign(request, &mut get.headers);
+        server.send(get.clone()).await.expect(200);
+        let text = get.headers["authorization"].to_str().unwrap();
+        let other = text.replace("/s3/", "/sts/");
+        get.headers.insert("authorization", other.parse().unwrap());
+        let refused = server.send(get).await;
+        assert_eq!(
+            refused.verdict(),
+            (400, "AuthorizationHeaderMalformed".into())
+        );
+    }
 }
 
 #[tokio::test]

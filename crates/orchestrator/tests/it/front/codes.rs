@@ -7,7 +7,7 @@ use backend::faulty::Rates;
 use http::Method;
 use orchestrator::front::listener::HEAD_BYTES_MAX;
 use s3wire::ErrorCode;
-use s3wire::sigv4::PayloadMode;
+use s3wire::sigv4::{PayloadMode, StreamingVariant};
 
 use super::broken::{Frail, PATIENT};
 use super::support::{
@@ -149,6 +149,14 @@ async fn requests(driven: &mut Driven) {
             ErrorCode::MissingContentLength,
         ),
         (put().body(&noise((1 << 20) + 1)), ErrorCode::EntityTooLarge),
+        (
+            put()
+                .payload(PayloadMode::Streaming(StreamingVariant::UnsignedTrailer))
+                .header("x-amz-trailer", "x-amz-checksum-crc32")
+                .header("x-amz-decoded-content-length", "1")
+                .body(b"1\r\nx\r\n0\r\nx-amz-checksum-crc32:hello\r\n\r\n"),
+            ErrorCode::MalformedTrailer,
+        ),
         (put().header("content-md5", "x"), ErrorCode::InvalidDigest),
         (
             put().header("content-md5", &md5).body(b"x"),
@@ -360,7 +368,9 @@ async fn forms(driven: &mut Driven) {
     };
     let form = "multipart/form-data; boundary=B";
     let plain = server.send(post("text/plain", "x")).await;
-    driven.expect(&plain, ErrorCode::MalformedPostRequest);
+    driven.expect(&plain, ErrorCode::PreconditionFailed);
+    let unbound = server.send(post("multipart/form-data", "x")).await;
+    driven.expect(&unbound, ErrorCode::MalformedPostRequest);
     let part = "--B\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\n";
     let long = server
         .send(post(form, &format!("{part}{}", "x".repeat(21 << 10))))

@@ -114,6 +114,7 @@ async fn every_refusal_has_its_status_and_code() {
         (
             Request::put(&path("k"))
                 .header("content-encoding", "aws-chunked")
+                .header("x-amz-decoded-content-length", "2")
                 .body(b"x"),
             400,
             "InvalidRequest",

@@ -178,6 +178,60 @@ async fn the_client_is_told_what_it_asked_to_be_told() {
 }
 
 #[tokio::test]
+async fn a_post_on_a_bucket_that_is_no_form_fails_a_precondition() {
+    let server = Server::start().await;
+    let plain = || {
+        Request::post(&format!("/{BUCKET}"))
+            .auth(Auth::None)
+            .body(b"x")
+    };
+    for request in [plain(), plain().header("content-type", "text/plain")] {
+        let refused = server.send(request).await;
+        assert_eq!(refused.verdict(), (412, "PreconditionFailed".into()));
+        let condition = "Bucket POST must be of the enclosure-type multipart/form-data";
+        assert_eq!(refused.element("Condition"), condition);
+    }
+    let unbound = plain().header("content-type", "multipart/form-data");
+    let refused = server.send(unbound).await;
+    assert_eq!(refused.verdict(), (400, "MalformedPOSTRequest".into()));
+}
+
+#[tokio::test]
+async fn the_answer_to_a_form_carries_the_checksum_that_it_was_sent() {
+    let server = Server::start().await;
+    let sum = (
+        "x-amz-checksum-sha256",
+        "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=",
+    );
+    for action in ["200", "201", "204"] {
+        let fields = [sum, ("success_action_status", action)];
+        let answer = post(&server, Form::new("up/k", &fields)).await;
+        assert_eq!(answer.header(sum.0), sum.1, "{action}");
+        assert_eq!(answer.header("x-amz-checksum-type"), "FULL_OBJECT");
+    }
+    let wrong = [(sum.0, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")];
+    let refused = post(&server, Form::new("up/k", &wrong)).await;
+    assert_eq!(refused.verdict(), (400, "BadDigest".into()));
+    let unknown = [("x-amz-checksum-xxhash64", "AAAA")];
+    let refused = post(&server, Form::new("up/k", &unknown)).await;
+    assert_eq!(refused.verdict(), (501, "NotImplemented".into()));
+}
+
+#[tokio::test]
+async fn a_form_whose_signature_is_none_is_told_that_it_does_not_match() {
+    let server = Server::start().await;
+    for signature in ["z".repeat(64), "short".to_owned(), String::new()] {
+        let mut request = Form::new("up/k", &[]).request();
+        let text = String::from_utf8(request.body.to_vec()).unwrap();
+        let (head, tail) = text.split_once("name=\"x-amz-signature\"\r\n\r\n").unwrap();
+        let rest = &tail[64..];
+        request.body = format!("{head}name=\"x-amz-signature\"\r\n\r\n{signature}{rest}").into();
+        let refused = server.send(request).await;
+        assert_eq!(refused.verdict(), (403, "SignatureDoesNotMatch".into()));
+    }
+}
+
+#[tokio::test]
 async fn a_large_file_streams_and_must_come_last() {
     let server = Server::start().await;
     let file = noise(2 << 20);
@@ -371,13 +425,6 @@ async fn a_form_does_what_its_policy_permits_and_nothing_else() {
     let answer = post(&server, expired).await;
     assert_eq!(answer.verdict(), (403, "AccessDenied".into()));
     assert!(answer.element("Message").contains("Policy expired"));
-    let plain = Request::post(&format!("/{BUCKET}"))
-        .auth(Auth::None)
-        .body(b"x");
-    assert_eq!(
-        server.send(plain).await.verdict(),
-        (400, "MalformedPOSTRequest".into())
-    );
     let mut elsewhere = Form::new("up/k", &[]).request();
     elsewhere.path = "/docs".to_owned();
     assert_eq!(

@@ -459,3 +459,31 @@ async fn a_write_without_room_is_refused_before_its_body() {
     assert_eq!(refused.verdict(), (507, "InsufficientStorage".into()));
     server.put("k", &noise(500)).await.expect(200);
 }
+
+#[tokio::test]
+async fn the_word_aws_chunked_alone_is_no_framing() {
+    let server = Server::start().await;
+    for (sent, kept) in [
+        ("gzip, aws-chunked", "gzip"),
+        ("aws-chunked,gzip", "gzip"),
+        ("aws-chunked", ""),
+    ] {
+        let put = Request::put(&path("k")).header("content-encoding", sent);
+        let put = put
+            .header("x-amz-decoded-content-length", "5")
+            .body(b"hello");
+        server.send(put).await.expect(200);
+        let got = server.get("k").await.expect(200);
+        assert_eq!(
+            (got.text().as_str(), got.header("content-encoding")),
+            ("hello", kept)
+        );
+    }
+    // One that is framed and does not say so is not stored with its framing.
+    let framed = Request::put(&path("k"))
+        .header("content-encoding", "aws-chunked")
+        .header("x-amz-decoded-content-length", "1")
+        .body(b"1\r\nx\r\n0\r\n\r\n");
+    let refused = server.send(framed).await;
+    assert_eq!(refused.verdict(), (400, "InvalidRequest".into()));
+}

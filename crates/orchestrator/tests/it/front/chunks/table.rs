@@ -14,7 +14,7 @@ pub(super) struct Verdict(
 
 const CHUNK: Verdict = Verdict(400, "InvalidRequest", Some("chunk_malformed"));
 const LARGE: Verdict = Verdict(400, "InvalidRequest", Some("chunk_too_large"));
-const TRAILER: Verdict = Verdict(400, "InvalidRequest", Some("trailer_malformed"));
+const TRAILER: Verdict = Verdict(400, "MalformedTrailerError", Some("trailer_malformed"));
 pub(super) const LENGTH: Verdict = Verdict(400, "IncompleteBody", Some("decoded_length_mismatch"));
 const FORGED: Verdict = Verdict(
     403,

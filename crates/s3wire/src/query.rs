@@ -81,6 +81,16 @@ impl<'a> Query<'a> {
             .any(|parameter| parameter.name == name)
     }
 
+    /// The value of a parameter that stands for a header, whose name has no case.
+    pub(crate) fn value_of_header(&self, name: &str) -> Result<Option<&str>, Error> {
+        let mut found = self.parameters.iter().map(|parameter| &parameter.name);
+        let first = found.find(|known| known.eq_ignore_ascii_case(name));
+        if found.any(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(doubled(name));
+        }
+        first.map_or(Ok(None), |known| self.value(known))
+    }
+
     /// The value of a parameter, empty for a bare name.
     ///
     /// A parameter that is there twice is refused: which of the two counts differs between
@@ -93,9 +103,7 @@ impl<'a> Query<'a> {
         match (found.next(), found.next()) {
             (None, _) => Ok(None),
             (Some(parameter), None) => Ok(Some(parameter.value.as_deref().unwrap_or(""))),
-            (Some(_), Some(_)) => Err(Error::argument(format!(
-                "The parameter {name} is given more than once."
-            ))),
+            (Some(_), Some(_)) => Err(doubled(name)),
         }
     }
 
@@ -126,6 +134,10 @@ impl<'a> Query<'a> {
         }
         Ok(headers)
     }
+}
+
+fn doubled(name: &str) -> Error {
+    Error::argument(format!("The parameter {name} is given more than once."))
 }
 
 fn is_checksum_of_body(name: &str) -> bool {

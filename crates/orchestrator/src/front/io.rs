@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::heads::{Heads, Unfinished};
 use super::listener::HEAD_BYTES_MAX;
 use super::site::Scheme;
 use super::ticket::Ticket;
@@ -47,6 +48,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Connection {
     state: Mutex<State>,
+    heads: Arc<Heads>,
     scheme: Scheme,
     /// What the HTTP library says of bytes that are no request was held back.
     held_back: AtomicBool,
@@ -59,6 +61,8 @@ struct State {
     phase: Phase,
     /// Bytes that came since the head began.
     head_bytes: usize,
+    /// While more of a head is waited for.
+    unfinished: Option<Unfinished>,
     /// Requests whose answer has not left. More than one where a client does not wait for answers.
     open: usize,
     /// Of those, the ones whose answer is written. Pages have no ticket.
@@ -73,15 +77,17 @@ impl State {
 
 impl Connection {
     /// A connection on which nothing happened yet; its first head is awaited like a begun one.
-    pub(super) fn new(scheme: Scheme) -> Arc<Self> {
+    pub(super) fn new(scheme: Scheme, heads: Arc<Heads>) -> Arc<Self> {
         let state = State {
             phase: Phase::Head,
             head_bytes: 0,
+            unfinished: None,
             open: 0,
             leaving: Vec::new(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            heads,
             scheme,
             held_back: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -106,11 +112,30 @@ impl Connection {
         }
     }
 
+    /// More of a head is waited for: what has come of it counts against the budget of all such heads.
+    /// Whether the connection has to end for that.
+    fn awaits_head(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        let bytes = state.head_bytes;
+        match &state.unfinished {
+            Some(unfinished) => unfinished.goes_on(bytes, cx.waker()),
+            None if bytes == 0 => return false,
+            None => state.unfinished = Some(self.heads.wait(bytes, cx.waker())),
+        }
+        state
+            .unfinished
+            .as_ref()
+            .is_some_and(Unfinished::is_evicted)
+    }
+
     /// A head is complete.
     pub(super) fn begin(&self) {
         let mut state = self.state.lock();
         state.phase = Phase::Busy;
         state.open += 1;
+        let ended = state.unfinished.take();
+        drop(state);
+        drop(ended);
     }
 
     /// The answer is written; the request ends when the last byte has left.
@@ -295,6 +320,10 @@ impl AsyncRead for ClientIo {
                     }
                     // As if the client had closed: nothing is lost.
                     Phase::Idle => this.read_alarm.poll(this.patience.idle, cx).map(Ok),
+                    Phase::Head if this.connection.awaits_head(cx) => {
+                        let error = io::Error::other("unfinished heads hold too many bytes");
+                        Poll::Ready(Err(error))
+                    }
                     Phase::Head => {
                         ready!(this.read_alarm.poll(this.patience.head, cx));
                         Poll::Ready(Err(timed_out("the head of a request took too long")))

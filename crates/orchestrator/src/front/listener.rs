@@ -242,7 +242,7 @@ impl Peer {
                 Err(_) => return,
             },
         };
-        let connection = Connection::new(scheme);
+        let connection = Connection::new(scheme, self.front.heads());
         let (mut io, ended) = self
             .talk(transport, Arc::clone(&connection), patience)
             .await;

@@ -11,6 +11,7 @@ mod admission;
 mod certificate;
 mod cores;
 mod cors;
+pub mod heads;
 mod intake;
 pub mod io;
 pub mod listener;
@@ -36,14 +37,16 @@ use engine::Engine;
 use futures_util::FutureExt as _;
 use http::header::{EXPECT, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
+use s3wire::ErrorCode;
 use tracing::{Instrument as _, error, info_span};
 
 use crate::admin::is_admin;
 use crate::config::{CorsRule, ServerConfig};
 use crate::telemetry::log::LogControl;
 use admission::Pools;
+use heads::Heads;
 use io::{Connection, Patience};
 use render::Failure;
 use request_id::{HostId, RequestId};
@@ -66,6 +69,7 @@ pub struct Front {
     pools: Pools,
     telemetry: Telemetry,
     patience: Patience,
+    heads: Arc<Heads>,
     read_timeout: Duration,
     metrics: Option<(Door, Box<str>)>,
     domains: Vec<String>,
@@ -116,6 +120,7 @@ impl Front {
                 idle: server.idle_timeout,
                 write: server.write_timeout,
             },
+            heads: Arc::default(),
             read_timeout: server.read_timeout,
             metrics: parts.metrics.map(|(door, path)| (door, path.into())),
             domains: server.virtual_host_domains.clone(),
@@ -138,6 +143,10 @@ impl Front {
         self.access.store(Arc::new(access));
     }
 
+    fn heads(&self) -> Arc<Heads> {
+        Arc::clone(&self.heads)
+    }
+
     pub(crate) fn patience(&self) -> Patience {
         self.patience
     }
@@ -154,8 +163,11 @@ impl Front {
         let (parts, body) = request.into_parts();
         let named = self.named_bucket(door, &parts);
         let hidden = door == Door::Worker && is_admin(parts.uri.path());
+        // Whoever stands in front of us may have taken it for somebody else's: it gets no page.
+        let addressed = check_host(&parts).is_ok();
         if named.is_none()
             && !hidden
+            && addressed
             && let Some(page) = self.page(door, parts.uri.path(), &parts.method).await
         {
             if !body.is_end_stream() {
@@ -163,7 +175,8 @@ impl Front {
             }
             return render::page(page, &parts.method, id.to_header(), connection);
         }
-        let admin = door != Door::Pages && named.is_none() && is_admin(parts.uri.path());
+        let admin =
+            addressed && door != Door::Pages && named.is_none() && is_admin(parts.uri.path());
         let purpose = match admin {
             true => Purpose::Admin,
             false => Purpose::S3,
@@ -248,6 +261,19 @@ impl Front {
         let method = ticket.method();
         let rules = self.access.load().cors(ticket.bucket.as_ref()?)?;
         (*method != Method::OPTIONS).then(|| (rules, origin, method.clone()))
+    }
+}
+
+/// A request has one Host header: RFC 9112 section 3.2. Checkers of health that speak HTTP/1.0 send none.
+fn check_host(parts: &Parts) -> Result<(), s3wire::Error> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => Ok(()),
+        (None, _) if parts.version < Version::HTTP_11 => Ok(()),
+        (None, _) | (Some(_), Some(_)) => Err(s3wire::Error::new(
+            ErrorCode::InvalidRequest,
+            "A request has one Host header.",
+        )),
     }
 }
 

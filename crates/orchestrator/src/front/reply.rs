@@ -236,7 +236,7 @@ mod tests {
         Reply::new(
             Content::Late(Late::new(Box::pin(end))),
             None,
-            Connection::new(Scheme::Http),
+            Connection::new(Scheme::Http, Arc::default()),
         )
     }
 

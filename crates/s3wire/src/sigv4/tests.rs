@@ -496,6 +496,37 @@ fn presigned(expires: u64) -> Request {
 }
 
 #[test]
+fn the_hash_of_a_body_in_a_presigned_url_counts_in_any_case() {
+    let sum = PayloadMode::of(b"body");
+    for name in ["X-Amz-Content-Sha256", "x-amz-content-sha256"] {
+        let query = format!(
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={KEY}%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&{name}={}",
+            sum.to_text()
+        );
+        let mut request = Request {
+            method: Method::PUT,
+            path: "/b/k".to_owned(),
+            query,
+            headers: map(&[("host", "h")]),
+        };
+        let names = ["host"].into_iter();
+        let hash = canonical::hash(
+            &request.head(),
+            canonical::Form::STANDARD,
+            names,
+            &sum.to_text(),
+        );
+        let (signature, _) = signer().signature(*b"20130524T000000Z", &hash);
+        request.query = format!("{}&X-Amz-Signature={}", request.query, hex_str(&signature));
+        assert_eq!(request.verify().unwrap().payload, sum, "{name}");
+        request
+            .query
+            .push_str("&X-AMZ-content-sha256=UNSIGNED-PAYLOAD");
+        assert_eq!(request.verify().unwrap_err(), ErrorCode::InvalidArgument);
+    }
+}
+
+#[test]
 fn presigned_urls_live_as_long_as_they_say() {
     let request = presigned(3600);
     let hour = Duration::from_secs(3600);

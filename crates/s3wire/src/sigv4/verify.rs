@@ -239,7 +239,7 @@ impl<'a> Claim<'a> {
             split_credential(field("X-Amz-Credential")?, &amz_date).map_err(malformed_query)?;
         let payload = match single(head.headers, "x-amz-content-sha256")? {
             Some(text) => Some(text),
-            None => query.value("X-Amz-Content-Sha256")?,
+            None => query.value_of_header("x-amz-content-sha256")?,
         };
         let payload = payload.unwrap_or(UNSIGNED);
         let claim = Self {

@@ -85,7 +85,11 @@ mod tests {
     }
 
     async fn document(answer: Answer) -> String {
-        let reply = Reply::new(answer.content, None, Connection::new(Scheme::Http));
+        let reply = Reply::new(
+            answer.content,
+            None,
+            Connection::new(Scheme::Http, Arc::default()),
+        );
         let bytes = reply.collect().await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
     }

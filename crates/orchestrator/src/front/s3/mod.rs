@@ -21,7 +21,6 @@ use std::sync::Arc;
 
 use base::{BucketName, ChecksumKind, ObjectKey, Precondition, Tags};
 use engine::catalogue::{Bucket, StoredChecksum};
-use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use hyper::body::Incoming;
@@ -34,7 +33,7 @@ use super::intake::Intake;
 use super::render::{Answer, Failure};
 use super::subject::source;
 use super::ticket::Ticket;
-use super::{Front, cors};
+use super::{Front, check_host, cors};
 use crate::config::Verb;
 use crate::telemetry::audit::RequestEvent;
 
@@ -66,11 +65,7 @@ impl Front {
         named: Option<&str>,
         body: Incoming,
     ) -> Result<Answer, Failure> {
-        // Who stands in front of us may have believed the other one: RFC 9112 section 3.2.
-        if parts.headers.get_all(HOST).iter().nth(1).is_some() {
-            let message = "A request has one Host header.";
-            return Err(Error::new(ErrorCode::InvalidRequest, message).into());
-        }
+        check_host(&parts)?;
         if parts.method == Method::OPTIONS {
             return self.preflight(ticket, &parts, named);
         }

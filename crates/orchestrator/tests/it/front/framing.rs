@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base::{ChecksumAlgorithm, Hasher};
 use bytes::Bytes;
+use orchestrator::front::heads::UNFINISHED_HEADS_BYTES_MAX;
 use s3wire::chunked::{Encoder, Framing};
 use s3wire::headers::BodyClaims;
 use s3wire::sigv4::{PayloadMode, StreamingVariant};
@@ -392,4 +393,40 @@ async fn a_client_that_takes_nothing_of_an_answer_is_cut() {
         tokio::task::yield_now().await;
     }
     assert!(slow.rest().await.len() < body.len());
+}
+
+#[tokio::test]
+async fn unfinished_heads_share_a_budget_and_the_oldest_goes_first() {
+    const HEAD_BYTES: usize = 120 << 10;
+    let server = Server::with(Options {
+        server: "  read_timeout: 1h\n  read_header_timeout: 1h",
+        ..Options::default()
+    })
+    .await;
+    let begun = format!(
+        "GET /health HTTP/1.1\r\nhost: h\r\na: {}",
+        "a".repeat(HEAD_BYTES)
+    );
+    let fit = UNFINISHED_HEADS_BYTES_MAX / begun.len();
+    let too_many = 20;
+    let mut wires = Vec::new();
+    for _ in 0..fit + too_many {
+        let mut wire = server.connect().await;
+        wire.write(begun.as_bytes()).await;
+        wires.push(wire);
+    }
+    // Half of them: the order in which the server sees them is nearly that in which they were sent.
+    for wire in &mut wires[..too_many / 2] {
+        assert!(wire.rest().await.is_empty(), "it was answered");
+    }
+    server.put("k", b"x").await.expect(200);
+    let mut last = wires.pop().unwrap();
+    last.write(b"\r\n\r\n").await;
+    assert_eq!(last.response(false).await.status, 200);
+    // Heads that ended make room.
+    drop(wires);
+    let mut again = server.connect().await;
+    again.write(begun.as_bytes()).await;
+    again.write(b"\r\n\r\n").await;
+    assert_eq!(again.response(false).await.status, 200);
 }

@@ -139,3 +139,33 @@ async fn a_place_is_free_again_when_the_answer_has_left() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_page_is_asked_for_with_one_host_but_by_checkers_of_http_1_0() {
+    let server = Server::start().await;
+    for target in [
+        "/health",
+        "/health/ready",
+        "/metrics",
+        "/admin/api/status",
+        "/photos/k",
+    ] {
+        for (version, hosts, refused) in [
+            ("1.1", "", true),
+            ("1.1", "host: a\r\nhost: b\r\n", true),
+            ("1.0", "host: a\r\nhost: b\r\n", true),
+            ("1.1", "host: a\r\n", false),
+            ("1.0", "", false),
+        ] {
+            let mut wire = server.connect().await;
+            let head = format!("GET {target} HTTP/{version}\r\n{hosts}\r\n");
+            wire.write(head.as_bytes()).await;
+            let answer = wire.response(false).await;
+            let told = answer.status == 400 && answer.text().contains("one Host header");
+            assert_eq!(told, refused, "{head}\n{}", answer.text());
+            if target == "/health" && !refused {
+                assert_eq!(answer.status, 200);
+            }
+        }
+    }
+}

@@ -10,6 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// What variables begin with by which cargo tells a program of its package.
+const OF_PACKAGE: &[&str] = &["CARGO_MANIFEST_", "CARGO_PKG_"];
+
 /// The checkout that this binary was built from.
 pub(crate) struct Workspace {
     root: PathBuf,
@@ -50,10 +53,20 @@ impl Workspace {
         self.root.join("target").join("tools")
     }
 
-    /// The cargo that runs us, in the root of the workspace.
+    /// The cargo that runs us, in the root of the workspace. It is not told of the package that it runs
+    /// now: build scripts look at that, and what they build would be built again.
     pub(crate) fn cargo(&self) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        self.command(cargo)
+        let mut command = self.command(cargo);
+        let names = env::vars_os().map(|(name, _)| name);
+        let of_package = names.filter(|name| {
+            let name = name.to_string_lossy();
+            OF_PACKAGE.iter().any(|start| name.starts_with(start))
+        });
+        for name in of_package {
+            command.env_remove(name);
+        }
+        command
     }
 
     /// Any program, in the root of the workspace.

@@ -78,14 +78,6 @@ pub(crate) fn run(workspace: &Workspace, name: &str, figures: Figures) -> Result
         left.len(),
         units.len()
     );
-    if !left.is_empty() && plan.is_of_tests() {
-        // Not under load, and not within the time of a unit.
-        succeed(
-            workspace
-                .cargo()
-                .args(["test", "--workspace", "--locked", "--no-run"]),
-        )?;
-    }
     for (place, unit) in left.iter().enumerate() {
         println!("==> {} ({} of {})", unit.id, place + 1, left.len());
         let record = done(workspace, plan, unit, &folder)?;
@@ -122,6 +114,10 @@ fn folder(workspace: &Workspace, plan: &Plan) -> PathBuf {
 
 /// One unit, from its beginning to its end.
 fn done(workspace: &Workspace, plan: &Plan, unit: &Unit, folder: &Path) -> Result<Record> {
+    if let Some(build) = unit.build() {
+        // Neither beside busy cores nor within the time of the unit.
+        succeed(workspace.cargo().args(build))?;
+    }
     let log = folder.join(format!("{}.log", unit.id));
     let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     let mut command = myself("step");

@@ -208,11 +208,27 @@ fn fuzzing() -> Vec<Unit> {
         .collect()
 }
 
-impl Plan {
-    pub(super) fn is_of_tests(&self) -> bool {
-        self.kind == Kind::Tests
+impl Unit {
+    /// What `cargo` is asked for before, where it is of tests. Each by itself: with another choice of
+    /// packages, their dependencies have other features.
+    pub(super) fn build(&self) -> Option<Vec<&str>> {
+        let words = self.args.iter().map(String::as_str);
+        match self.args.first().map(String::as_str) {
+            Some("test") => {
+                let chosen = words.skip(2).take_while(|word| *word != "--");
+                Some(
+                    ["test", "--quiet", "--locked", "--no-run"]
+                        .into_iter()
+                        .chain(chosen)
+                        .collect(),
+                )
+            }
+            Some(_) | None => None,
+        }
     }
+}
 
+impl Plan {
     /// What counts of the output of a unit, in one line.
     pub(super) fn figures(&self, output: &str) -> String {
         match self.kind {
@@ -359,6 +375,18 @@ mod tests {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
             assert!(ids.iter().all(|id| id.chars().all(is_plain)), "{ids:?}");
         }
+    }
+
+    #[test]
+    fn tests_are_built_before_they_are_run() {
+        let unit = &memory()[0];
+        let words = ["-p", "orchestrator", "--test", "process", "sixty_four"];
+        assert!(
+            unit.build().unwrap().ends_with(&words),
+            "{:?}",
+            unit.build()
+        );
+        assert_eq!(fuzzing()[0].build(), None);
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub(crate) const OWN_META: &str = "s3o";
 /// The longest component of a key that is kept readable on a backend, in bytes.
 const COMPONENT_BYTES_MAX: usize = 200;
 
+/// The most components of a key that are kept readable: on a local backend each is a directory, to
+/// be made, synced and walked.
+const COMPONENTS_MAX: usize = 64;
+
 /// The most that providers accept as user metadata of one object, in bytes.
 const BACKEND_META_BYTES_MAX: usize = base::USER_METADATA_BYTES_MAX;
 
@@ -24,8 +28,8 @@ const COPY_ID_LEN: usize = 26;
 
 /// The key under which an attempt stores an object's bytes.
 ///
-/// `{bucket}/{key}~{copy}` where the key is plain: components of 1 to 200 bytes, none of them `.` or
-/// `..`, no control characters. Every other key is hashed: `.s3o/{bucket}/{sha256}~{copy}`.
+/// `{bucket}/{key}~{copy}` where the key is plain: at most 64 components of 1 to 200 bytes, none of
+/// them `.` or `..`, no control characters. Every other key is hashed: `.s3o/{bucket}/{sha256}~{copy}`.
 pub(crate) fn backend_key(bucket: &BucketName, key: &ObjectKey, copy: CopyId) -> BackendKey {
     let plain = format!("{bucket}/{key}~{copy}");
     if is_plain(bucket.as_str(), key.as_str())
@@ -52,6 +56,7 @@ fn is_plain(bucket: &str, key: &str) -> bool {
     };
     // The copy id and its tilde belong to the last component.
     component(bucket)
+        && key.split('/').count() <= COMPONENTS_MAX
         && key.split('/').all(component)
         && key
             .rsplit('/')
@@ -243,6 +248,8 @@ mod tests {
             (&"k".repeat(173), true),
             (&format!("{}/a", "k".repeat(201)), false),
             (&vec!["k".repeat(100); 10].join("/"), false),
+            (&["k"; 64].join("/"), true),
+            (&["k"; 65].join("/"), false),
         ] {
             let key: ObjectKey = key.parse().unwrap();
             let made = backend_key(&bucket, &key, copy());

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base::Timestamp;
+use rustix::fs::OFlags;
 
 /// Objects are the operator's, not every local user's.
 const FILE_MODE: u32 = 0o600;
@@ -96,6 +97,13 @@ fn stat_of(metadata: &fs::Metadata) -> Stat {
     }
 }
 
+/// Opens what is there without waiting for anybody: a FIFO in a file's place would hold the thread
+/// until somebody writes to it. Links are followed, for operators move large files elsewhere.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 impl Files for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         let mut options = OpenOptions::new();
@@ -104,7 +112,7 @@ impl Files for Disk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn OpenFile>> {
-        Ok(Arc::new(File::open(path)?))
+        Ok(Arc::new(open_at_once(path)?))
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
@@ -144,7 +152,7 @@ impl Files for Disk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        open_at_once(path)?.sync_all()
     }
 }
 

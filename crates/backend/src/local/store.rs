@@ -381,6 +381,9 @@ impl Store {
             Err(error) => return Err(Failure::harmless(error)),
         };
         let stat = file.stat().map_err(Failure::harmless)?;
+        if stat.kind == EntryKind::Other {
+            return Err(Failure::saying(Kind::Corrupt, "this is no regular file"));
+        }
         let foreign = || Failure::saying(Kind::Corrupt, "the file does not end in a whole record");
         let tail_at = stat
             .size

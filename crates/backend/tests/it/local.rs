@@ -423,3 +423,25 @@ async fn several_instances_may_look_at_one_directory_at_the_same_time() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_fifo_in_an_objects_place_is_corrupt_and_holds_no_thread() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let (backend, directory) = local();
+    put(&backend, "b/fifo", b"bytes").await;
+    let written = files(directory.path());
+    let file = written.iter().find(|path| path.contains("fifo")).unwrap();
+    let path = directory.path().join(file);
+    std::fs::remove_file(&path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    assert!(std::fs::metadata(&path).unwrap().file_type().is_fifo());
+    // Nobody ever writes to it: what waited would wait for ever.
+    let got = backend.get(&key("b/fifo"), None, None).await;
+    assert_eq!(got.unwrap_err().kind, Kind::Corrupt);
+    let head = backend.head(&key("b/fifo"), None).await;
+    assert_eq!(head.unwrap_err().kind, Kind::Corrupt);
+    backend.list(&ListRequest::default()).await.unwrap();
+    delete(&backend, "b/fifo").await;
+    assert!(!path.exists());
+}

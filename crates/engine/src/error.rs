@@ -15,6 +15,12 @@ pub struct Tried(pub Vec<(BackendName, backend::Error)>);
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str(
+                "none was left to try: each was full, too small or at its usage limit when its \
+                 turn came",
+            );
+        }
         for (place, (name, error)) in self.0.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
             write!(f, "{comma}{name}: {}", base::report(error))?;

@@ -54,7 +54,9 @@ impl fmt::Display for OutOfService {
             Self::MarkerForeign { found } => write!(
                 f,
                 "its marker .s3o/backend belongs to {found}; point the backend's name back to its \
-                 own storage, or give this one a new name",
+                 own storage, or give this one a new name; where two names lead to one bucket or \
+                 directory, remove one; where it is the right storage and its marker was damaged, \
+                 see \"Foreign marker\" in docs/failure-modes.md",
             ),
         }
     }
@@ -183,7 +185,7 @@ impl Fleet {
                 wanted: base::ByteSize(size),
             }),
             Err(Refusal::NoneInService) => Err(Error::WriteUnavailable {
-                tried: Tried::default(),
+                tried: Tried(self.members.iter().map(|member| member.refusal()).collect()),
             }),
         }
     }
@@ -223,9 +225,18 @@ impl Fleet {
                 return Ok(None);
             }
             Finding::Newer { found } => Some(format!(
-                "backend {} was marked by a newer state of this catalogue ({found})",
+                "backend {} was marked by a newer state of this catalogue ({found}); where this \
+                 catalogue was not restored, its marker .s3o/backend was forged or copied: \
+                 `s3-orchestrator reconcile --recover` writes a new one",
                 member.name()
             )),
+            Finding::Implausible { found } => {
+                tracing::error!(
+                    backend = %member.name(), %found,
+                    "backend marker is implausible: somebody else wrote it; replacing it"
+                );
+                None
+            }
             Finding::First | Finding::Ours => None,
         };
         let recovering = suspicion.is_some() || catalogue.recovery.is_some();
@@ -294,9 +305,40 @@ impl Fleet {
                 .map_err(|error| Error::ReadUnavailable {
                     tried: Tried(vec![(member.name().clone(), error)]),
                 })?;
-        let found = found.as_deref().and_then(Mark::parse);
+        let row = self.row(store, member).await?;
+        let found = found
+            .as_deref()
+            .and_then(Mark::parse)
+            .filter(|found| found.plausible(&row));
         self.mark_past(store, member, found.map_or(0, |found| found.mark))
             .await
+    }
+
+    /// Reads the first marker of a member back, after all members have written theirs: two names of
+    /// one place have both found it unmarked, and the one whose marker is gone is not to be used.
+    pub(crate) async fn confirm_first(&self, member: &Member) {
+        let look = tokio::time::timeout(LOOK_MAX, member.backend().read_marker()).await;
+        let reason = match look {
+            Ok(Ok(Some(found))) => match Mark::parse(&found) {
+                Some(found) if found.backend == *member.name() => return,
+                Some(found) => OutOfService::MarkerForeign {
+                    found: found.owner(),
+                },
+                None => OutOfService::MarkerForeign {
+                    found: "something that is not ours".to_owned(),
+                },
+            },
+            Ok(Ok(None)) => OutOfService::Unreachable {
+                reason: "its first marker does not read back".to_owned(),
+            },
+            Ok(Err(error)) => OutOfService::Unreachable {
+                reason: report(&error).to_string(),
+            },
+            Err(_elapsed) => OutOfService::Unreachable {
+                reason: "no answer in time".to_owned(),
+            },
+        };
+        self.retire(member, reason);
     }
 
     async fn row(&self, store: &Store, member: &Member) -> Result<BackendRow> {

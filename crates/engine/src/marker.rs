@@ -4,6 +4,10 @@ use base::BackendName;
 use metastore::model::{BackendRow, Catalogue};
 use uuid::Uuid;
 
+/// How far a marker can be ahead of its row. Marks advance every hour and at every start, so no
+/// restored catalogue is as far behind.
+const MARK_LEAP_MAX: u64 = 1 << 32;
+
 /// What the marker says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
@@ -22,6 +26,12 @@ pub(crate) enum Finding {
     Ours,
     /// There is none although there was one.
     Missing,
+    /// It is ours, but its mark is beyond what any state of this catalogue can have reached: somebody
+    /// wrote it there. It says nothing about the catalogue, and is replaced.
+    Implausible {
+        /// What it says.
+        found: String,
+    },
     /// It names another catalogue or another backend.
     Foreign {
         /// Whose.
@@ -58,6 +68,16 @@ impl Mark {
         })
     }
 
+    /// Whether a state of this catalogue can have written it, however far the row is behind.
+    pub(crate) fn plausible(&self, row: &BackendRow) -> bool {
+        self.mark <= row.mark.saturating_add(MARK_LEAP_MAX)
+    }
+
+    /// Whose the place is.
+    pub(crate) fn owner(&self) -> String {
+        format!("backend {} of this catalogue", self.backend)
+    }
+
     /// Compares what a backend carries with what the catalogue knows.
     pub(crate) fn judge(
         content: Option<&[u8]>,
@@ -82,8 +102,12 @@ impl Mark {
         }
         if found.backend != row.name {
             return Finding::Foreign {
-                found: format!("backend {}", found.backend),
+                found: found.owner(),
             };
+        }
+        if !found.plausible(row) {
+            let found = format!("mark {}", found.mark);
+            return Finding::Implausible { found };
         }
         if found.mark > row.mark || found.incarnation != catalogue.incarnation {
             let found = format!("mark {} of incarnation {}", found.mark, found.incarnation);
@@ -145,6 +169,11 @@ mod tests {
             ..mark.clone()
         };
         assert!(matches!(judge(&newer), Finding::Newer { .. }));
+        let forged = Mark {
+            mark: i64::MAX as u64,
+            ..mark.clone()
+        };
+        assert!(matches!(judge(&forged), Finding::Implausible { .. }));
         let other = Mark {
             incarnation: Uuid::from_u128(9),
             mark: 1,

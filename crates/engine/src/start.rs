@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::buckets::Buckets;
 use crate::fleet::{self, BackendCheck, Fleet};
 use crate::get::Reads;
+use crate::marker;
 use crate::multipart::Completing;
 use crate::observe::Observer;
 use crate::usage::{Book, Entry, Sharing};
@@ -151,6 +152,7 @@ impl Engine {
     /// Looks at all backends at once.
     async fn enlist_all(&self) -> Result<(), StartError> {
         let inner = &self.inner;
+        let rows = inner.store.backends().await?;
         let looks =
             inner.fleet.members().iter().map(|member| async move {
                 (member, inner.fleet.enlist(&inner.store, member).await)
@@ -164,7 +166,21 @@ impl Engine {
                 }
             }
         }
-        if let Some(reason) = inner.store.catalogue().recovery {
+        let recovery = inner.store.catalogue().recovery;
+        if recovery.is_none() {
+            let unmarked = |member: &&Arc<fleet::Member>| {
+                let row = rows.iter().find(|row| row.id == member.id);
+                let fresh = row.is_none_or(|row| !marker::expected(row));
+                fresh && member.in_service() && !member.is_memory()
+            };
+            let fresh: Vec<_> = inner.fleet.members().iter().filter(unmarked).collect();
+            // Where there is one only, the marker of every other was there before its own.
+            if fresh.len() > 1 {
+                let looks = fresh.into_iter();
+                join_all(looks.map(|member| inner.fleet.confirm_first(member))).await;
+            }
+        }
+        if let Some(reason) = recovery {
             tracing::error!(
                 %reason,
                 "this catalogue was restored: nothing is deleted on backends until \

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backend::{
-    BodyEnd, GuardOptions, Guarded, LocalBackend, MemoryBackend, Meter, ObjectBackend, S3Backend,
+    BodyEnd, Effect, GuardOptions, Guarded, Kind, LocalBackend, MemoryBackend, Meter,
+    ObjectBackend, S3Backend,
 };
 use base::{BackendName, Clock, Traffic, report};
 use metastore::model::{BackendId, BackendRow, BackendState};
@@ -90,6 +91,11 @@ impl Member {
         self.settings.max_object_size.map(|size| size.0)
     }
 
+    /// Whether nothing outside of this process can lead to it.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.settings.kind, BackendKind::Memory)
+    }
+
     /// Whether looking at it costs nothing, so that it is looked at often.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.settings.kind, BackendKind::Local { .. })
@@ -98,6 +104,18 @@ impl Member {
     /// Whether new bytes may go to it.
     pub(crate) fn takes_bytes(&self) -> bool {
         self.accepts && self.in_service()
+    }
+
+    /// Why new bytes do not go to it, as an error of the backend's.
+    pub(crate) fn refusal(&self) -> (BackendName, backend::Error) {
+        let words = match self.out_of_service() {
+            Some(reason) => format!("out of service, {reason}"),
+            None if self.accepts => "in service again".to_owned(),
+            None => "draining".to_owned(),
+        };
+        let name = self.name().clone();
+        let error = backend::Error::new(Kind::Unavailable, Effect::None, &name, "choose");
+        (name, error.with_message(words))
     }
 
     /// What the probe's findings hold for: another endpoint or bucket is asked anew.

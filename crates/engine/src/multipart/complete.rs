@@ -328,14 +328,11 @@ impl Engine {
     ) -> Result<NewCopy> {
         let size: u64 = parts.iter().map(|part| part.size).sum();
         // What a backend out of service denies having says nothing: its mount may be missing.
-        let member = self
-            .inner
-            .fleet
-            .member(leg.backend)
-            .filter(|member| member.in_service());
-        let Some(member) = member else {
+        let member = self.inner.fleet.member(leg.backend);
+        let Some(member) = member.filter(|member| member.in_service()) else {
+            let tried = member.map(|member| member.refusal());
             return Err(Error::WriteUnavailable {
-                tried: Tried::default(),
+                tried: Tried(tried.into_iter().collect()),
             });
         };
         let id = match &leg.state {

@@ -4,10 +4,10 @@ use std::fs;
 use std::sync::Arc;
 
 use backend::MARKER_KEY;
-use backend::faulty::Fault;
+use backend::faulty::{Fault, FaultyBackend};
 use base::{ObjectHeaders, Precondition, Tags};
 use bytes::Bytes;
-use engine::{Engine, Error, OutOfService, StartError};
+use engine::{BackendKind, CustomBackend, Engine, Error, OutOfService, StartError};
 
 use crate::world::{World, bytes, get, key, photos, put, put_request};
 
@@ -179,6 +179,16 @@ async fn a_re_pointed_name_and_a_foreign_marker_take_the_backend_out_of_service(
         matches!(refused, Err(Error::WriteUnavailable { .. })),
         "{refused:?}"
     );
+    // The reason names each backend, and why.
+    let reason = refused.unwrap_err().to_string();
+    for words in [
+        "b0: ",
+        "b1: ",
+        "belongs to backend b1",
+        "something that is not ours",
+    ] {
+        assert!(reason.contains(words), "{reason}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,4 +326,78 @@ async fn an_empty_page_that_is_not_the_last_does_not_end_a_recovery() {
     let found = engine.recover().await.unwrap();
     assert_eq!((found.unseen.len(), found.adopted), (0, 1), "{found:?}");
     assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
+}
+
+/// Gives the marker of a backend another generation.
+fn forge(world: &World, place: usize, generation: &str) {
+    let memory = &world.places[place].memory;
+    let marker = memory.object(MARKER_KEY).unwrap();
+    let text = std::str::from_utf8(&marker.bytes).unwrap();
+    let kept = text.lines().filter(|line| !line.starts_with("mark "));
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    let forged = format!("{kept}mark {generation}\n");
+    memory.plant(MARKER_KEY, forged.into(), ObjectHeaders::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_generation_stops_neither_the_backends_nor_a_recovery() {
+    let world = World::new(&[None, None]);
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, 10)).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    forge(&world, 0, "9223372036854775807");
+    let engine = world.engine().await;
+    let status = engine.status().await.unwrap();
+    assert_eq!(status.catalogue.recovery, None);
+    assert!(
+        status
+            .backends
+            .iter()
+            .all(|one| one.out_of_service.is_none())
+    );
+    engine
+        .remove(photos(&engine), key("a"), Precondition::None)
+        .await
+        .unwrap();
+    world.quiesce(&engine).await;
+    assert_eq!(world.places[0].memory.keys(), [MARKER_KEY], "deletes go on");
+    // The same while a recovery runs, and with what no number type holds.
+    for generation in ["9223372036854775807", "18446744073709551615", "1e99"] {
+        forge(&world, 0, generation);
+        let found = engine.recover().await.unwrap();
+        assert_eq!(found.unseen, [], "{generation}");
+    }
+    engine.stop().await.unwrap();
+    drop(engine);
+    // What cannot be read is a reason against that backend alone.
+    forge(&world, 0, "1e99");
+    let engine = world.engine().await;
+    let status = engine.status().await.unwrap();
+    assert_eq!(status.catalogue.recovery, None);
+    assert!(status.backends[0].out_of_service.is_some());
+    assert_eq!(status.backends[1].out_of_service, None);
+    put(&engine, "b", &bytes(1, 10)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_names_of_one_place_one_comes_into_service() {
+    let mut world = World::new(&[None, None]);
+    let place = &world.places[0];
+    let same = FaultyBackend::new(Arc::clone(&place.memory) as _, place.faults.clone());
+    world.settings.backends[1].kind = BackendKind::Custom(CustomBackend(Arc::new(same)));
+    let engine = world.engine().await;
+    let backends = engine.status().await.unwrap().backends;
+    let (used, out): (Vec<_>, Vec<_>) = backends
+        .into_iter()
+        .partition(|one| one.out_of_service.is_none());
+    assert_eq!((used.len(), out.len()), (1, 1), "{used:?} {out:?}");
+    let reason = out[0].out_of_service.as_ref().unwrap().to_string();
+    let names = format!("belongs to backend {} of this catalogue", used[0].name);
+    assert!(reason.contains(&names), "{reason}");
+    // Nor later, when it is looked at again.
+    world.quiesce(&engine).await;
+    let backends = engine.status().await.unwrap().backends;
+    let used = backends.iter().filter(|one| one.out_of_service.is_none());
+    assert_eq!(used.count(), 1);
 }

@@ -4,8 +4,8 @@ use base::{ChecksumAlgorithm, PartNumber};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use s3wire::xml::{
-    CompletePart, CompleteResult, CopyResult, CopyRoot, PartsPage, UploadStarted, UploadsPage,
-    XmlError, print_complete,
+    CompletePart, CompleteResult, CopyResult, CopyRoot, PartEntry, PartsPage, UploadStarted,
+    UploadsPage, XmlError, print_complete,
 };
 
 use super::S3Backend;
@@ -173,11 +173,12 @@ impl S3Backend {
     ) -> Result<PartListPage> {
         let mut from = after;
         loop {
-            let page = self.parts_page(key, upload, from).await?;
+            let mut page = self.parts_page(key, upload, from).await?;
             let next = page.next_part_number_marker.filter(|next| *next > from);
-            let number = |part: &s3wire::xml::PartEntry| u32::from(part.part.get());
-            let in_order = page.parts.is_sorted_by_key(number);
-            if !in_order || page.parts.first().is_some_and(|part| number(part) <= after) {
+            let number = |part: &PartEntry| u32::from(part.part.get());
+            // Some servers keep no order within a page.
+            page.parts.sort_by_key(number);
+            if page.parts.first().is_some_and(|part| number(part) <= after) {
                 return Err(self.stuck("list_parts"));
             }
             if page.parts.is_empty() && page.is_truncated {

@@ -206,8 +206,8 @@ impl S3Backend {
             .query("max-parts", ENTRIES_PER_PAGE.to_string())
             .query("part-number-marker", after.to_string())
             .query("uploadId", upload);
-        // A plain 404 stays `NotFound` here: parts are given up for what this list proves.
-        let (_, document) = self.client.ask(call, Bytes::new()).await?;
+        let answer = self.client.ask(call, Bytes::new()).await;
+        let (_, document) = answer.map_err(unknown_upload)?;
         PartsPage::from_xml(&document).map_err(|error| {
             self.client
                 .nonsense(Access::Read, operation)
@@ -273,6 +273,17 @@ impl S3Backend {
                 .nonsense(Access::Read, operation)
                 .with_source(error)
         })
+    }
+}
+
+/// Ceph says NoSuchKey of the parts of an upload that it does not know. A 404 without a document may
+/// come from anybody in between and stays `NotFound`: parts are given up for what their list proves.
+fn unknown_upload(error: Error) -> Error {
+    let words = error.message.as_deref();
+    if error.kind == Kind::NotFound && words.is_some_and(|words| words.starts_with("NoSuchKey")) {
+        missing_upload(error)
+    } else {
+        error
     }
 }
 

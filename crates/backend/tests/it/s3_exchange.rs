@@ -615,3 +615,25 @@ async fn versions_and_parts_and_uploads_are_listed_behind_empty_pages() {
     let uploads = backend.list_uploads("", None).await.unwrap();
     assert_eq!(uploads.uploads.len(), 1);
 }
+
+#[tokio::test]
+async fn only_a_named_404_says_that_an_upload_is_unknown() {
+    let script = Script::play(vec![
+        Action::Answer(refusal("404 Not Found", "NoSuchUpload")),
+        // Ceph.
+        Action::Answer(refusal("404 Not Found", "NoSuchKey")),
+        Action::Answer(answer("404 Not Found", &[], "<html>a proxy</html>")),
+        Action::Answer(refusal("404 Not Found", "NoSuchBucket")),
+    ])
+    .await;
+    let backend = script.backend();
+    for kind in [
+        Kind::NoSuchUpload,
+        Kind::NoSuchUpload,
+        Kind::NotFound,
+        Kind::Unavailable,
+    ] {
+        let error = backend.list_parts(&key("k"), "u", 0).await.unwrap_err();
+        assert_eq!(error.kind, kind);
+    }
+}

@@ -88,7 +88,13 @@ pub(crate) async fn check_all(
     for settings in backends {
         // There is no catalogue to count in.
         let usage = Usage::new(Arc::clone(clock), settings.usage_limits);
-        let outcome = match guard(settings, backend_timeout, clock, observer, &usage) {
+        let outcome = match guard(
+            settings,
+            backend_timeout,
+            clock,
+            observer,
+            (&usage, &Arc::default()),
+        ) {
             Err(reason) => Err(reason),
             Ok(backend) => match backend.check().await {
                 Err(error) => Err(report(&error).to_string()),

@@ -1,7 +1,7 @@
 //! What an operator sees of a running engine.
 
 use base::BackendName;
-use metastore::model::{Catalogue, QueueDepth, Room};
+use metastore::model::{Catalogue, QueueDepth, Room, Unwritable};
 
 use crate::fleet::{Member, OutOfService};
 use crate::workers::WorkerStatus;
@@ -16,6 +16,8 @@ pub struct BackendStatus {
     pub room: Room,
     /// Why it is not used, where that is so.
     pub out_of_service: Option<OutOfService>,
+    /// Whether its storage refused the last write, by being full, read-only or closed to us.
+    pub refuses_writes: bool,
     /// What it was asked for this month.
     pub usage: UsageStatus,
 }
@@ -25,6 +27,8 @@ pub struct BackendStatus {
 pub struct Status {
     /// Who the catalogue is, and whether it is in recovery.
     pub catalogue: Catalogue,
+    /// Why the catalogue takes no writes, where that is so.
+    pub unwritable: Option<Unwritable>,
     /// The backends in the order of the configuration.
     pub backends: Vec<BackendStatus>,
     /// Rows that wait.
@@ -41,6 +45,7 @@ impl Engine {
         let backends = members.map(|member| self.backend_status(member));
         Ok(Status {
             catalogue: inner.store.catalogue(),
+            unwritable: inner.store.unwritable(),
             backends: backends.collect(),
             depth: inner.store.depth().await?,
             workers: inner.workers.status(),
@@ -52,6 +57,7 @@ impl Engine {
             name: member.name().clone(),
             room: self.inner.store.room(member.id),
             out_of_service: member.out_of_service(),
+            refuses_writes: member.refuses_writes(),
             usage: member.usage().status(),
         }
     }

@@ -54,6 +54,15 @@ pub enum Error {
         /// Where.
         path: PathBuf,
     },
+    /// The names of the catalogue's files lead elsewhere: what is written would be lost with this
+    /// process.
+    #[error("the files of the catalogue {path} were removed or replaced: {found}")]
+    Gone {
+        /// The database file.
+        path: PathBuf,
+        /// Which file, and what is there instead.
+        found: String,
+    },
     /// The catalogue is missing where one is required.
     #[error("there is no catalogue at {path}")]
     Missing {

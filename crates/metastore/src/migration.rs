@@ -20,6 +20,7 @@ use crate::postgres::{Server, migrate};
 use crate::sqlite::connection::{Role, connect};
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::migrate::check_reader;
+use crate::sqlite::private::resolve;
 use crate::store::{OpenOptions, Store};
 use crate::values::Cells;
 use crate::{ConnectOptions, Error, Result};
@@ -97,6 +98,7 @@ pub async fn move_to_postgres(
     options: MoveOptions,
     mut progress: impl FnMut(Progress) + Send,
 ) -> Result<Moved> {
+    let source = &resolve(source);
     settle(source, &options).await?;
     let lock = LockFile::take(source)?;
     let mut conn = connect(source, Role::Writer)?;

@@ -30,6 +30,18 @@ pub struct BucketId(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(pub i64);
 
+/// Why the catalogue takes no writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unwritable {
+    /// Its files were removed or replaced while it was open.
+    FilesGone {
+        /// Which, and what is there instead.
+        found: String,
+    },
+    /// The last write failed, for instance because the disk is full.
+    WriteFailed,
+}
+
 /// Who this catalogue is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue {

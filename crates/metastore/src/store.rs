@@ -18,7 +18,7 @@ use crate::job::{Answer, Held, Job};
 use crate::live::Live;
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
-    Catalogue, Room, Verification,
+    Catalogue, Room, Unwritable, Verification,
 };
 use crate::postgres;
 use crate::postgres::store::{ConnectOptions, Shared};
@@ -290,6 +290,23 @@ impl Store {
     /// Advances the backend's mark past a value that was found on the backend, durably.
     pub async fn advance_mark_past(&self, backend: BackendId, past: u64) -> Result<u64> {
         answer!(self.run(Job::AdvanceMark { backend, past }).await, Mark)
+    }
+
+    /// Why nothing can be written, as the last attempt told; `None` also where only a server would know.
+    pub fn unwritable(&self) -> Option<Unwritable> {
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.condition().unwritable(),
+            Dialect::Postgres(_) => None,
+        }
+    }
+
+    /// Fails where what is listed would be lost with this process: who mirrors a list deletes what it
+    /// lacks, and a list may be the last thing that should be believed now.
+    fn check_listable(&self) -> Result<()> {
+        match &self.inner.dialect {
+            Dialect::Sqlite(files) => files.condition().check(),
+            Dialect::Postgres(_) => Ok(()),
+        }
     }
 
     // === room ===

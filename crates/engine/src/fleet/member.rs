@@ -1,6 +1,7 @@
 //! One backend with everything that is kept of it: guard, service, usage.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backend::{
@@ -23,6 +24,7 @@ pub(crate) struct Member {
     backend: Guarded,
     observer: Arc<dyn Observer>,
     usage: Arc<Usage>,
+    writes: Arc<Writes>,
     /// `None` is in service.
     pub(super) service: RwLock<Option<OutOfService>>,
     accepts: bool,
@@ -38,7 +40,14 @@ impl Member {
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, String> {
         let usage = Usage::new(Arc::clone(clock), settings.usage_limits);
-        let backend = guard(settings, backend_timeout, clock, observer, &usage)?;
+        let writes = Arc::default();
+        let backend = guard(
+            settings,
+            backend_timeout,
+            clock,
+            observer,
+            (&usage, &writes),
+        )?;
         let unseen = OutOfService::Unreachable {
             reason: "not looked at yet".to_owned(),
         };
@@ -48,6 +57,7 @@ impl Member {
             backend,
             observer: Arc::clone(observer),
             usage,
+            writes,
             service: RwLock::new(Some(unseen)),
             accepts: row.state == BackendState::Active,
         })
@@ -69,6 +79,7 @@ impl Member {
         let charge = self.usage.admit(wanted)?;
         Some(self.backend.metered(Arc::new(Metered {
             observer: Arc::clone(&self.observer),
+            writes: Arc::clone(&self.writes),
             count: Count::Admitted(charge),
         })))
     }
@@ -84,6 +95,11 @@ impl Member {
 
     pub(crate) fn in_service(&self) -> bool {
         self.service.read().is_none()
+    }
+
+    /// Whether the last write to it was refused for a reason of its own, and none has succeeded since.
+    pub(crate) fn refuses_writes(&self) -> bool {
+        self.writes.refused.load(Ordering::Relaxed)
     }
 
     /// The largest object that it takes, in bytes.
@@ -131,9 +147,61 @@ impl Member {
     }
 }
 
+/// What the last write to a backend told: a disk that is full, or was made read-only, can still be read.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    refused: AtomicBool,
+}
+
+impl Writes {
+    /// Takes an attempt into account.
+    fn hear(&self, call: &backend::Call<'_>) {
+        if !WRITES.contains(&call.operation) {
+            return;
+        }
+        let refused = match call.outcome {
+            backend::Outcome::Succeed => false,
+            backend::Outcome::Fail(kind) if is_refusal(kind) => true,
+            // The request's own fault, or nothing that a full or closed storage says.
+            backend::Outcome::Fail(_) | backend::Outcome::Drop => return,
+        };
+        // Most often it is as before, and the line of memory stays with every core.
+        if self.refused.load(Ordering::Relaxed) == refused
+            || self.refused.swap(refused, Ordering::Relaxed) == refused
+        {
+            return;
+        }
+        let (backend, operation) = (call.backend, call.operation);
+        if refused {
+            tracing::error!(
+                %backend, operation, outcome = ?call.outcome,
+                "backend refuses writes, health is degraded until one succeeds"
+            );
+        } else {
+            tracing::info!(%backend, "backend takes writes again");
+        }
+    }
+}
+
+/// Calls that store bytes.
+const WRITES: [&str; 5] = [
+    "put",
+    "copy",
+    "upload_part",
+    "upload_part_copy",
+    "write_marker",
+];
+
+/// Whether the storage has no space left, or admits no writes: a read-only file system, missing
+/// permissions, keys that may only read.
+const fn is_refusal(kind: backend::Kind) -> bool {
+    matches!(kind, backend::Kind::Full | backend::Kind::Denied)
+}
+
 /// Hears of the calls of one backend, or of those of one request to it.
 struct Metered {
     observer: Arc<dyn Observer>,
+    writes: Arc<Writes>,
     count: Count,
 }
 
@@ -147,6 +215,7 @@ enum Count {
 
 impl Meter for Metered {
     fn call(&self, call: &backend::Call<'_>) {
+        self.writes.hear(call);
         let outcome = match call.outcome {
             backend::Outcome::Succeed => Outcome::Success,
             backend::Outcome::Fail(_) | backend::Outcome::Drop => Outcome::Error,
@@ -197,7 +266,7 @@ pub(super) fn guard(
     backend_timeout: Duration,
     clock: &Arc<dyn Clock>,
     observer: &Arc<dyn Observer>,
-    usage: &Arc<Usage>,
+    (usage, writes): (&Arc<Usage>, &Arc<Writes>),
 ) -> Result<Guarded, String> {
     let options = GuardOptions {
         backend_timeout,
@@ -207,6 +276,7 @@ pub(super) fn guard(
     };
     let meter = Arc::new(Metered {
         observer: Arc::clone(observer),
+        writes: Arc::clone(writes),
         count: Count::Unasked(Arc::clone(usage)),
     });
     Ok(Guarded::new(construct(settings, clock)?, options, meter))

@@ -17,6 +17,8 @@ use crate::model::{BackendId, Catalogue};
 use crate::settle::{Item, Settler};
 use crate::sqlite::batch::{self, Batch, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
+use crate::sqlite::condition::{Condition, Target};
+use crate::sqlite::connection::leave_files;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::readers::ReadPool;
 use crate::sqlite::{INSTANCE, cleanup, legs, names, objects, parts, uploads, usage};
@@ -34,6 +36,7 @@ pub(crate) struct MainApplier {
     pub(crate) nudge: Nudge,
     pub(crate) fatal: Arc<dyn Fn(&Error) + Send + Sync>,
     pub(crate) fault: CommitFault,
+    pub(crate) condition: Arc<Condition>,
     /// Held until the last batch is done.
     #[expect(dead_code, reason = "a guard: only its life matters")]
     pub(crate) lock: Arc<LockFile>,
@@ -64,13 +67,27 @@ impl BlockingApplier for MainApplier {
             true => self.drift(),
             false => Vec::new(),
         };
+        let condition = Arc::clone(&self.condition);
+        let _admission = match condition.admit() {
+            Ok(admission) => admission,
+            Err(found) => {
+                self.settler
+                    .refuse(items, |_| condition.gone(found.clone()));
+                return Health::Sound;
+            }
+        };
+        let changes = self.conn.total_changes();
         match self.transact(&items, &drift) {
             Ended::Committed(results) => {
+                if self.conn.total_changes() != changes {
+                    condition.written(Target::Catalogue);
+                }
                 self.readers.committed();
                 self.settler.answer(items, results);
                 self.look_after_log()
             }
             Ended::Failed(error) => {
+                condition.failed(Target::Catalogue, &error);
                 self.refuse(items, &error);
                 Health::Sound
             }
@@ -84,6 +101,9 @@ impl BlockingApplier for MainApplier {
 
     fn finish(&mut self) {
         self.readers.release();
+        if self.condition.check().is_err() {
+            return leave_files(&self.conn);
+        }
         if let Err(error) = truncate(&self.conn) {
             warn!(error = %base::report(&error), "the log was not copied back at the end");
         }

@@ -13,6 +13,8 @@ use crate::fault::{Fault, database};
 use crate::sqlite::connection::{Role, connect};
 use crate::sqlite::lock::beside;
 use crate::sqlite::migrate::{check_reader, sync_directory};
+use crate::sqlite::private;
+use crate::sqlite::readers::ReadPool;
 use crate::{Error, Result};
 
 const RECOVERY: &str = "this catalogue is a backup: objects written since are not in it, and bytes on \
@@ -41,7 +43,35 @@ pub(crate) fn backup(source: &Path, to: &Path, incarnation: Uuid) -> Result<()> 
     made
 }
 
+/// Copies the catalogue that these connections have open, wherever its files have gone.
+pub(crate) fn save(readers: &ReadPool, to: &Path, incarnation: Uuid) -> Result<()> {
+    let partial = beside(to, ".partial");
+    let made = prepare(&partial)
+        .and_then(|name| {
+            readers.borrow(|conn| {
+                let copied = copy(conn, name);
+                let restricted = conn.pragma_update(None, "query_only", true);
+                copied.and_then(|()| restricted.map_err(database("copy the catalogue")))
+            })
+        })
+        .and_then(|()| finish(&partial, incarnation))
+        .and_then(|()| put_in_place(&partial, to));
+    if made.is_err() {
+        let _leftover_is_harmless = std::fs::remove_file(&partial);
+    }
+    made
+}
+
 fn make(source: &Path, partial: &Path, incarnation: Uuid) -> Result<()> {
+    let name = prepare(partial)?;
+    let conn = connect(source, Role::Reader)?;
+    check_reader(&conn, source)?;
+    copy(&conn, name)?;
+    finish(partial, incarnation)
+}
+
+/// Makes an empty file for the copy; its name, as SQLite wants it.
+fn prepare(partial: &Path) -> Result<&str> {
     match std::fs::remove_file(partial) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -58,12 +88,23 @@ fn make(source: &Path, partial: &Path, incarnation: Uuid) -> Result<()> {
         path: partial.into(),
         source: std::io::ErrorKind::InvalidFilename.into(),
     })?;
-    let conn = connect(source, Role::Reader)?;
-    check_reader(&conn, source)?;
+    private::create(partial).map_err(|source| Error::File {
+        operation: "making the backup",
+        path: partial.into(),
+        source,
+    })?;
+    Ok(name)
+}
+
+fn copy(conn: &Connection, name: &str) -> Result<()> {
     // `query_only` would forbid VACUUM INTO, which writes to the other file only.
     conn.pragma_update(None, "query_only", false)
         .and_then(|()| conn.execute("VACUUM INTO ?1", [name]))
-        .map_err(database("copy the catalogue"))?;
+        .map(drop)
+        .map_err(database("copy the catalogue"))
+}
+
+fn finish(partial: &Path, incarnation: Uuid) -> Result<()> {
     let copy = connect(partial, Role::Writer)?;
     put_right(&copy, incarnation).map_err(|fault| fault.named("put the backup right"))?;
     copy.close()

@@ -18,7 +18,9 @@ use tracing::warn;
 
 use crate::Result;
 use crate::fault::database;
-use crate::sqlite::connection::{Role, connect};
+use crate::sqlite::condition::Condition;
+use crate::sqlite::connection::{Role, connect, leave_files};
+use crate::sqlite::lock::LockFile;
 use crate::sqlite::readers::ReadPool;
 
 /// Frames (pages of 4 KiB) that are not copied back yet from which on a checkpoint is due.
@@ -73,6 +75,7 @@ impl Checkpointer {
     pub(crate) fn start(
         path: &Path,
         readers: Option<Arc<ReadPool>>,
+        (lock, condition): (&Arc<LockFile>, &Arc<Condition>),
         fatal: impl Fn(crate::Error) + Send + Sync + 'static,
     ) -> Result<(Self, Nudge)> {
         let (queue, mut nudges) = mpsc::channel(1);
@@ -85,6 +88,7 @@ impl Checkpointer {
             readers: readers.clone(),
         };
         let mut conn = connect(path, Role::Writer)?;
+        let (lock, condition) = (Arc::clone(lock), Arc::clone(condition));
         drop(spawn(async move {
             while nudges.recv().await.is_some() {
                 let readers = readers.clone();
@@ -107,7 +111,11 @@ impl Checkpointer {
                     Err(error) => warn!(error = %report(&error), "checkpoint not done"),
                 }
             }
+            if condition.check().is_err() {
+                leave_files(&conn);
+            }
             drop(conn);
+            drop(lock);
             finished.send_replace(true);
         }));
         Ok((Self { done }, nudge))

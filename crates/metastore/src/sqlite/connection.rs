@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tracing::warn;
 
 use crate::fault::database;
 use crate::{Error, Result};
@@ -51,6 +52,15 @@ pub(crate) fn connect(path: &Path, role: Role) -> Result<Connection> {
     }
 }
 
+/// Leaves the log and its index where they are when this connection ends. The last one removes them
+/// by their names, which may be those of somebody else's files where ours were replaced.
+pub(crate) fn leave_files(conn: &Connection) {
+    let set = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    if let Err(error) = set {
+        warn!(error = %base::report(&error), "connection ends as usual");
+    }
+}
+
 fn configure(conn: &Connection, role: Role) -> rusqlite::Result<()> {
     conn.busy_timeout(Duration::from_millis(BUSY_MS))?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
@@ -59,13 +69,16 @@ fn configure(conn: &Connection, role: Role) -> rusqlite::Result<()> {
     conn.pragma_update(None, "trusted_schema", false)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     match role {
-        Role::Writer => conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB),
+        Role::Writer => conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?,
         Role::Reader => {
             conn.pragma_update(None, "query_only", true)?;
             conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
-            conn.pragma_update(None, "mmap_size", MAPPED_BYTES)
+            conn.pragma_update(None, "mmap_size", MAPPED_BYTES)?;
         }
     }
+    // The first read opens the log, by its name: now, while the name is known to be right.
+    conn.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0))
+        .map(drop)
 }
 
 /// Switches a writing connection to the log, with an fsync at each commit and no checkpoint in it.

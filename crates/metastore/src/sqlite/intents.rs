@@ -18,8 +18,10 @@ use crate::model::{BackendId, Catalogue};
 use crate::settle::IntentItem;
 use crate::sqlite::batch::{self, Batch, CommitFault, Ended};
 use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
-use crate::sqlite::connection::{Role, connect, make_durable};
+use crate::sqlite::condition::{Condition, Target};
+use crate::sqlite::connection::{Role, connect, leave_files, make_durable};
 use crate::sqlite::lock::{LockFile, beside};
+use crate::sqlite::private;
 use crate::values::{backend_key, blob_id, copy_id, int, uint};
 use crate::writer::{BlockingApplier, Health};
 use crate::{Error, Result};
@@ -38,7 +40,7 @@ pub(crate) fn path_of(catalogue: &Path) -> PathBuf {
 /// is moved aside: its rows say nothing about what is live here.
 pub(crate) fn open(catalogue_path: &Path, catalogue: &Catalogue) -> Result<Connection> {
     let path = path_of(catalogue_path);
-    let conn = connect(&path, Role::Writer)?;
+    let conn = make(&path)?;
     let failed = database("open the intent file");
     let owner = owner(&conn).map_err(&failed)?;
     let conn = match owner {
@@ -51,7 +53,7 @@ pub(crate) fn open(catalogue_path: &Path, catalogue: &Catalogue) -> Result<Conne
                 "the intents of another incarnation were moved aside"
             );
             move_aside(&path, &aside)?;
-            connect(&path, Role::Writer)?
+            make(&path)?
         }
         None => conn,
     };
@@ -69,6 +71,15 @@ pub(crate) fn open_reader(path: &Path, catalogue: &Catalogue) -> Result<Option<C
     let conn = connect(&path, Role::Reader)?;
     let owner = owner(&conn).map_err(database("open the intent file"))?;
     Ok((owner == Some(identity(catalogue))).then_some(conn))
+}
+
+fn make(path: &Path) -> Result<Connection> {
+    private::create(path).map_err(|source| Error::File {
+        operation: "making the intent file",
+        path: path.into(),
+        source,
+    })?;
+    connect(path, Role::Writer)
 }
 
 type Owner = ([u8; 16], [u8; 16]);
@@ -162,6 +173,7 @@ pub(crate) struct IntentApplier {
     pub(crate) nudge: Nudge,
     pub(crate) fatal: Arc<dyn Fn(&Error) + Send + Sync>,
     pub(crate) fault: CommitFault,
+    pub(crate) condition: Arc<Condition>,
     /// Held until the last batch is done.
     #[expect(dead_code, reason = "a guard: only its life matters")]
     pub(crate) lock: Arc<LockFile>,
@@ -175,7 +187,16 @@ impl BlockingApplier for IntentApplier {
     }
 
     fn apply(&mut self, items: Vec<IntentItem>) -> Health {
+        let condition = Arc::clone(&self.condition);
+        let _admission = match condition.admit() {
+            Ok(admission) => admission,
+            Err(found) => {
+                refuse(items, || condition.gone(found.clone()));
+                return Health::Sound;
+            }
+        };
         let stale = self.live.take_stale();
+        let changes = self.conn.total_changes();
         let batch = Opening {
             conn: &self.conn,
             live: &self.live,
@@ -184,23 +205,30 @@ impl BlockingApplier for IntentApplier {
         };
         match batch::run(&self.conn, &batch, &self.fault) {
             Ended::Committed(results) => {
+                if self.conn.total_changes() != changes {
+                    condition.written(Target::Intents);
+                }
                 self.answer(items, results);
                 self.look_after_log()
             }
             Ended::Failed(error) => {
+                condition.failed(Target::Intents, &error);
                 self.live.put_back_stale(stale);
-                refuse(items, &error);
+                refuse(items, || batch::share(&error, OPERATION));
                 Health::Sound
             }
             Ended::Fatal(error) => {
                 (self.fatal)(&batch::share(&error, OPERATION));
-                refuse(items, &error);
+                refuse(items, || batch::share(&error, OPERATION));
                 Health::Dead
             }
         }
     }
 
     fn finish(&mut self) {
+        if self.condition.check().is_err() {
+            return leave_files(&self.conn);
+        }
         let stale = self.live.take_stale();
         let end = || -> rusqlite::Result<()> {
             let tx = self.conn.unchecked_transaction()?;
@@ -291,10 +319,10 @@ impl IntentApplier {
     }
 }
 
-fn refuse(items: Vec<IntentItem>, error: &rusqlite::Error) {
+fn refuse(items: Vec<IntentItem>, error: impl Fn() -> Error) {
     for IntentItem { room, reply, .. } in items {
         drop(room);
-        let _caller_gone = reply.send(Err(batch::share(error, OPERATION)));
+        let _caller_gone = reply.send(Err(error()));
     }
 }
 

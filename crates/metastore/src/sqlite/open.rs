@@ -14,10 +14,12 @@ use crate::model::Catalogue;
 use crate::settle::Settler;
 use crate::sqlite::apply::MainApplier;
 use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::condition::{Condition, Watch};
 use crate::sqlite::connection::{Role, connect};
 use crate::sqlite::intents;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::migrate::{self, Opened};
+use crate::sqlite::private::{resolve, tighten};
 use crate::sqlite::readers::ReadPool;
 use crate::sqlite::store::{Files, Verifier, Writing};
 use crate::store::{OpenOptions, Tuning, blocking};
@@ -37,7 +39,10 @@ struct Parts {
     readers: Arc<ReadPool>,
 }
 
-pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files> {
+pub(crate) async fn writer(mut options: OpenOptions, tuning: Tuning) -> Result<Files> {
+    let given = std::mem::take(&mut options.path);
+    options.path = resolve(&given);
+    let condition = Condition::new(&options.path);
     let lock = Arc::new(lock(&options.path).await?);
     let parts = {
         let options = options.clone();
@@ -63,10 +68,12 @@ pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files
             })
         }
     };
+    let kept = (&lock, &condition);
     let (checkpoints, nudge) =
-        Checkpointer::start(&options.path, Some(Arc::clone(&readers)), fatal())?;
+        Checkpointer::start(&options.path, Some(Arc::clone(&readers)), kept, fatal())?;
     let (intent_checkpoints, intent_nudge) =
-        Checkpointer::start(&intents::path_of(&options.path), None, fatal())?;
+        Checkpointer::start(&intents::path_of(&options.path), None, kept, fatal())?;
+    let watch = Watch::start(&given, &condition, &readers, options.ids)?;
     let main = MainApplier {
         conn: opened.conn,
         settler: Settler {
@@ -80,6 +87,7 @@ pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files
         nudge,
         fatal: Arc::clone(&tuning.on_fatal),
         fault: tuning.commit_fault.clone(),
+        condition: Arc::clone(&condition),
         lock: Arc::clone(&lock),
     };
     let main = Lane::start(Blocking(main), panicked());
@@ -89,6 +97,7 @@ pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files
         nudge: intent_nudge,
         fatal: Arc::clone(&tuning.on_fatal),
         fault: tuning.commit_fault.clone(),
+        condition: Arc::clone(&condition),
         lock: Arc::clone(&lock),
     };
     let intents = Lane::start(Blocking(intents), panicked());
@@ -97,12 +106,14 @@ pub(crate) async fn writer(options: OpenOptions, tuning: Tuning) -> Result<Files
         main,
         intents,
         checkpointers,
+        watch,
         lock,
     });
     Ok(Files {
         path: options.path,
         live,
         catalogue,
+        condition,
         readers,
         verifier: Mutex::default(),
         writing,
@@ -125,6 +136,7 @@ async fn lock(path: &Path) -> Result<LockFile> {
 }
 
 fn parts(options: &OpenOptions, pages_max: Option<u32>) -> Result<Parts> {
+    tighten(&options.path);
     let opened = migrate::open(&options.path, &options.ids, options.clock.as_ref())?;
     let live = Arc::new(Live::default());
     let named = |fault: Fault| fault.named("load the catalogue");
@@ -151,7 +163,7 @@ fn parts(options: &OpenOptions, pages_max: Option<u32>) -> Result<Parts> {
 }
 
 pub(crate) async fn reader(path: &Path) -> Result<Files> {
-    let path = path.to_path_buf();
+    let path = resolve(path);
     blocking(move || read_only(path)).await
 }
 
@@ -194,7 +206,9 @@ fn read_only(path: PathBuf) -> Result<Files> {
     let live = live_beside(&path, &catalogue, &conn)?;
     let readers = Arc::new(ReadPool::open(&path, false)?);
     let catalogue = Arc::new(RwLock::new(catalogue));
+    let condition = Condition::new(&path);
     Ok(Files {
+        condition,
         path,
         live,
         catalogue,

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use crate::fault::Fault;
-use crate::sqlite::connection::{Role, connect};
+use crate::fault::{Fault, database};
+use crate::sqlite::connection::{Role, connect, leave_files};
 use crate::{Error, Result};
 
 /// Connections that read at the same time.
@@ -92,6 +92,14 @@ impl ReadPool {
         value
     }
 
+    /// Lends a connection for something else than a short read.
+    pub(crate) fn borrow<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut slot = self.slot();
+        let reader = slot.as_mut().ok_or(Error::Closed)?;
+        reader.end().map_err(database("end a snapshot"))?;
+        work(&reader.conn)
+    }
+
     /// Something was committed, and is not answered yet.
     pub(crate) fn committed(&self) {
         self.commits.fetch_add(1, Ordering::Release);
@@ -121,6 +129,15 @@ impl ReadPool {
     pub(crate) fn close(&self) {
         for slot in &self.slots {
             drop(slot.lock().take());
+        }
+    }
+
+    /// As [`leave_files`], for all connections.
+    pub(crate) fn leave_files(&self) {
+        for slot in &self.slots {
+            if let Some(reader) = slot.lock().as_ref() {
+                leave_files(&reader.conn);
+            }
         }
     }
 }

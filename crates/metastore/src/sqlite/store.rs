@@ -16,6 +16,8 @@ use crate::live::Live;
 use crate::model::{BucketId, Catalogue, ObjectRecord, ReadPlan, Verification};
 use crate::settle::{IntentItem, Item};
 use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::condition::{Condition, Watch};
+use crate::sqlite::connection::leave_files;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::readers::ReadPool;
 use crate::sqlite::{open, read, verify};
@@ -30,6 +32,7 @@ pub(crate) struct Files {
     pub(super) path: PathBuf,
     pub(super) live: Arc<Live>,
     pub(super) catalogue: Arc<RwLock<Catalogue>>,
+    pub(super) condition: Arc<Condition>,
     pub(super) readers: Arc<ReadPool>,
     /// Kept between two verifications.
     pub(super) verifier: Mutex<Option<Verifier>>,
@@ -49,6 +52,8 @@ pub(super) struct Writing {
     pub(super) main: Lane<Item>,
     pub(super) intents: Lane<IntentItem>,
     pub(super) checkpointers: [Checkpointer; 2],
+    #[expect(dead_code, reason = "a guard: only its life matters")]
+    pub(super) watch: Watch,
     pub(super) lock: Arc<LockFile>,
 }
 
@@ -79,8 +84,16 @@ impl Files {
                 checkpointer.ended().await;
             }
         }
+        let verifier = self.verifier.lock().take();
+        if self.condition.check().is_err() {
+            self.readers.leave_files();
+            if let Some(verifier) = &verifier {
+                leave_files(&verifier.catalogue);
+                verifier.intents.iter().for_each(leave_files);
+            }
+        }
+        drop(verifier);
         self.readers.close();
-        drop(self.verifier.lock().take());
         if let Some(writing) = &self.writing {
             writing.lock.release();
         }
@@ -139,6 +152,11 @@ impl Files {
             .map(Unclaimed::claim)
     }
 
+    /// Whether its files can be written, as far as is known.
+    pub(crate) fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
     pub(crate) fn read<T>(
         &self,
         operation: &'static str,
@@ -168,6 +186,8 @@ impl Files {
     /// Compares every counter with the rows it counts, in one snapshot. Blocks.
     pub(crate) fn verify(&self) -> Result<Verification> {
         const OPERATION: &str = "verify the catalogue";
+        // Connections that are opened now would be opened by name.
+        self.condition.check()?;
         // A connection of its own: the walk may take long, and the pool is for short reads.
         let kept = self.verifier.lock().take();
         let mut files = kept.map_or_else(|| open::verifier(self), Ok)?;

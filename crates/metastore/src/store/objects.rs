@@ -235,6 +235,7 @@ impl Store {
 
     /// A page of keys.
     pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
+        self.check_listable()?;
         lookup!(
             self,
             "list objects",

@@ -126,6 +126,7 @@ impl Store {
 
     /// Uploads of a bucket that have not ended.
     pub async fn uploads(&self, query: &UploadQuery) -> Result<UploadListing> {
+        self.check_listable()?;
         lookup!(
             self,
             "list uploads",

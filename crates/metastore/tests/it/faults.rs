@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use metastore::model::{Removed, Verdict};
+use metastore::model::{Removed, Unwritable, Verdict};
 use metastore::{Error, Tuning};
 
-use crate::support::Db;
+use crate::support::{Db, READ_GRACE};
 
 on_each_database! {
     a_bad_job_fails_alone,
@@ -100,12 +100,22 @@ async fn a_full_disk_fails_writes_and_loses_nothing(db: Db) {
         assert!(written < 10_000);
     };
     assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    assert_eq!(open.store.unwritable(), Some(Unwritable::WriteFailed));
+    // A transaction that writes nothing proves nothing.
+    open.store.claim_cleanup(1, READ_GRACE).await.unwrap();
+    assert_eq!(open.store.unwritable(), Some(Unwritable::WriteFailed));
+    open.store
+        .remove(open.removal(&"0".repeat(900)))
+        .await
+        .unwrap();
+    assert_eq!(open.store.unwritable(), None);
+    written -= 1;
     open.check().await;
     assert_eq!(open.room(open.one()).used, written * 10);
     // Room comes back with what is removed, as far as the disk allows it.
     drop(open);
     let open = db.open().await;
-    assert!(open.plan(&format!("{:0900}", written - 1)).await.is_some());
+    assert!(open.plan(&format!("{written:0900}")).await.is_some());
     assert_eq!(open.store.reap_intents(10).await.unwrap(), 1);
     open.check().await;
 }

@@ -1,12 +1,15 @@
 //! Whose file it is, which version, who has it.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
 
 use base::{Ids, ManualClock};
+use metastore::model::{ListQuery, ListStart, Unwritable};
 use metastore::{Error, Store};
 use rusqlite::Connection;
 
-use crate::support::Db;
+use crate::support::{Db, Open, key};
 
 on_each_database! {
     a_missing_catalogue_is_made_and_found_again,
@@ -28,6 +31,11 @@ on_files! {
     a_newer_schema_is_refused,
     a_directory_that_is_missing_is_named,
     intents_of_another_incarnation_are_moved_aside,
+    files_of_the_catalogue_are_their_owners_alone,
+    a_second_name_of_the_catalogue_is_in_use_too,
+    a_catalogue_whose_files_are_removed_takes_no_writes_and_is_copied,
+    a_catalogue_that_is_replaced_takes_no_writes_and_leaves_the_other_alone,
+    a_catalogue_whose_files_come_back_goes_on,
 }
 
 async fn a_missing_catalogue_is_made_and_found_again(db: Db) {
@@ -215,5 +223,195 @@ async fn intents_of_another_incarnation_are_moved_aside(db: Db) {
         db.beside(&format!("catalogue.db-intents.{incarnation}"))
             .exists()
     );
+    open.check().await;
+}
+
+/// The files whose names begin with the catalogue's, with their modes.
+fn modes(db: &Db) -> Vec<(String, u32)> {
+    let entries = fs::read_dir(db.path().parent().unwrap()).unwrap();
+    let found = entries.map(|entry| {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+        (entry.file_name().into_string().unwrap(), mode)
+    });
+    found.collect()
+}
+
+async fn files_of_the_catalogue_are_their_owners_alone(db: Db) {
+    let open = db.open().await;
+    open.put(open.one(), "k", 10).await;
+    Store::backup(&db.path(), &db.beside("copy.db"), &db.ids)
+        .await
+        .unwrap();
+    let found = modes(&db);
+    assert_eq!(found.len(), 8, "{found:?}");
+    assert!(found.iter().all(|(_, mode)| *mode == 0o600), "{found:?}");
+    // What an earlier version made, or somebody copied here, is taken from the others.
+    let killed = db.killed();
+    drop(open);
+    for (name, _) in modes(&killed) {
+        fs::set_permissions(killed.beside(&name), Permissions::from_mode(0o644)).unwrap();
+    }
+    let open = killed.open().await;
+    let found = modes(&killed);
+    let ours = found.iter().filter(|(name, _)| name != "copy.db");
+    assert!(ours.clone().all(|(_, mode)| *mode == 0o600), "{found:?}");
+    assert_eq!(ours.count(), 7);
+    open.check().await;
+}
+
+async fn a_second_name_of_the_catalogue_is_in_use_too(db: Db) {
+    let open = db.open().await;
+    fs::hard_link(db.path(), db.beside("hard.db")).unwrap();
+    symlink(db.path(), db.beside("soft.db")).unwrap();
+    fs::remove_file(db.beside("catalogue.db.lock")).unwrap();
+    for name in ["catalogue.db", "hard.db", "soft.db"] {
+        let mut options = db.options();
+        options.path = db.beside(name);
+        let second = Store::open(options).await;
+        assert!(
+            matches!(second, Err(Error::InUse { .. })),
+            "{name}: {second:?}"
+        );
+    }
+    open.put(open.one(), "k", 1).await;
+    open.store.close().await.unwrap();
+    drop(open);
+    let mut options = db.options();
+    options.path = db.beside("soft.db");
+    let open = db
+        .set_up(Store::open(options).await.unwrap())
+        .await
+        .unwrap();
+    assert!(open.plan("k").await.is_some());
+    open.check().await;
+}
+
+/// Writes until it is noticed; what it says then, and how many writes were acknowledged.
+async fn noticed(open: &Open<'_>) -> (String, u32) {
+    let mut written = 0;
+    loop {
+        let bucket = format!("bucket-{written}");
+        match open.store.create_bucket(&bucket.parse().unwrap()).await {
+            Ok(_) => written += 1,
+            Err(Error::Gone { found, .. }) => return (found, written),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn is_refused(open: &Open<'_>) {
+    assert!(matches!(
+        open.store.unwritable(),
+        Some(Unwritable::FilesGone { .. })
+    ));
+    let intent = open.intent(open.one(), 1).await;
+    assert!(matches!(intent, Err(Error::Gone { .. })), "{intent:?}");
+    let query = ListQuery {
+        bucket: open.bucket,
+        prefix: String::new(),
+        delimiter: None,
+        start: ListStart::Beginning,
+        max_entries: 10,
+    };
+    let listed = open.store.list(&query).await;
+    assert!(matches!(listed, Err(Error::Gone { .. })), "{listed:?}");
+    let verified = open.store.verify().await;
+    assert!(matches!(verified, Err(Error::Gone { .. })), "{verified:?}");
+    assert!(open.plan("k").await.is_some(), "reads go on");
+}
+
+/// The copy that was made; it is complete once it has its name.
+async fn saved(db: &Db) -> PathBuf {
+    loop {
+        let found = modes(db);
+        let copy = found.iter().find(|(name, _)| {
+            name.starts_with("catalogue.db.saved-") && !name.contains(".partial")
+        });
+        if let Some((name, mode)) = copy {
+            assert_eq!(*mode, 0o600);
+            return db.beside(name);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn remove_files(db: &Db) {
+    for (name, _) in modes(db) {
+        if name.starts_with("catalogue.db") {
+            fs::remove_file(db.beside(&name)).unwrap();
+        }
+    }
+}
+
+async fn a_catalogue_whose_files_are_removed_takes_no_writes_and_is_copied(db: Db) {
+    let open = db.open().await;
+    open.put(open.one(), "k", 10).await;
+    remove_files(&db);
+    let (found, written) = noticed(&open).await;
+    assert!(found.contains("catalogue.db is gone"), "{found}");
+    assert!(found.contains("catalogue.db-wal is gone"), "{found}");
+    is_refused(&open).await;
+    let copy = saved(&db).await;
+    open.store.close().await.unwrap();
+    drop(open);
+    // What was acknowledged before it was noticed is in the copy.
+    let mut options = db.options();
+    options.path = copy;
+    let store = Store::open(options).await.unwrap();
+    assert!(store.catalogue().recovery.is_some());
+    assert_eq!(
+        store.client_buckets().await.unwrap().len(),
+        written as usize
+    );
+    let open = db.set_up(store).await.unwrap();
+    assert!(
+        open.store
+            .object(open.bucket, &key("k"))
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+async fn a_catalogue_that_is_replaced_takes_no_writes_and_leaves_the_other_alone(db: Db) {
+    let open = db.open().await;
+    open.put(open.one(), "k", 10).await;
+    let copy = db.beside("copy.db");
+    Store::backup(&db.path(), &copy, &db.ids).await.unwrap();
+    remove_files(&db);
+    fs::rename(&copy, db.path()).unwrap();
+    let (found, _) = noticed(&open).await;
+    assert!(
+        found.contains("catalogue.db is another file now"),
+        "{found}"
+    );
+    is_refused(&open).await;
+    saved(&db).await;
+    // Another process may have begun to use the other one by now: its log is not ours to remove.
+    let other = Connection::open(db.path()).unwrap();
+    other
+        .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE notes (text TEXT)")
+        .unwrap();
+    let wal = db.beside("catalogue.db-wal");
+    let before = fs::read(&wal).unwrap();
+    assert!(!before.is_empty());
+    open.store.close().await.unwrap();
+    drop(open);
+    assert_eq!(fs::read(&wal).unwrap(), before);
+    drop(other);
+}
+
+async fn a_catalogue_whose_files_come_back_goes_on(db: Db) {
+    let open = db.open().await;
+    open.put(open.one(), "k", 10).await;
+    fs::rename(db.path(), db.beside("away.db")).unwrap();
+    noticed(&open).await;
+    is_refused(&open).await;
+    fs::rename(db.beside("away.db"), db.path()).unwrap();
+    while open.store.unwritable().is_some() {
+        tokio::task::yield_now().await;
+    }
+    open.put(open.one(), "k", 20).await;
     open.check().await;
 }

@@ -1,6 +1,7 @@
 //! `/health`, `/health/ready` and the metrics.
 
 use base::BucketName;
+use engine::catalogue::Unwritable;
 use http::Method;
 use tracing::warn;
 
@@ -26,7 +27,7 @@ impl Front {
         }
         Some(match path {
             "/health" => Page::Alive {
-                status: self.health().await,
+                reasons: self.degraded().await,
             },
             "/health/ready" if self.is_ready() => Page::Ready,
             "/health/ready" => Page::NotReady,
@@ -41,16 +42,28 @@ impl Front {
         })
     }
 
-    /// Alive in any case; degraded where something needs an operator.
-    async fn health(&self) -> &'static str {
-        let sound = self.engine.status().await.is_ok_and(|status| {
-            status.catalogue.recovery.is_none()
-                && status
-                    .backends
-                    .iter()
-                    .all(|backend| backend.out_of_service.is_none())
+    /// What needs an operator. Words of a fixed list: the page needs no credentials, so it names neither
+    /// files nor backends; the log does.
+    async fn degraded(&self) -> Vec<&'static str> {
+        let Ok(status) = self.engine.status().await else {
+            return vec!["catalogue_unreachable"];
+        };
+        let backends = &status.backends;
+        let catalogue = status.unwritable.map(|why| match why {
+            Unwritable::FilesGone { .. } => "catalogue_files_gone",
+            Unwritable::WriteFailed => "catalogue_write_failed",
         });
-        if sound { "ok" } else { "degraded" }
+        let reasons = [
+            catalogue,
+            (status.catalogue.recovery.is_some()).then_some("catalogue_in_recovery"),
+            (backends
+                .iter()
+                .any(|backend| backend.out_of_service.is_some()))
+            .then_some("backend_out_of_service"),
+            (backends.iter().any(|backend| backend.refuses_writes))
+                .then_some("backend_refuses_writes"),
+        ];
+        reasons.into_iter().flatten().collect()
     }
 
     /// The metrics, with those that are only looked up when somebody asks.

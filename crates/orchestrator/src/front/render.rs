@@ -270,6 +270,7 @@ fn show_catalogue(error: &CatalogueError) -> Shown {
         CatalogueError::IntentGone { .. }
         | CatalogueError::Unavailable { .. }
         | CatalogueError::Database { .. }
+        | CatalogueError::Gone { .. }
         | CatalogueError::Closed => ErrorCode::ServiceUnavailable,
         CatalogueError::InUse { .. }
         | CatalogueError::TooNew { .. }
@@ -413,8 +414,8 @@ fn finish(
 pub(super) enum Page {
     /// `/health`
     Alive {
-        /// `ok` or `degraded`.
-        status: &'static str,
+        /// What needs an operator: `degraded` for these reasons, `ok` without any.
+        reasons: Vec<&'static str>,
     },
     /// `/health/ready` while requests are welcome.
     Ready,
@@ -437,7 +438,11 @@ pub(super) fn page(
 ) -> Response<Reply> {
     let json = |status: &str| (format!("{{\"status\":\"{status}\"}}"), "application/json");
     let (status, (body, kind)) = match page {
-        Page::Alive { status } => (StatusCode::OK, json(status)),
+        Page::Alive { reasons } if reasons.is_empty() => (StatusCode::OK, json("ok")),
+        Page::Alive { reasons } => {
+            let text = format!(r#"{{"status":"degraded","reasons":{reasons:?}}}"#);
+            (StatusCode::OK, (text, "application/json"))
+        }
         Page::Ready => (StatusCode::OK, json("ready")),
         Page::NotReady => (StatusCode::SERVICE_UNAVAILABLE, json("not ready")),
         Page::Metrics(text) => (StatusCode::OK, (text, metrics::CONTENT_TYPE)),

@@ -56,7 +56,10 @@ async fn a_directory_that_is_gone_takes_only_its_backend_out_of_service() {
     let health = raw::plain_get(server.addr, "/health").await;
     assert_eq!(
         (health.status, &*health.body),
-        (200, &b"{\"status\":\"degraded\"}"[..])
+        (
+            200,
+            &br#"{"status":"degraded","reasons":["backend_out_of_service"]}"#[..]
+        )
     );
     let client = server.client();
     reads(&client, "on-one", SMALL_BYTES).await;
@@ -301,14 +304,19 @@ async fn a_full_disk_is_insufficient_storage_and_keeps_what_is_there() {
     let server = Server::start(command).await.unwrap();
     let client = server.client();
     store(&client, "kept", 3 << 20).await;
+    let health = async || raw::plain_get(server.addr, "/health").await.body;
+    assert_eq!(health().await, br#"{"status":"ok"}"#);
     for size in [8 << 20, 4 << 20] {
         let refused = write(&client, "kept", Content::new(size, size)).await;
         assert!(refused.unwrap_err().contains("InsufficientStorage"));
         reads(&client, "kept", 3 << 20).await;
+        let degraded = br#"{"status":"degraded","reasons":["backend_refuses_writes"]}"#;
+        assert_eq!(health().await, degraded);
     }
     // What the refused ones had written is free again.
     let content = Content::new(7, 2 << 20);
     write(&client, "fits", content).await.unwrap();
+    assert_eq!(health().await, br#"{"status":"ok"}"#);
     reads_as(&client, "fits", content).await;
     let pid = server.pid().as_raw_nonzero().to_string();
     let inside = ["-t", &pid, "-U", "-m", "--preserve-credentials", PROGRAM];

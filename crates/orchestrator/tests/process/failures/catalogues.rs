@@ -1,17 +1,20 @@
 //! A catalogue that is older than its backends, in use, or not one; and a configuration that is wrong.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backend::{DeleteTarget, ObjectBackend as _};
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use super::{SMALL_BYTES, STREAMED_BYTES, is_absent, key, reads, reads_as, store, write};
 use crate::support::content::Content;
-use crate::support::home::Home;
+use crate::support::home::{Home, PROGRAM};
 use crate::support::raw;
+use crate::support::server::Server;
 
 async fn delete(client: &backend::S3Backend, name: &str) {
     let target = DeleteTarget {
@@ -66,7 +69,10 @@ async fn a_restored_catalogue_deletes_nothing_and_recovers_what_is_newer() {
         .await;
     assert_eq!(server.metric("s3o_recovery_active").await, Some(1));
     let health = raw::plain_get(server.addr, "/health").await;
-    assert_eq!(health.body, b"{\"status\":\"degraded\"}");
+    assert_eq!(
+        health.body,
+        br#"{"status":"degraded","reasons":["catalogue_in_recovery"]}"#
+    );
     let client = server.client();
     reads_as(&client, "overwritten", older).await;
     reads(&client, "kept", SMALL_BYTES).await;
@@ -143,6 +149,177 @@ async fn a_second_process_on_one_catalogue_names_the_first() {
     reads(&server.client(), "kept", SMALL_BYTES).await;
     server.stop().await;
     home.nothing_unknown().await;
+}
+
+/// The locks that the kernel knows of this process on a file: kinds and modes, such as `POSIX READ`.
+fn locks(server: &Server, file: &Path) -> Vec<String> {
+    let inode = format!(":{}", fs::metadata(file).unwrap().ino());
+    let pid = server.pid().as_raw_nonzero().to_string();
+    let all = fs::read_to_string("/proc/locks").unwrap();
+    let of = all.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_, kind, _, mode, holder, place, ..] = words[..] else {
+            return None;
+        };
+        (holder == pid && place.ends_with(&inode)).then(|| format!("{kind} {mode}"))
+    });
+    let mut found: Vec<_> = of.collect();
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_lock_file_and_under_another_name_a_catalogue_is_still_in_use() {
+    let mut home = Home::with_local(&["one"]);
+    let server = home.serve().await;
+    store(&server.client(), "kept", SMALL_BYTES).await;
+    let (own, other) = (home.database.clone(), home.path("other.db"));
+    let held = locks(&server, &own);
+    assert_eq!(held, ["FLOCK WRITE", "POSIX READ"]);
+    fs::remove_file(home.path("catalogue.db.lock")).unwrap();
+    let done = home.run(&["serve"]).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("in use by another process"), "{done:?}");
+    for link in [fs::hard_link::<&Path, &Path>, std::os::unix::fs::symlink] {
+        link(&own, &other).unwrap();
+        home.database.clone_from(&other);
+        for command in [&["serve"][..], &["reconcile", "--recover"]] {
+            let done = home.run(command).await;
+            assert_eq!(done.code, Some(1), "{done:?}");
+            assert!(done.err.contains("in use by another process"), "{done:?}");
+        }
+        fs::remove_file(&other).unwrap();
+        home.database.clone_from(&own);
+    }
+    // SQLite's own locks are where they were, beside readers too.
+    home.verify().await;
+    assert_eq!(locks(&server, &own), held);
+    store(&server.client(), "more", SMALL_BYTES).await;
+    server.stop().await;
+    home.verify().await;
+    home.nothing_unknown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalogue_whose_files_vanish_stops_writes_and_is_recovered_from_its_copy() {
+    let home = Home::with_local(&["one"]);
+    let mut server = home.serve().await;
+    let client = server.client();
+    store(&client, "kept", STREAMED_BYTES).await;
+    let files = || {
+        let entries = fs::read_dir(home.dir()).unwrap().map(Result::unwrap);
+        let names = entries.map(|entry| entry.path());
+        let of = |path: &std::path::PathBuf| path.to_string_lossy().contains("/catalogue.db");
+        names.filter(of).collect::<Vec<_>>()
+    };
+    for file in files() {
+        fs::remove_file(file).unwrap();
+    }
+    server
+        .logged(&["\"ERROR\"", "catalogue files removed or replaced"])
+        .await;
+    server
+        .logged(&["\"ERROR\"", "catalogue copied from its open files"])
+        .await;
+    let health = raw::plain_get(server.addr, "/health").await;
+    assert_eq!(
+        (health.status, &*health.body),
+        (
+            200,
+            &br#"{"status":"degraded","reasons":["catalogue_files_gone"]}"#[..]
+        )
+    );
+    for bytes in [SMALL_BYTES, STREAMED_BYTES] {
+        let refused = write(&client, "later", Content::of_key("later", bytes)).await;
+        assert!(refused.unwrap_err().contains("ServiceUnavailable"));
+    }
+    let list = backend::ListRequest {
+        prefix: String::new(),
+        after: None,
+        max_keys: 10,
+    };
+    let refused = client.list(&list).await.map(drop).unwrap_err();
+    assert!(
+        base::report(&refused)
+            .to_string()
+            .contains("ServiceUnavailable")
+    );
+    reads(&client, "kept", STREAMED_BYTES).await;
+    server.stop().await;
+
+    let left = files();
+    let [copy] = &left[..] else {
+        panic!("only the copy is there: {left:?}");
+    };
+    fs::rename(copy, &home.database).unwrap();
+    let done = home.run(&["reconcile", "--recover"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let server = home.serve().await;
+    reads(&server.client(), "kept", STREAMED_BYTES).await;
+    store(&server.client(), "later", STREAMED_BYTES).await;
+    server.stop().await;
+    home.verify().await;
+    home.nothing_unknown().await;
+}
+
+/// As for a backend: the disk that fills up is a tmpfs that nobody else sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_catalogue_is_said_by_health_until_a_write_succeeds() {
+    let probe = Command::new("unshare").args(["-rm", "true"]).output().await;
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        println!("NOT RUN: this machine permits no namespace for a disk of its own");
+        return;
+    }
+    let mut home = Home::with_local(&["one"]);
+    let disk = home.path("disk");
+    fs::create_dir(&disk).unwrap();
+    home.database = disk.join("catalogue.db");
+    home.write_config();
+    let script = format!(
+        "mount -t tmpfs -o size=2m none '{}' && exec '{PROGRAM}' serve -config '{}'",
+        disk.display(),
+        home.config().display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script]);
+    let server = Server::start(command).await.unwrap();
+    let client = server.client();
+    let health = async || raw::plain_get(server.addr, "/health").await.body;
+    let ok = br#"{"status":"ok"}"#;
+    assert_eq!(health().await, ok);
+    store(&client, "kept", SMALL_BYTES).await;
+    let pid = server.pid().as_raw_nonzero().to_string();
+    let inside = async |script: &str| {
+        let done = Command::new("nsenter")
+            .args(["-t", &pid, "-U", "-m", "--preserve-credentials", "sh", "-c"])
+            .arg(script)
+            .output()
+            .await
+            .unwrap();
+        done.status.success()
+    };
+    let ballast = disk.join("ballast");
+    let fill = format!("cat /dev/zero > '{}'", ballast.display());
+    assert!(!inside(&fill).await, "the disk is full");
+    let mut n = 0;
+    let refused = loop {
+        // The log may have blocks left that were its own before.
+        match write(&client, &format!("k{n}"), Content::of_key("k", SMALL_BYTES)).await {
+            Ok(()) => n += 1,
+            Err(refused) => break refused,
+        }
+        assert!(n < 2_000);
+    };
+    assert!(refused.contains("InsufficientStorage"), "{refused}");
+    assert_eq!(
+        health().await,
+        br#"{"status":"degraded","reasons":["catalogue_write_failed"]}"#
+    );
+    reads(&client, "kept", SMALL_BYTES).await;
+    assert!(inside(&format!("rm '{}'", ballast.display())).await);
+    store(&client, "after", SMALL_BYTES).await;
+    assert_eq!(health().await, ok);
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,287 @@
+//! Whether the catalogue can be written: its files are still where they belong, and the last write
+//! succeeded.
+//!
+//! A file that is removed or replaced lives on in this process, and writes to it succeed: nothing
+//! fails before the next start, which finds an empty catalogue, or another one. So its names are
+//! looked at every second, and once they lead elsewhere nothing is committed any more. What was
+//! committed within that second is in the open files with all the rest, and so in the copy that is
+//! made of them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use base::{Ids, report};
+use parking_lot::{RwLock, RwLockReadGuard};
+use tracing::{error, info, warn};
+
+use crate::model::Unwritable;
+use crate::sqlite::backup;
+use crate::sqlite::lock::beside;
+use crate::sqlite::private::SUFFIXES;
+use crate::sqlite::readers::ReadPool;
+use crate::{Error, Result};
+
+/// How often the names are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Which file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Target {
+    /// The catalogue.
+    Catalogue = 1,
+    /// The intents beside it.
+    Intents = 2,
+}
+
+/// What is known of the files.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    path: PathBuf,
+    /// What the last look found amiss.
+    gone: RwLock<Option<String>>,
+    /// The targets whose last write failed, as bits.
+    failing: AtomicU8,
+}
+
+impl Condition {
+    /// Nothing is amiss yet.
+    pub(crate) fn new(path: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.into(),
+            gone: RwLock::default(),
+            failing: AtomicU8::default(),
+        })
+    }
+
+    /// Permits one batch. Held until the batch is answered, so that whoever finds the files gone knows
+    /// that no commit is under way.
+    pub(crate) fn admit(&self) -> std::result::Result<Admission<'_>, String> {
+        let gone = self.gone.read();
+        match &*gone {
+            None => Ok(Admission(gone)),
+            Some(found) => Err(found.clone()),
+        }
+    }
+
+    /// The files are where they belong.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.admit().map(drop).map_err(|found| self.gone(found))
+    }
+
+    /// The error of whoever is refused.
+    pub(crate) fn gone(&self, found: String) -> Error {
+        Error::Gone {
+            path: self.path.clone(),
+            found,
+        }
+    }
+
+    /// Why nothing can be written, where that is so.
+    pub(crate) fn unwritable(&self) -> Option<Unwritable> {
+        if let Some(found) = &*self.gone.read() {
+            let found = found.clone();
+            return Some(Unwritable::FilesGone { found });
+        }
+        (self.failing.load(Ordering::Relaxed) != 0).then_some(Unwritable::WriteFailed)
+    }
+
+    /// Something was committed that changed rows.
+    pub(crate) fn written(&self, target: Target) {
+        // Most often there is nothing to change.
+        if self.failing.load(Ordering::Relaxed) & target as u8 == 0 {
+            return;
+        }
+        self.failing.fetch_and(!(target as u8), Ordering::Relaxed);
+        info!(file = %self.path_of(target).display(), "catalogue writes succeed again");
+    }
+
+    /// A whole batch failed, for a reason that is not in its jobs.
+    pub(crate) fn failed(&self, target: Target, error: &rusqlite::Error) {
+        let before = self.failing.fetch_or(target as u8, Ordering::Relaxed);
+        if before & target as u8 == 0 {
+            error!(
+                file = %self.path_of(target).display(), error = %report(error),
+                "catalogue write failed, health is degraded until one succeeds"
+            );
+        }
+    }
+
+    fn path_of(&self, target: Target) -> PathBuf {
+        match target {
+            Target::Catalogue => self.path.clone(),
+            Target::Intents => super::intents::path_of(&self.path),
+        }
+    }
+}
+
+/// The right to commit one batch.
+#[derive(Debug)]
+#[expect(dead_code, reason = "a guard: only its life matters")]
+pub(crate) struct Admission<'a>(RwLockReadGuard<'a, Option<String>>);
+
+/// Which file a name led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+}
+
+/// Looks at the names of the files for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    #[expect(dead_code, reason = "its end is what the thread waits for")]
+    stop: mpsc::Sender<()>,
+}
+
+impl Watch {
+    /// Begins. All files are open, by every connection that will ever use them; `given` is the name
+    /// by which the operator knows the catalogue.
+    pub(crate) fn start(
+        given: &Path,
+        condition: &Arc<Condition>,
+        readers: &Arc<ReadPool>,
+        ids: Arc<Ids>,
+    ) -> Result<Self> {
+        let path = &condition.path;
+        let names = SUFFIXES.map(|suffix| beside(path, suffix));
+        let names = names.into_iter().chain([given.to_path_buf()]);
+        let identify = |name: PathBuf| match FileId::of(&name) {
+            Ok(id) => Ok((name, id)),
+            Err(source) => Err(Error::File {
+                operation: "looking at",
+                path: name,
+                source,
+            }),
+        };
+        let names = names.map(identify).collect::<Result<Vec<_>>>()?;
+        let (stop, stopped) = mpsc::channel();
+        let mut looker = Looker {
+            names,
+            condition: Arc::clone(condition),
+            // Not a strong one: connections have to end before the locks do.
+            readers: Arc::downgrade(readers),
+            ids,
+            copied: None,
+        };
+        // A thread, not a task: where tests pause time, a timer of every second would make an idle
+        // hour thousands of steps; and a directory that hangs must hang nobody else.
+        let thread = std::thread::Builder::new().name("catalogue-files".to_owned());
+        let started = thread.spawn(move || {
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                looker.look();
+            }
+        });
+        match started {
+            Ok(_ends_with_its_channel) => Ok(Self { stop }),
+            Err(source) => Err(Error::File {
+                operation: "starting the thread that watches",
+                path: path.clone(),
+                source,
+            }),
+        }
+    }
+}
+
+/// What the thread has.
+struct Looker {
+    names: Vec<(PathBuf, FileId)>,
+    condition: Arc<Condition>,
+    readers: Weak<ReadPool>,
+    ids: Arc<Ids>,
+    /// The copy that was made of the open files: one in the life of a process.
+    copied: Option<PathBuf>,
+}
+
+impl Looker {
+    fn look(&mut self) {
+        let found = self.amiss();
+        let known = self.condition.gone.read().clone();
+        if found == known {
+            return;
+        }
+        let (was, is) = (known.is_some(), found.is_some());
+        // Waits for the batch that is under way.
+        self.condition.gone.write().clone_from(&found);
+        match found {
+            Some(found) if !was => {
+                error!(
+                    catalogue = %self.condition.path.display(), %found,
+                    "catalogue files removed or replaced: writes and lists are refused"
+                );
+                self.save();
+            }
+            Some(_) | None => {}
+        }
+        if !is {
+            warn!(
+                catalogue = %self.condition.path.display(),
+                "catalogue files are back, writes go on"
+            );
+        }
+    }
+
+    /// Names that lead elsewhere.
+    fn amiss(&self) -> Option<String> {
+        let mut text = String::new();
+        for (name, id) in &self.names {
+            let what = match FileId::of(name) {
+                Ok(found) if found == *id => continue,
+                Ok(_) => "is another file now".to_owned(),
+                Err(error) if error.kind() == ErrorKind::NotFound => "is gone".to_owned(),
+                Err(error) => format!("cannot be looked at ({error})"),
+            };
+            let comma = if text.is_empty() { "" } else { ", " };
+            // A text takes everything.
+            let _ = write!(text, "{comma}{} {what}", name.display());
+        }
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Copies the catalogue from the open files, while there still is a process that has them open.
+    fn save(&mut self) {
+        let Some(readers) = self.readers.upgrade() else {
+            return;
+        };
+        let pid = std::process::id();
+        if let Some(copy) = &self.copied {
+            error!(copy = %copy.display(), "an earlier copy of the catalogue is kept");
+            return;
+        }
+        let incarnation = self.ids.uuid();
+        let to = beside(&self.condition.path, &format!(".saved-{incarnation}"));
+        match backup::save(&readers, &to, incarnation) {
+            Ok(()) => {
+                error!(
+                    copy = %to.display(),
+                    "catalogue copied from its open files, nothing committed is missing: stop this \
+                     process, put the copy in the catalogue's place without the other files of its \
+                     name, and run `s3-orchestrator reconcile --recover`"
+                );
+                self.copied = Some(to);
+            }
+            Err(error) => error!(
+                copy = %to.display(), error = %report(&error), pid,
+                "catalogue not copied from its open files: do not stop this process before you have \
+                 copied catalogue.db and catalogue.db-wal from /proc/PID/fd"
+            ),
+        }
+    }
+}

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use backend::{Capabilities, LocalBackend, ObjectBackend as _};
 use base::{BackendName, Clock, Month, Traffic, report};
+use futures_util::future::join_all;
 use metastore::Store;
 use metastore::model::{BackendId, BackendRow, UsageRow};
+use uuid::Uuid;
 
 use crate::marker::{self, Finding, Mark};
 use crate::observe::Observer;
@@ -110,6 +112,24 @@ pub(crate) async fn check_all(
         });
     }
     checks
+}
+
+/// The catalogues that the markers of these backends name, as far as they can be read.
+pub(crate) async fn owners(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    observer: &Arc<dyn Observer>,
+) -> Vec<(BackendName, Uuid)> {
+    let looks = settings.backends.iter().map(|backend| async move {
+        // There is no catalogue to count in.
+        let usage = Usage::new(Arc::clone(clock), backend.usage_limits);
+        let kept = (&usage, &Arc::default());
+        let handle = guard(backend, settings.backend_timeout, clock, observer, kept).ok()?;
+        let look = tokio::time::timeout(LOOK_MAX, handle.read_marker()).await;
+        let owner = Mark::parse(&look.ok()?.ok()??)?.catalogue;
+        Some((backend.name.clone(), owner))
+    });
+    join_all(looks).await.into_iter().flatten().collect()
 }
 
 impl Fleet {

@@ -8,6 +8,7 @@ use base::{BackendName, Clock, Ids, Month, report};
 use futures_util::future::join_all;
 use metastore::{ConnectOptions, OpenOptions, Server, Store};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::buckets::Buckets;
 use crate::fleet::{self, BackendCheck, Fleet};
@@ -46,6 +47,18 @@ pub enum StartError {
         /// Which, with the number of rows that name it.
         missing: Vec<(BackendName, u64)>,
     },
+    /// A catalogue was about to begin on backends that belong to another one.
+    #[error(
+        "no catalogue is begun: {}, so the catalogue of these objects is missing here. Put it, or a \
+         backup of it, in its place and run `s3-orchestrator reconcile --recover`. To begin anew on \
+         these backends all the same, remove the marker `.s3o/backend` from each: what lies there \
+         stays, and is unknown to the new catalogue",
+        taken_by(.taken)
+    )]
+    BackendsTaken {
+        /// Which, with the catalogue that each belongs to.
+        taken: Vec<(BackendName, Uuid)>,
+    },
     /// A backup is the database's own business.
     #[error(
         "the catalogue {address} is backed up with the tools of PostgreSQL, such as pg_dump; \
@@ -62,6 +75,13 @@ fn list(missing: &[(BackendName, u64)]) -> String {
     missing.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+fn taken_by(taken: &[(BackendName, Uuid)]) -> String {
+    let one = |(name, owner): &(BackendName, Uuid)| {
+        format!("backend {name} belongs to the catalogue {owner}")
+    };
+    taken.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 impl Engine {
     /// Opens the catalogue, as its one writing process or as one of its instances, and looks at every
     /// backend.
@@ -74,6 +94,13 @@ impl Engine {
         ids: Arc<Ids>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
+        let exists = match &settings.catalogue {
+            CataloguePlace::File(path) => path.exists(),
+            CataloguePlace::Server(_) => true,
+        };
+        if !exists {
+            refuse_taken(&settings, None, &clock, &observer).await?;
+        }
         let store = open(
             &settings.catalogue,
             Arc::clone(&clock),
@@ -81,6 +108,11 @@ impl Engine {
             settings.read_grace,
         )
         .await?;
+        // One that was made and has never marked a backend is as new as one that is missing.
+        if exists && let Err(error) = refuse_new(&store, &settings, &clock, &observer).await {
+            store.close().await?;
+            return Err(error);
+        }
         match Self::assemble_from(store.clone(), settings, clock, ids, observer).await {
             Ok(engine) => Ok(engine),
             Err(error) => {
@@ -307,6 +339,36 @@ pub(crate) async fn open(
             .await
         }
     }
+}
+
+/// Refuses a catalogue that has never used a backend where the backends belong to another one.
+async fn refuse_new(
+    store: &Store,
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(), StartError> {
+    if store.backends().await?.iter().any(|row| row.marked) {
+        return Ok(());
+    }
+    let own = store.catalogue().uuid;
+    refuse_taken(settings, Some(own), clock, observer).await
+}
+
+/// Refuses to begin a catalogue where a backend belongs to another one: every object there would be
+/// unknown to it, and answered with 404. A backend that cannot be looked at prevents nothing.
+async fn refuse_taken(
+    settings: &Settings,
+    own: Option<Uuid>,
+    clock: &Arc<dyn Clock>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(), StartError> {
+    let mut taken = fleet::owners(settings, clock, observer).await;
+    taken.retain(|(_, owner)| own != Some(*owner));
+    if taken.is_empty() {
+        return Ok(());
+    }
+    Err(StartError::BackendsTaken { taken })
 }
 
 /// Backends with rows that the configuration does not name.

@@ -7,9 +7,11 @@ use http::Method;
 use s3wire::sigv4::PayloadMode;
 use tokio::process::Command;
 
-use super::{SMALL_BYTES, STREAMED_BYTES, key, reads, reads_as, reads_later, store, write};
+use super::{
+    SMALL_BYTES, STREAMED_BYTES, is_absent, key, reads, reads_as, reads_later, store, write,
+};
 use crate::support::content::Content;
-use crate::support::home::{Home, PROGRAM};
+use crate::support::home::{Home, PROGRAM, s3_backend};
 use crate::support::raw::{self, Connection, Head};
 use crate::support::server::Server;
 
@@ -193,6 +195,62 @@ async fn the_marker_of_another_catalogue_takes_a_backend_out_of_service() {
     both_read(&server).await;
     server.stop().await;
     home.nothing_unknown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_catalogue_is_begun_on_backends_of_another_one() {
+    let home = two_backends().await;
+    let copy = home.path("catalogue.copy");
+    fs::rename(&home.database, &copy).unwrap();
+    fs::remove_file(home.path("catalogue.db-intents")).unwrap();
+    let before = home.stored_files();
+    let done = home.run(&["serve"]).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    for words in [
+        "no catalogue is begun",
+        "backend one belongs to the catalogue",
+        "backend two belongs to the catalogue",
+        "reconcile --recover",
+    ] {
+        assert!(done.err.contains(words), "{words}: {done:?}");
+    }
+    assert!(!home.database.exists(), "nothing was made");
+    // Neither is one on an empty file; and one backend that cannot be seen speaks for nobody.
+    fs::write(&home.database, "").unwrap();
+    fs::rename(home.path("two"), home.path("away")).unwrap();
+    let done = home.run(&["serve"]).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("backend one belongs to"), "{done:?}");
+    assert!(!done.err.contains("backend two belongs to"), "{done:?}");
+    fs::rename(home.path("away"), home.path("two")).unwrap();
+    assert_eq!(home.stored_files(), before);
+    // The catalogue in its place again.
+    fs::rename(&copy, &home.database).unwrap();
+    let server = home.serve().await;
+    both_read(&server).await;
+    server.stop().await;
+    // It is lost for good, and the backends are taken over on purpose.
+    fs::remove_file(&home.database).unwrap();
+    fs::remove_file(home.path("catalogue.db-intents")).unwrap();
+    for name in ["one", "two"] {
+        fs::remove_file(home.path(name).join(MARKER)).unwrap();
+    }
+    let server = home.serve().await;
+    is_absent(&server.client(), "on-one").await;
+    store(&server.client(), "new", SMALL_BYTES).await;
+    server.stop().await;
+    let after = home.stored_files();
+    assert!(before.iter().all(|file| after.contains(file)), "{after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_down_does_not_prevent_the_first_start() {
+    let mut home = Home::with_local(&["one"]);
+    home.backends.push(s3_backend("away", "http://127.0.0.1:9"));
+    let server = home.serve().await;
+    store(&server.client(), "kept", SMALL_BYTES).await;
+    reads(&server.client(), "kept", SMALL_BYTES).await;
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

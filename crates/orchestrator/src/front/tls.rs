@@ -1,6 +1,7 @@
 //! TLS of the listeners: reading certificates, and exchanging them while connections live.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tracing::warn;
 use super::certificate::{self, Validity};
 use crate::config::{TlsConfig, TlsVersion};
 
+/// What users have that are neither the owner nor in the group.
+const OTHERS: u32 = 0o007;
 /// A certificate that ends sooner is worth a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(24 * 3600);
 
@@ -95,6 +98,22 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Whoever can read the key can be this server. A group may be meant, as for `ssl-cert`.
+fn warn_of_readers(key: &Path) {
+    if let Some(mode) = mode_open_to_others(key) {
+        warn!(
+            file = %key.display(), mode,
+            "TLS key is open to every user of this machine: set its mode to 0640 or 0600"
+        );
+    }
+}
+
+/// The mode of a file that is open to users who are neither its owner nor in its group.
+fn mode_open_to_others(file: &Path) -> Option<String> {
+    let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o7777;
+    (mode & OTHERS != 0).then(|| format!("{mode:04o}"))
+}
+
 fn build(settings: &TlsConfig, now: Timestamp) -> Result<ServerConfig, TlsError> {
     let chain = certificates(&settings.cert_file)?;
     warn_of_expiry(&chain[0], &settings.cert_file, now);
@@ -104,6 +123,7 @@ fn build(settings: &TlsConfig, now: Timestamp) -> Result<ServerConfig, TlsError>
             path: settings.key_file.clone(),
             source,
         })?;
+    warn_of_readers(&settings.key_file);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
         TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -170,5 +190,28 @@ fn warn_of_expiry(certificate: &CertificateDer<'_>, path: &Path, now: Timestamp)
             not_after = s3wire::iso8601(not_after),
             "certificate expires within a day"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_every_user_may_read_is_noticed() {
+        let home = tempfile::tempdir().unwrap();
+        let key = home.path().join("key.pem");
+        fs::write(&key, "").unwrap();
+        for (mode, found) in [
+            (0o600, None),
+            (0o640, None),
+            (0o644, Some("0644")),
+            (0o606, Some("0606")),
+        ] {
+            fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(mode_open_to_others(&key).as_deref(), found);
+        }
     }
 }

@@ -7,9 +7,10 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::ops::Range;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ use crate::config::{LogFormat, LogLevel};
 
 /// Crates that explain their every step; their warnings are enough.
 const CHATTY: [&str; 5] = ["hyper", "hyper_util", "rustls", "tokio_rustls", "mio"];
+
+/// Names of buckets and objects, and addresses of clients, are nobody else's business.
+const FILE_MODE: u32 = 0o600;
 
 /// A thread that holds lines lets them go when there are so many.
 const HELD_BYTES_MAX: usize = 16 << 10;
@@ -210,7 +214,16 @@ impl fmt::Debug for LogControl {
 }
 
 fn append(path: &Path) -> Result<File, LogError> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
+    let mut options = OpenOptions::new();
+    let opened = options
+        .create(true)
+        .append(true)
+        .mode(FILE_MODE)
+        .open(path)
+        .inspect(|file| {
+            // One of an earlier version has the mode that its umask left; somebody else's stays.
+            let _ = file.set_permissions(Permissions::from_mode(FILE_MODE));
+        });
     opened.map_err(|source| LogError {
         path: path.to_owned(),
         source,
@@ -453,6 +466,21 @@ mod tests {
 
         fn text(&self) -> String {
             String::from_utf8(self.0.lock().clone()).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_log_file_is_its_owners_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let (new, old) = (home.path().join("new"), home.path().join("old"));
+        std::fs::write(&old, "line\n").unwrap();
+        std::fs::set_permissions(&old, Permissions::from_mode(0o644)).unwrap();
+        for path in [new, old] {
+            let file = append(&path).unwrap();
+            assert_eq!(
+                file.metadata().unwrap().permissions().mode() & 0o7777,
+                0o600
+            );
         }
     }
 

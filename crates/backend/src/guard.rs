@@ -3,11 +3,16 @@
 //! The engine calls providers only through [`Guarded`]. It bounds the calls under way, gives each a
 //! deadline that fits it, repeats the calls that are safe to repeat, and tells the [`Meter`] of every
 //! attempt, finished or dropped, and of what each moves. It never repeats a write: whether one
-//! happened is for the engine to find out. A body that is being read keeps its place and has a
-//! deadline of its own, so a stalled download is noticed and counted.
+//! happened is for the engine to find out. A body that is being read has a deadline of its own, so a
+//! stalled download is noticed and counted.
+//!
+//! Permits belong to bytes that move: a transfer that waits for its client holds none, so clients that
+//! stall cannot keep others from a provider. Each class of calls has a pool of its own, so that looks,
+//! probes and deletes never wait behind clients, and a provider is not held unhealthy because we are busy.
 
 mod body;
 mod meter;
+mod permit;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -22,7 +27,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
     Capabilities, Copied, DeleteTarget, Effect, Error, Fetched, Head, Kind, ListPage, ListRequest,
@@ -33,6 +38,7 @@ use body::GuardedBody;
 pub use meter::{BodyEnd, Call, Meter, NoMeter, Outcome};
 use meter::{Span, noting};
 pub(crate) use meter::{note_bytes, note_request};
+use permit::Permit;
 use watch::{Progress, watched};
 
 /// How often a safe call is tried in all.
@@ -51,8 +57,9 @@ pub struct GuardOptions {
     pub assembly_timeout: Duration,
     /// The longest time without a byte while a body is being read.
     pub body_idle_timeout: Duration,
-    /// Reads under way at once, their bodies included; and as many other calls besides, so that a
-    /// stream from a provider to itself cannot wait for its own place.
+    /// Reads whose bytes move at once, and as many writes besides, so that a stream from a provider to
+    /// itself cannot wait for its own permit; a quarter of it for copies and Complete, and a quarter
+    /// for deletes and listings, each at least one.
     pub concurrency: usize,
     /// Seed of the jitter in back-offs.
     pub seed: u64,
@@ -75,15 +82,57 @@ impl Default for GuardOptions {
     }
 }
 
-/// Which deadline holds for a call, and which pool its place comes from.
+/// Looks, probes and checks at once: few, because each worker and each start makes one at a time.
+const LOOKS_MAX: usize = 4;
+
+/// Which deadline holds for a call, and which pool its permit comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     /// Begins to read a body.
     Read,
-    /// A small question or order.
-    Short,
+    /// Sends bytes, or is a small question on the way of a write.
+    Write,
     /// The provider moves bytes by itself.
     Assembly,
+    /// Deletes and lists: the work of workers.
+    Upkeep,
+    /// Asks whether the provider is there and the right one.
+    Look,
+    /// Finds out what the provider can do, in some calls.
+    Probe,
+}
+
+/// The permits of each class.
+struct Pools {
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+    assemblies: Arc<Semaphore>,
+    upkeep: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
+}
+
+impl Pools {
+    fn new(concurrency: usize) -> Self {
+        let pool =
+            |permits: usize| Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
+        Self {
+            reads: pool(concurrency),
+            writes: pool(concurrency),
+            assemblies: pool(concurrency / 4),
+            upkeep: pool(concurrency / 4),
+            looks: pool(LOOKS_MAX),
+        }
+    }
+
+    fn of(&self, class: Class) -> &Arc<Semaphore> {
+        match class {
+            Class::Read => &self.reads,
+            Class::Write => &self.writes,
+            Class::Assembly => &self.assemblies,
+            Class::Upkeep => &self.upkeep,
+            Class::Look | Class::Probe => &self.looks,
+        }
+    }
 }
 
 /// The one wrapper around a backend; cheap to clone.
@@ -97,8 +146,7 @@ pub struct Guarded {
 struct Shared {
     inner: Arc<dyn ObjectBackend>,
     options: GuardOptions,
-    reads: Arc<Semaphore>,
-    others: Arc<Semaphore>,
+    pools: Pools,
     jitter: Mutex<StdRng>,
 }
 
@@ -117,12 +165,10 @@ impl Guarded {
         options: GuardOptions,
         meter: Arc<dyn Meter>,
     ) -> Self {
-        let places = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
         let shared = Shared {
             inner,
             options,
-            reads: Arc::new(Semaphore::new(places)),
-            others: Arc::new(Semaphore::new(places)),
+            pools: Pools::new(options.concurrency),
             jitter: Mutex::new(StdRng::seed_from_u64(options.seed)),
         };
         Self {
@@ -131,7 +177,7 @@ impl Guarded {
         }
     }
 
-    /// The same backend, with the same places and limits, whose calls another meter hears of.
+    /// The same backend, with the same permits and limits, whose calls another meter hears of.
     #[must_use]
     pub fn metered(&self, meter: Arc<dyn Meter>) -> Self {
         Self {
@@ -152,38 +198,34 @@ impl Guarded {
         )
     }
 
-    /// A place among the calls under way; it is given back when the permit is dropped.
-    async fn place(&self, class: Class, operation: &'static str) -> Result<OwnedSemaphorePermit> {
-        let pool = match class {
-            Class::Read => &self.shared.reads,
-            Class::Short | Class::Assembly => &self.shared.others,
-        };
-        // Mostly there is room, and then nobody waits in front of us.
-        if let Ok(permit) = Arc::clone(pool).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let waiting = Arc::clone(pool).acquire_owned();
-        match tokio::time::timeout(self.shared.options.backend_timeout, waiting).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_elapsed) => Err(self
-                .error(Kind::Throttled, Effect::None, operation)
-                .with_message("too many calls to this backend are under way")),
-        }
+    /// Permission to be one of the calls under way; it is given back when the permit is dropped.
+    async fn permit(&self, class: Class, operation: &'static str) -> Result<Permit> {
+        let pool = Arc::clone(self.shared.pools.of(class));
+        Permit::acquire(pool, self.shared.options.backend_timeout)
+            .await
+            .map_err(|_starved| self.starved(operation))
     }
 
-    /// One attempt of a call without a payload: place, deadline, metering.
+    fn starved(&self, operation: &'static str) -> Error {
+        self.error(Kind::Throttled, Effect::None, operation)
+            .with_message(permit::STARVED)
+    }
+
+    /// One attempt of a call without a payload: permit, deadline, metering.
     async fn guard<T: Send>(
         &self,
         operation: &'static str,
         class: Class,
         late: Effect,
         call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<(T, OwnedSemaphorePermit)> {
-        let permit = self.place(class, operation).await?;
+    ) -> Result<(T, Permit)> {
+        let permit = self.permit(class, operation).await?;
         let span = self.span(operation);
         let limit = match class {
-            Class::Read | Class::Short => self.shared.options.backend_timeout,
-            Class::Assembly => self.shared.options.assembly_timeout,
+            Class::Read | Class::Write | Class::Upkeep | Class::Look => {
+                self.shared.options.backend_timeout
+            }
+            Class::Assembly | Class::Probe => self.shared.options.assembly_timeout,
         };
         let call = noting(Arc::clone(&self.meter), call);
         let outcome = match tokio::time::timeout(limit, call).await {
@@ -203,7 +245,7 @@ impl Guarded {
     ) -> Result<T> {
         self.guard(operation, class, Effect::Unknown, call)
             .await
-            .map(|(value, _place)| value)
+            .map(|(value, _permit)| value)
     }
 
     /// A call that may be repeated: tried up to three times where trying again can help.
@@ -212,7 +254,7 @@ impl Guarded {
         operation: &'static str,
         class: Class,
         call: impl Fn() -> F + Send + Sync,
-    ) -> Result<(T, OwnedSemaphorePermit)>
+    ) -> Result<(T, Permit)>
     where
         T: Send,
         F: Future<Output = Result<T>> + Send,
@@ -233,15 +275,16 @@ impl Guarded {
     async fn ask<T, F>(
         &self,
         operation: &'static str,
+        class: Class,
         call: impl Fn() -> F + Send + Sync,
     ) -> Result<T>
     where
         T: Send,
         F: Future<Output = Result<T>> + Send,
     {
-        self.repeat(operation, Class::Short, call)
+        self.repeat(operation, class, call)
             .await
-            .map(|(value, _place)| value)
+            .map(|(value, _permit)| value)
     }
 
     /// Waits before attempt `attempt + 1`: 1 s, 2 s, …, of which half is drawn.
@@ -262,9 +305,9 @@ impl Guarded {
     where
         F: Future<Output = Result<Stored>> + Send,
     {
-        let _place = self.place(Class::Short, operation).await?;
+        let permit = self.permit(Class::Write, operation).await?;
         let mut span = self.span(operation);
-        let progress = Progress::new(span.count_bytes(), Arc::clone(span.meter()));
+        let progress = Progress::new(permit, span.count_bytes(), Arc::clone(span.meter()));
         let progress = Arc::new(progress);
         let expects_bytes = payload.length > 0;
         payload.chunks = watched(payload.chunks, Arc::clone(&progress));
@@ -278,6 +321,13 @@ impl Guarded {
                 let effect = if untouched { Effect::None } else { Effect::Unknown };
                 Err(self.error(Kind::TimedOut, effect, operation))
             }
+        };
+        let outcome = match outcome {
+            // We cut the body ourselves, before its last bytes.
+            Err(error) if progress.is_starved() => Err(self
+                .error(Kind::Throttled, error.effect, operation)
+                .with_message(permit::STARVED)),
+            outcome => outcome,
         };
         span.end_now(outcome.as_ref().map(|_| ()));
         outcome
@@ -301,13 +351,13 @@ impl ObjectBackend for Guarded {
 
     async fn probe(&self) -> Result<Capabilities> {
         // Up to ten calls, some of which write: as patient as an assembly, and tried once.
-        self.once("probe", Class::Assembly, self.shared.inner.probe())
+        self.once("probe", Class::Probe, self.shared.inner.probe())
             .await
     }
 
     async fn check(&self) -> Result<()> {
         // A question about health is answered with what is, not with what might be after a retry.
-        self.once("check", Class::Short, self.shared.inner.check())
+        self.once("check", Class::Look, self.shared.inner.check())
             .await
     }
 
@@ -325,10 +375,10 @@ impl ObjectBackend for Guarded {
         range: Option<ByteRange>,
     ) -> Result<Fetched> {
         let call = || self.shared.inner.get(key, version, range);
-        let (fetched, place) = self.repeat("get", Class::Read, call).await?;
+        let (fetched, permit) = self.repeat("get", Class::Read, call).await?;
         let body = GuardedBody::new(
             fetched.body,
-            place,
+            permit,
             Arc::clone(&self.meter),
             self.shared.inner.name().clone(),
             self.shared.options.body_idle_timeout,
@@ -340,8 +390,10 @@ impl ObjectBackend for Guarded {
     }
 
     async fn head(&self, key: &BackendKey, version: Option<&str>) -> Result<Head> {
-        self.ask("head", || self.shared.inner.head(key, version))
-            .await
+        self.ask("head", Class::Write, || {
+            self.shared.inner.head(key, version)
+        })
+        .await
     }
 
     async fn delete(&self, targets: &[DeleteTarget]) -> Vec<Result<()>> {
@@ -387,17 +439,20 @@ impl ObjectBackend for Guarded {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.ask("list", || self.shared.inner.list(request)).await
+        self.ask("list", Class::Upkeep, || self.shared.inner.list(request))
+            .await
     }
 
     async fn versions(&self, key: &BackendKey) -> Result<VersionPage> {
-        self.ask("versions", || self.shared.inner.versions(key))
-            .await
+        self.ask("versions", Class::Upkeep, || {
+            self.shared.inner.versions(key)
+        })
+        .await
     }
 
     async fn create_upload(&self, key: &BackendKey, meta: &PutMeta) -> Result<String> {
         let call = self.shared.inner.create_upload(key, meta);
-        self.once("create_upload", Class::Short, call).await
+        self.once("create_upload", Class::Write, call).await
     }
 
     async fn upload_part(
@@ -441,14 +496,14 @@ impl ObjectBackend for Guarded {
     }
 
     async fn abort_upload(&self, key: &BackendKey, upload: &str) -> Result<()> {
-        self.ask("abort_upload", || {
+        self.ask("abort_upload", Class::Upkeep, || {
             self.shared.inner.abort_upload(key, upload)
         })
         .await
     }
 
     async fn list_parts(&self, key: &BackendKey, upload: &str, after: u32) -> Result<PartListPage> {
-        self.ask("list_parts", || {
+        self.ask("list_parts", Class::Upkeep, || {
             self.shared.inner.list_parts(key, upload, after)
         })
         .await
@@ -459,7 +514,7 @@ impl ObjectBackend for Guarded {
         prefix: &str,
         after: Option<&ListedUpload>,
     ) -> Result<UploadListPage> {
-        self.ask("list_uploads", || {
+        self.ask("list_uploads", Class::Upkeep, || {
             self.shared.inner.list_uploads(prefix, after)
         })
         .await
@@ -467,7 +522,9 @@ impl ObjectBackend for Guarded {
 
     async fn read_marker(&self) -> Result<Option<Bytes>> {
         let found = self
-            .ask("read_marker", || self.shared.inner.read_marker())
+            .ask("read_marker", Class::Look, || {
+                self.shared.inner.read_marker()
+            })
             .await;
         if let Ok(Some(content)) = &found {
             self.meter.traffic(Traffic {
@@ -486,7 +543,7 @@ impl ObjectBackend for Guarded {
             });
             self.shared.inner.write_marker(content).await
         };
-        self.once("write_marker", Class::Short, call).await
+        self.once("write_marker", Class::Look, call).await
     }
 }
 
@@ -511,10 +568,10 @@ impl Guarded {
             }
         };
         let guarded = self
-            .guard("delete", Class::Short, Effect::Unknown, call)
+            .guard("delete", Class::Upkeep, Effect::Unknown, call)
             .await;
         match guarded {
-            Ok((outcomes, _place)) => outcomes,
+            Ok((outcomes, _permit)) => outcomes,
             Err(error) => failed.into_inner().unwrap_or_else(|| {
                 batch
                     .iter()

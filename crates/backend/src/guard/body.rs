@@ -1,4 +1,4 @@
-//! A body on its way from a provider, with the place that it holds and a deadline of its own.
+//! A body on its way from a provider, with a deadline of its own and a permit while its bytes move.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -9,16 +9,17 @@ use std::time::Duration;
 use base::{BackendName, Traffic};
 use bytes::Bytes;
 use futures_util::stream::Stream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use super::meter::{BodyEnd, Meter, Outcome};
+use super::permit::{Permit, STARVED};
 use crate::{Body, Effect, Error, Kind, Result};
 
-/// The wrapped body. Its place is free again as soon as it has ended or is dropped.
+/// The wrapped body. Its permit is held while it waits for the provider; a reader that does not ask
+/// holds none.
 pub(super) struct GuardedBody {
     body: Option<Body>,
-    place: Option<OwnedSemaphorePermit>,
+    permit: Permit,
     meter: Arc<dyn Meter>,
     backend: BackendName,
     idle_limit: Duration,
@@ -32,14 +33,16 @@ pub(super) struct GuardedBody {
 impl GuardedBody {
     pub(super) fn new(
         body: Body,
-        place: OwnedSemaphorePermit,
+        mut permit: Permit,
         meter: Arc<dyn Meter>,
         backend: BackendName,
         idle_limit: Duration,
     ) -> Self {
+        // Who reads it may not ask for a long time.
+        permit.release();
         Self {
             body: Some(body),
-            place: Some(place),
+            permit,
             meter,
             backend,
             idle_limit,
@@ -53,7 +56,7 @@ impl GuardedBody {
         if self.body.take().is_none() {
             return;
         }
-        self.place = None;
+        self.permit.release();
         let bytes = self.bytes;
         self.meter.body(&BodyEnd {
             backend: &self.backend,
@@ -71,9 +74,19 @@ impl Stream for GuardedBody {
         let Some(body) = this.body.as_mut() else {
             return Poll::Ready(None);
         };
+        match this.permit.poll_held(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_starved)) => {
+                this.end(Outcome::Fail(Kind::Throttled));
+                let error = Error::new(Kind::Throttled, Effect::None, &this.backend, "get");
+                return Poll::Ready(Some(Err(error.with_message(STARVED))));
+            }
+        }
         match body.as_mut().poll_next(cx) {
             Poll::Ready(Some(Ok(chunk))) => {
                 this.waiting = false;
+                this.permit.release();
                 let bytes = chunk.len() as u64;
                 this.bytes += bytes;
                 this.meter.traffic(Traffic {

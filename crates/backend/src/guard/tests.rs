@@ -7,7 +7,7 @@ use base::{BackendKey, BackendName, Traffic};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::*;
@@ -231,12 +231,12 @@ fn stalling() -> Body {
     Box::pin(first.chain(stream::pending()))
 }
 
-fn guarded_body(bench: &Bench, body: Body, place: OwnedSemaphorePermit) -> GuardedBody {
+fn guarded_body(bench: &Bench, body: Body, permit: Permit) -> GuardedBody {
     let meter: Arc<dyn Meter> = Arc::<Ledger>::clone(&bench.ledger);
     let name = bench.guarded.name().clone();
     GuardedBody::new(
         body,
-        place,
+        permit,
         meter,
         name,
         bench.guarded.shared.options.body_idle_timeout,
@@ -244,17 +244,13 @@ fn guarded_body(bench: &Bench, body: Body, place: OwnedSemaphorePermit) -> Guard
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stalls_ends_in_an_error_and_frees_its_place() {
+async fn a_body_that_stalls_ends_in_an_error_and_frees_its_permit() {
     let bench = bench(GuardOptions {
         concurrency: 1,
         ..GuardOptions::DEFAULT
     });
-    let place = bench
-        .guarded
-        .place(Class::Read, "get")
-        .await
-        .expect("the place is free");
-    let mut body = guarded_body(&bench, stalling(), place);
+    let permit = bench.guarded.permit(Class::Read, "get").await;
+    let mut body = guarded_body(&bench, stalling(), permit.expect("a free permit"));
     assert_eq!(body.next().await.expect("bytes").expect("bytes").len(), 5);
     // A reader that takes its time stops no clock.
     tokio::time::sleep(SECOND * 600).await;
@@ -263,61 +259,204 @@ async fn a_body_that_stalls_ends_in_an_error_and_frees_its_place() {
     assert_eq!(error.kind, Kind::TimedOut);
     assert_eq!(begun.elapsed(), GuardOptions::DEFAULT.body_idle_timeout);
     assert!(body.next().await.is_none());
-    assert_eq!(bench.guarded.shared.reads.available_permits(), 1);
+    assert_eq!(free(&bench, Class::Read), 1);
     assert_eq!(
         *bench.ledger.bodies.lock(),
         [(Outcome::Fail(Kind::TimedOut), 5)]
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_place_is_held_until_the_last_byte_or_the_drop_of_the_body() {
-    let bench = bench(GuardOptions {
-        concurrency: 1,
-        ..GuardOptions::DEFAULT
+fn free(bench: &Bench, class: Class) -> usize {
+    bench.guarded.shared.pools.of(class).available_permits()
+}
+
+/// One call at a time of each class.
+const NARROW: GuardOptions = GuardOptions {
+    concurrency: 1,
+    ..GuardOptions::DEFAULT
+};
+
+/// A payload of `length` bytes whose chunks come through the sender.
+fn fed(length: u64) -> (mpsc::UnboundedSender<Bytes>, Payload) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let chunks = stream::unfold(receiver, |mut receiver| async move {
+        let chunk: Bytes = receiver.recv().await?;
+        Some((Ok::<Bytes, PayloadCut>(chunk), receiver))
     });
+    (sender, Payload::streamed(length, Box::pin(chunks)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_whose_reader_stalls_holds_no_permit() {
+    let bench = bench(NARROW);
     bench.memory.plant(
         "a",
         Bytes::from(vec![7; 600_000]),
         base::ObjectHeaders::default(),
     );
-    let mut held = bench
+    let mut first = bench
         .guarded
         .get(&key("a"), None, None)
         .await
         .expect("it is there");
-    held.body.next().await.expect("bytes").expect("bytes");
+    // Neither before its first byte nor in the middle.
+    let mut second = bench
+        .guarded
+        .get(&key("a"), None, None)
+        .await
+        .expect("a free permit");
+    first.body.next().await.expect("bytes").expect("bytes");
+    let third = bench
+        .guarded
+        .get(&key("a"), None, None)
+        .await
+        .expect("a free permit");
+    second.body.next().await.expect("bytes").expect("bytes");
+    for body in [first.body, second.body, third.body] {
+        body.for_each(|chunk| async move {
+            chunk.expect("bytes");
+        })
+        .await;
+    }
+    assert_eq!(free(&bench, Class::Read), 1);
+    let bodies = bench.ledger.bodies.lock();
+    assert_eq!(*bodies, [(Outcome::Succeed, 600_000); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_waits_for_the_provider_holds_its_permit_until_its_end_or_drop() {
+    let bench = bench(NARROW);
+    let permit = bench.guarded.permit(Class::Read, "get").await;
+    let mut body = guarded_body(&bench, stalling(), permit.expect("a free permit"));
+    body.next().await.expect("bytes").expect("bytes");
+    assert!(body.next().now_or_never().is_none());
     let refused = bench.guarded.get(&key("a"), None, None).await.unwrap_err();
     assert_eq!(
         (refused.kind, refused.effect),
         (Kind::Throttled, Effect::None)
     );
-    // Writes have places of their own: a stream from this backend to itself goes on.
-    bench
-        .guarded
-        .put(&key("b"), &PutMeta::default(), payload())
-        .await
-        .expect("a free place");
-    drop(held);
-    let fetched = bench
-        .guarded
-        .get(&key("a"), None, None)
-        .await
-        .expect("the place is free");
-    let sizes: Vec<usize> = fetched
-        .body
-        .map(|chunk| chunk.expect("bytes").len())
-        .collect()
-        .await;
-    assert_eq!(sizes.iter().sum::<usize>(), 600_000);
-    assert_eq!(bench.guarded.shared.reads.available_permits(), 1);
-    let bodies = bench.ledger.bodies.lock();
-    assert_eq!(bodies[0].0, Outcome::Drop);
-    assert_eq!(bodies[1], (Outcome::Succeed, 600_000));
+    drop(body);
+    assert_eq!(free(&bench, Class::Read), 1);
+    assert_eq!(*bench.ledger.bodies.lock(), [(Outcome::Drop, 5)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_call_gives_its_place_back_and_is_metered() {
+async fn a_write_whose_client_stalls_holds_no_permit_and_takes_one_again_when_bytes_come() {
+    let bench = bench(NARROW);
+    let (name, meta) = (key("stalled"), PutMeta::default());
+    let (sender, payload) = fed(10);
+    let mut stalled = Box::pin(bench.guarded.put(&name, &meta, payload));
+    sender
+        .send(Bytes::from_static(b"01234"))
+        .expect("it listens");
+    assert!(
+        tokio::time::timeout(SECOND * 600, &mut stalled)
+            .await
+            .is_err()
+    );
+    assert_eq!(free(&bench, Class::Write), 1);
+    let (quick, other) = (key("quick"), self::payload());
+    let put = bench.guarded.put(&quick, &meta, other);
+    assert!(put.now_or_never().is_some_and(|put| put.is_ok()));
+    sender
+        .send(Bytes::from_static(b"56789"))
+        .expect("it listens");
+    drop(sender);
+    stalled.await.expect("it goes on");
+    assert_eq!(free(&bench, Class::Write), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_gets_no_permit_in_its_middle_is_cut_and_may_be_tried_again() {
+    let bench = bench(NARROW);
+    let (name, meta) = (key("a"), PutMeta::default());
+    let (sender, payload) = fed(10);
+    let mut slow = Box::pin(bench.guarded.put(&name, &meta, payload));
+    sender
+        .send(Bytes::from_static(b"01234"))
+        .expect("it listens");
+    assert!((&mut slow).now_or_never().is_none());
+    let held = bench
+        .guarded
+        .permit(Class::Write, "put")
+        .await
+        .expect("a free permit");
+    sender
+        .send(Bytes::from_static(b"56789"))
+        .expect("it listens");
+    let begun = Instant::now();
+    let error = slow.await.unwrap_err();
+    assert_eq!(error.kind, Kind::Throttled);
+    assert_eq!(begun.elapsed(), GuardOptions::DEFAULT.backend_timeout);
+    assert_eq!(bench.memory.keys(), Vec::<String>::new());
+    drop(held);
+    assert_eq!(free(&bench, Class::Write), 1);
+}
+
+/// A provider that takes a second for each of so many chunks, all of which are there.
+async fn slow_write(bench: &Bench, chunks: u64) -> bool {
+    let permit = bench
+        .guarded
+        .permit(Class::Write, "put")
+        .await
+        .expect("in time");
+    let progress = Progress::new(permit, Arc::default(), Arc::new(NoMeter));
+    let content = stream::iter(0..chunks).map(|_| Ok(Bytes::from_static(b"x")));
+    let mut body = watched(Box::pin(content), Arc::new(progress));
+    while let Some(chunk) = body.next().await {
+        if chunk.is_err() {
+            return false;
+        }
+        tokio::time::sleep(SECOND).await;
+    }
+    true
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_that_never_stall_take_turns() {
+    let bench = bench(NARROW);
+    // The long one takes ten minutes; who waits for its permit waits for half a minute at most.
+    let ended = tokio::join!(slow_write(&bench, 600), slow_write(&bench, 3));
+    assert_eq!(ended, (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_probes_and_deletes_never_wait_behind_clients() {
+    let bench = bench(NARROW);
+    let mut held = Vec::new();
+    for class in [Class::Read, Class::Write, Class::Assembly] {
+        held.push(
+            bench
+                .guarded
+                .permit(class, "held")
+                .await
+                .expect("a free permit"),
+        );
+    }
+    let begun = Instant::now();
+    bench.guarded.check().await.expect("it is there");
+    bench
+        .guarded
+        .write_marker(Bytes::from_static(b"mark"))
+        .await
+        .expect("room");
+    bench.guarded.read_marker().await.expect("it is there");
+    bench.guarded.probe().await.expect("it answers");
+    bench
+        .guarded
+        .list(&ListRequest::default())
+        .await
+        .expect("it lists");
+    let target = DeleteTarget {
+        key: key("a"),
+        version: None,
+    };
+    bench.guarded.delete(&[target]).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_gives_its_permit_back_and_is_metered() {
     let bench = bench(GuardOptions {
         concurrency: 1,
         ..GuardOptions::DEFAULT
@@ -332,7 +471,7 @@ async fn a_dropped_call_gives_its_place_back_and_is_metered() {
             .await
             .is_err()
     );
-    assert_eq!(bench.guarded.shared.others.available_permits(), 1);
+    assert_eq!(free(&bench, Class::Write), 1);
     let calls = bench.ledger.calls.lock();
     let outcomes: Vec<_> = calls
         .iter()
@@ -395,8 +534,14 @@ async fn another_meter_hears_of_the_calls_that_are_made_for_it() {
         (ledger.moved(), bench.ledger.moved()),
         ((2, 0, 10), (0, 0, 0))
     );
-    // The places are the same ones.
-    assert_eq!(bench.guarded.shared.reads.available_permits(), 0);
     drop(held);
-    assert_eq!(bench.guarded.shared.reads.available_permits(), 1);
+    // The permits are the same ones.
+    let held = bench
+        .guarded
+        .permit(Class::Read, "get")
+        .await
+        .expect("a free permit");
+    let waits = metered.get(&a, None, None);
+    assert!(waits.now_or_never().is_none());
+    drop(held);
 }

@@ -1,4 +1,4 @@
-//! Whether a provider that is being sent a payload makes progress.
+//! Whether a provider that is being sent a payload makes progress; and a permit only while it does.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::meter::Meter;
+use super::permit::Permit;
 use crate::{Chunks, PayloadCut};
 
 /// Whose turn it is.
@@ -25,32 +26,72 @@ enum Turn {
     Us,
 }
 
+struct State {
+    turn: Turn,
+    permit: Permit,
+    /// The body was cut because no permit came.
+    starved: bool,
+}
+
 /// The turns of one write.
 pub(super) struct Progress {
-    turn: Mutex<Turn>,
+    state: Mutex<State>,
     changed: Notify,
     bytes: Arc<AtomicU64>,
     meter: Arc<dyn Meter>,
 }
 
 impl Progress {
-    pub(super) fn new(bytes: Arc<AtomicU64>, meter: Arc<dyn Meter>) -> Self {
-        let turn = Mutex::new(Turn::Provider(Instant::now()));
+    pub(super) fn new(permit: Permit, bytes: Arc<AtomicU64>, meter: Arc<dyn Meter>) -> Self {
+        let state = State {
+            turn: Turn::Provider(Instant::now()),
+            permit,
+            starved: false,
+        };
         Self {
-            turn,
+            state: Mutex::new(state),
             changed: Notify::new(),
             bytes,
             meter,
         }
     }
 
-    fn set(&self, turn: Turn) {
-        let before = std::mem::replace(&mut *self.turn.lock(), turn);
+    /// The provider waits for bytes that are not there, and others may have the permit.
+    fn wait_for_us(&self) {
+        let mut state = self.state.lock();
+        state.turn = Turn::Us;
+        state.permit.release();
+    }
+
+    /// Bytes are there, or the end of them is: resolves when they may go, and then it is the provider's turn.
+    fn poll_provider(&self, cx: &mut Context<'_>) -> Poll<Result<(), PayloadCut>> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.permit.take_turns(now);
+        match state.permit.poll_held(cx) {
+            Poll::Pending => {
+                state.turn = Turn::Us;
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(_starved)) => {
+                state.starved = true;
+                return Poll::Ready(Err(PayloadCut));
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        let before = std::mem::replace(&mut state.turn, Turn::Provider(now));
+        drop(state);
         // A deadline that merely moved is read again when the old one passes; only the beginning of
         // the provider's turn must wake the watcher.
-        if before == Turn::Us && turn != Turn::Us {
+        if before == Turn::Us {
             self.changed.notify_one();
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the body was cut because no permit came in time.
+    pub(super) fn is_starved(&self) -> bool {
+        self.state.lock().starved
     }
 
     fn took(&self, bytes: u64) {
@@ -64,7 +105,7 @@ impl Progress {
     /// Resolves when the provider has had its turn for `limit` without progress.
     pub(super) async fn stalled(&self, limit: Duration) {
         loop {
-            let turn = *self.turn.lock();
+            let turn = self.state.lock().turn;
             match turn {
                 Turn::Us => self.changed.notified().await,
                 Turn::Provider(since) if since.elapsed() >= limit => return,
@@ -76,28 +117,46 @@ impl Progress {
 
 struct Watched {
     chunks: Chunks,
+    /// What waits for a permit: a chunk, or the end.
+    ready: Option<Option<Result<Bytes, PayloadCut>>>,
     progress: Arc<Progress>,
 }
 
 /// The same chunks; every one that is taken is progress.
 pub(super) fn watched(chunks: Chunks, progress: Arc<Progress>) -> Chunks {
-    Box::pin(Watched { chunks, progress })
+    Box::pin(Watched {
+        chunks,
+        ready: None,
+        progress,
+    })
 }
 
 impl Stream for Watched {
     type Item = Result<Bytes, PayloadCut>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.chunks.as_mut().poll_next(cx);
-        match &polled {
-            Poll::Pending => self.progress.set(Turn::Us),
-            Poll::Ready(item) => {
-                if let Some(Ok(chunk)) = item {
-                    self.progress.took(chunk.len() as u64);
+        let this = &mut *self;
+        let item = match this.ready.take() {
+            Some(item) => item,
+            None => match this.chunks.as_mut().poll_next(cx) {
+                Poll::Ready(item) => item,
+                Poll::Pending => {
+                    this.progress.wait_for_us();
+                    return Poll::Pending;
                 }
-                self.progress.set(Turn::Provider(Instant::now()));
+            },
+        };
+        match this.progress.poll_provider(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(cut)) => return Poll::Ready(Some(Err(cut))),
+            Poll::Pending => {
+                this.ready = Some(item);
+                return Poll::Pending;
             }
         }
-        polled
+        if let Some(Ok(chunk)) = &item {
+            this.progress.took(chunk.len() as u64);
+        }
+        Poll::Ready(item)
     }
 }

@@ -7,6 +7,7 @@ mod cors;
 mod database;
 mod usage;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use base::ByteSize;
@@ -17,7 +18,7 @@ use super::duration::format_duration;
 use super::reader::Section;
 use super::types::{
     Admission, CircuitBreakerConfig, CleanupQueueConfig, Config, LogFormat, LogLevel,
-    MetricsConfig, RoutingStrategy, ServerConfig, TlsConfig, TlsVersion, WritePathConfig,
+    MetricsConfig, MinRate, RoutingStrategy, ServerConfig, TlsConfig, TlsVersion, WritePathConfig,
 };
 use backends::backends;
 use buckets::buckets;
@@ -104,6 +105,12 @@ fn server(server: &Section<'_>, report: &mut Report) -> Option<ServerConfig> {
         read_header_timeout: duration("read_header_timeout"),
         read_timeout: duration("read_timeout"),
         write_timeout: duration("write_timeout"),
+        min_rate: NonZeroU64::new(server.size("min_transfer_rate").expect(PRESET).0).map(
+            |bytes_per_second| MinRate {
+                bytes_per_second,
+                grace: duration("min_transfer_grace"),
+            },
+        ),
         idle_timeout: duration("idle_timeout"),
         shutdown_delay: duration("shutdown_delay"),
         shutdown_timeout: duration("shutdown_timeout"),

@@ -29,7 +29,7 @@ pub use scope::{Grant, Verb, Verbs, is_in_networks};
 pub use types::{
     AdaptiveFlushConfig, Admission, BackendConfig, BackendKind, BucketConfig, BucketCredential,
     CircuitBreakerConfig, CleanupQueueConfig, Config, CorsRule, Credential, CredentialGrant,
-    DatabaseConfig, HttpConfig, LogFormat, LogLevel, MetricsConfig, PostgresConfig, RedisConfig,
-    RootCredential, RoutingStrategy, S3BackendConfig, ServerConfig, SslMode, TlsConfig, TlsVersion,
-    UsageFlushConfig, UsageLimitsConfig, WritePathConfig,
+    DatabaseConfig, HttpConfig, LogFormat, LogLevel, MetricsConfig, MinRate, PostgresConfig,
+    RedisConfig, RootCredential, RoutingStrategy, S3BackendConfig, ServerConfig, SslMode,
+    TlsConfig, TlsVersion, UsageFlushConfig, UsageLimitsConfig, WritePathConfig,
 };

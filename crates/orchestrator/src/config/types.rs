@@ -1,5 +1,6 @@
 //! The configuration as the program uses it: parsed, checked, with all defaults filled in.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -116,6 +117,8 @@ pub struct ServerConfig {
     pub read_timeout: Duration,
     /// Longest time without progress on a response body; default 5 min.
     pub write_timeout: Duration,
+    /// How slow clients may be with bodies; default 1 KiB/s after 30 s.
+    pub min_rate: Option<MinRate>,
     /// How long a connection may idle between requests; default 120 s.
     pub idle_timeout: Duration,
     /// Between "not ready" and the end of accepting, at shutdown; default 0.
@@ -126,6 +129,15 @@ pub struct ServerConfig {
     pub virtual_host_domains: Vec<String>,
     /// Certificate and key; absent means plain HTTP, the default.
     pub tls: Option<TlsConfig>,
+}
+
+/// How slow a client may be with the bytes of a body, in either direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinRate {
+    /// What it must move, in bytes per second of the time in which it is waited for.
+    pub bytes_per_second: NonZeroU64,
+    /// How long it may be slower at first.
+    pub grace: Duration,
 }
 
 /// How many requests are worked on at once.

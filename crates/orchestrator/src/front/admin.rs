@@ -123,7 +123,7 @@ impl Front {
             cover,
             Arc::clone(&ticket.body),
             Arc::clone(&self.telemetry.metrics),
-            self.read_timeout,
+            self.upload_pace,
         );
         self.call(entry, &parts, body, ticket).await
     }

@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use base::{Checksum, ChecksumAlgorithm, Hasher, Md5};
 use bytes::{Bytes, BytesMut};
@@ -25,8 +24,8 @@ use s3wire::chunked::{Decoder, Framing, Reject};
 use s3wire::headers::{self, BodyClaims};
 use s3wire::sigv4::{Chain, PayloadMode};
 use s3wire::{Error, ErrorCode};
-use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::pace::{Pace, PaceRule};
 use super::render::Failure;
 use crate::telemetry::metrics::Metrics;
 
@@ -70,7 +69,7 @@ pub(super) struct Intake {
     cover: Cover,
     state: Arc<BodyState>,
     metrics: Arc<Metrics>,
-    stall: Duration,
+    pace: PaceRule,
 }
 
 impl Intake {
@@ -80,14 +79,14 @@ impl Intake {
         cover: Cover,
         state: Arc<BodyState>,
         metrics: Arc<Metrics>,
-        stall: Duration,
+        pace: PaceRule,
     ) -> Self {
         Self {
             body,
             cover,
             state,
             metrics,
-            stall,
+            pace,
         }
     }
 
@@ -201,9 +200,7 @@ impl Intake {
             trailer,
             state: self.state,
             metrics: self.metrics,
-            stall: self.stall,
-            alarm: None,
-            waiting: false,
+            pace: Pace::new(self.pace),
             failed: false,
         }
     }
@@ -294,9 +291,7 @@ pub(super) struct Reader {
     trailer: Option<Arc<OnceLock<String>>>,
     state: Arc<BodyState>,
     metrics: Arc<Metrics>,
-    stall: Duration,
-    alarm: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    pace: Pace,
     failed: bool,
 }
 
@@ -338,20 +333,6 @@ impl Reader {
         }
         Ok(())
     }
-
-    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = || Instant::now() + self.stall;
-        let alarm = match &mut self.alarm {
-            Some(alarm) if self.waiting => alarm,
-            Some(alarm) => {
-                alarm.as_mut().reset(deadline());
-                alarm
-            }
-            empty => empty.insert(Box::pin(sleep_until(deadline()))),
-        };
-        self.waiting = true;
-        alarm.as_mut().poll(cx)
-    }
 }
 
 impl Stream for Reader {
@@ -373,17 +354,17 @@ impl Stream for Reader {
             }
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Pending => {
-                    return match this.poll_stall(cx) {
+                    return match this.pace.poll_too_slow(cx) {
                         Poll::Ready(()) => this.fail(BodyError::Stalled),
                         Poll::Pending => Poll::Pending,
                     };
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    this.waiting = false;
-                    if let Ok(data) = frame.into_data()
-                        && let Err(reject) = this.take(data)
-                    {
-                        return this.refuse(reject);
+                    if let Ok(data) = frame.into_data() {
+                        this.pace.moved(data.len());
+                        if let Err(reject) = this.take(data) {
+                            return this.refuse(reject);
+                        }
                     }
                 }
                 // The connection ended within the body, or its transfer coding is broken.

@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::heads::{Heads, Unfinished};
 use super::listener::HEAD_BYTES_MAX;
+use super::pace::{Pace, PaceRule};
 use super::site::Scheme;
 use super::ticket::Ticket;
 
@@ -29,8 +30,8 @@ pub struct Patience {
     pub head: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// Without a byte of an answer being taken.
-    pub write: Duration,
+    /// With the bytes of answers.
+    pub write: PaceRule,
 }
 
 /// Where a connection stands.
@@ -230,7 +231,7 @@ pub struct ClientIo {
     connection: Arc<Connection>,
     patience: Patience,
     read_alarm: Alarm,
-    write_alarm: Alarm,
+    write_pace: Pace,
 }
 
 impl ClientIo {
@@ -245,7 +246,7 @@ impl ClientIo {
             connection,
             patience,
             read_alarm: Alarm::default(),
-            write_alarm: Alarm::default(),
+            write_pace: Pace::new(patience.write),
         }
     }
 
@@ -264,18 +265,19 @@ impl ClientIo {
         holds_back
     }
 
-    /// Progress disarms the clock of the answer, and waiting arms it.
-    fn progress<T>(
+    /// Bytes that were taken are progress of the client, and waiting for it is none.
+    fn paced<T>(
         &mut self,
         polled: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.write_alarm.disarm();
-            return polled;
+        if let Poll::Ready(outcome) = polled {
+            self.write_pace.moved(outcome.as_ref().map_or(0, bytes));
+            return Poll::Ready(outcome);
         }
-        ready!(self.write_alarm.poll(self.patience.write, cx));
-        Poll::Ready(Err(timed_out("the client takes nothing of the answer")))
+        ready!(self.write_pace.poll_too_slow(cx));
+        Poll::Ready(Err(timed_out("the client takes too little of the answer")))
     }
 }
 
@@ -345,7 +347,7 @@ impl AsyncWrite for ClientIo {
             return Poll::Ready(Ok(bytes.len()));
         }
         let polled = Pin::new(&mut this.transport).poll_write(cx, bytes);
-        this.progress(polled, cx)
+        this.paced(polled, |bytes| *bytes, cx)
     }
 
     fn poll_write_vectored(
@@ -359,7 +361,7 @@ impl AsyncWrite for ClientIo {
             return Poll::Ready(Ok(count));
         }
         let polled = Pin::new(&mut this.transport).poll_write_vectored(cx, slices);
-        this.progress(polled, cx)
+        this.paced(polled, |bytes| *bytes, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -369,8 +371,9 @@ impl AsyncWrite for ClientIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.transport).poll_flush(cx);
-        ready!(this.progress(polled, cx))?;
+        ready!(this.paced(polled, |()| 0, cx))?;
         if this.connection.flushed() {
+            this.write_pace.reset();
             // So that the idle clock starts: the next read is what arms it.
             cx.waker().wake_by_ref();
         }
@@ -380,7 +383,7 @@ impl AsyncWrite for ClientIo {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.transport).poll_shutdown(cx);
-        this.progress(polled, cx)
+        this.paced(polled, |()| 0, cx)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod heads;
 mod intake;
 pub mod io;
 pub mod listener;
+mod pace;
 mod pages;
 mod render;
 mod reply;
@@ -30,7 +31,6 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use engine::Engine;
@@ -48,6 +48,7 @@ use crate::telemetry::log::LogControl;
 use admission::Pools;
 use heads::Heads;
 use io::{Connection, Patience};
+use pace::PaceRule;
 use render::Failure;
 use request_id::{HostId, RequestId};
 use site::Site;
@@ -70,7 +71,7 @@ pub struct Front {
     telemetry: Telemetry,
     patience: Patience,
     heads: Arc<Heads>,
-    read_timeout: Duration,
+    upload_pace: PaceRule,
     metrics: Option<(Door, Box<str>)>,
     domains: Vec<String>,
     log: Option<LogControl>,
@@ -118,10 +119,16 @@ impl Front {
             patience: Patience {
                 head: server.read_header_timeout,
                 idle: server.idle_timeout,
-                write: server.write_timeout,
+                write: PaceRule {
+                    pause_max: server.write_timeout,
+                    min_rate: server.min_rate,
+                },
+            },
+            upload_pace: PaceRule {
+                pause_max: server.read_timeout,
+                min_rate: server.min_rate,
             },
             heads: Arc::default(),
-            read_timeout: server.read_timeout,
             metrics: parts.metrics.map(|(door, path)| (door, path.into())),
             domains: server.virtual_host_domains.clone(),
             log: parts.log,

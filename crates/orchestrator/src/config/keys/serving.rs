@@ -113,6 +113,19 @@ pub(super) static GROUPS: &[Group] = &[
                 "5m",
                 "The longest time without progress on a response body.",
             ),
+            Key::new(
+                "min_transfer_rate",
+                Kind::Size,
+                "Bytes per second that a client must move of a body while it is waited for; `0` is no such \
+                 limit. What it moves beyond that buys it pauses, up to read_timeout and \
+                 write_timeout.",
+            )
+            .or("1KiB"),
+            timeout(
+                "min_transfer_grace",
+                "30s",
+                "How long a client may be slower than min_transfer_rate at the beginning of a body.",
+            ),
             timeout(
                 "idle_timeout",
                 "120s",

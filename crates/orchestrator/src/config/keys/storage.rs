@@ -229,7 +229,9 @@ pub(super) static GROUPS: &[Group] = &[
             Key::new(
                 "max_conns_per_host",
                 Kind::Count { max: COUNT_MAX },
-                "Calls, and so connections, at a time.",
+                "Reads whose bytes move at a time, and as many writes; a quarter of it for copies and Complete, \
+                 and a quarter for deletes and listings. A transfer that waits for its client does \
+                 not count.",
             )
             .or("200")
             .zero(Zero::Default),

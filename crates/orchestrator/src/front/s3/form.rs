@@ -53,7 +53,7 @@ impl Front {
         };
         let state = Arc::clone(&ticket.body);
         let metrics = Arc::clone(&self.telemetry.metrics);
-        let intake = Intake::new(body, unsigned, state, metrics, self.read_timeout);
+        let intake = Intake::new(body, unsigned, state, metrics, self.upload_pace);
         let boundary = boundary(head).inspect_err(|error| {
             if error.code == ErrorCode::PreconditionFailed {
                 ticket.said.is_no_form();

@@ -104,7 +104,7 @@ impl Front {
             caller.cover,
             Arc::clone(&ticket.body),
             Arc::clone(&self.telemetry.metrics),
-            self.read_timeout,
+            self.upload_pace,
         );
         body.check_absent(&parts.method, &headers)?;
         let bucket = match place {

@@ -20,7 +20,7 @@ use super::support::{Auth, Options, Request, Response, Wire, configure, noise, p
 
 /// Two memory backends that fail on command, or a program that does.
 pub(super) struct Frail {
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     faults: [Faults; 2],
     defect: Arc<AtomicBool>,
     _stopper: Stopper,
@@ -46,6 +46,11 @@ impl Observer for Brittle {
 
 impl Frail {
     pub(super) async fn start(backend_timeout: Duration) -> Self {
+        Self::with_calls(backend_timeout, 100).await
+    }
+
+    /// With so many calls at a time to each backend.
+    pub(super) async fn with_calls(backend_timeout: Duration, calls_max: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = configure(dir.path(), &Options::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -67,7 +72,7 @@ impl Frail {
                 quota: None,
                 max_object_size: None,
                 body_idle_timeout: backend_timeout,
-                calls_max: 100,
+                calls_max,
                 usage_limits: engine::UsageLimits::default(),
             });
         }

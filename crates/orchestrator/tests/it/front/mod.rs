@@ -22,6 +22,7 @@ mod probes;
 mod rights;
 mod scopes;
 mod sources;
+mod stalls;
 mod support;
 mod tags;
 mod trail;

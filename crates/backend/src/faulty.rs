@@ -96,7 +96,11 @@ impl FaultyBackend {
                 Err(self.lost(operation))
             }
             Fault::Reply(kind) => Err(self.error(kind, Effect::None, operation)),
-            Fault::CutBody | Fault::ShortBody | Fault::FirstByte | Fault::EmptyPage => {
+            Fault::CutBody
+            | Fault::ShortBody
+            | Fault::FirstByte
+            | Fault::WrongByte
+            | Fault::EmptyPage => {
                 unreachable!("these fit only a get or a list, which handle them themselves")
             }
         }
@@ -152,9 +156,28 @@ impl FaultyBackend {
             | Fault::CutBody
             | Fault::ShortBody
             | Fault::FirstByte
+            | Fault::WrongByte
             | Fault::EmptyPage => Err(self.error(Kind::Unavailable, Effect::None, operation)),
         }
     }
+}
+
+/// A body in which the byte at this offset is another one.
+fn with_wrong_byte(body: Body, offset: u64) -> Body {
+    Box::pin(body.scan(offset, |left, chunk| {
+        let chunk = chunk.map(|chunk| {
+            let place = usize::try_from(*left).ok().filter(|at| *at < chunk.len());
+            let Some(place) = place else {
+                *left = left.saturating_sub(chunk.len() as u64);
+                return chunk;
+            };
+            *left = u64::MAX;
+            let mut bytes = chunk.to_vec();
+            bytes[place] ^= 1;
+            bytes.into()
+        });
+        std::future::ready(Some(chunk))
+    }))
 }
 
 /// The first `bytes` of a body, then the cut.
@@ -256,7 +279,8 @@ impl ObjectBackend for FaultyBackend {
     ) -> Result<Fetched> {
         let fault = self.faults.next("get", Shape::Fetch);
         match fault {
-            None | Some(Fault::CutBody | Fault::ShortBody | Fault::FirstByte) => {}
+            None
+            | Some(Fault::CutBody | Fault::ShortBody | Fault::FirstByte | Fault::WrongByte) => {}
             Some(Fault::Stall) => {
                 tokio::time::sleep(STALL).await;
                 return Err(self.error(Kind::TimedOut, Effect::None, "get"));
@@ -278,6 +302,10 @@ impl ObjectBackend for FaultyBackend {
         }
         let mut fetched = self.inner.get(key, version, range).await?;
         let length = range.map_or(fetched.head.size, |range| range.length);
+        if fault == Some(Fault::WrongByte) {
+            fetched.body = with_wrong_byte(fetched.body, self.faults.below(length));
+            return Ok(fetched);
+        }
         let end = match fault {
             Some(Fault::CutBody | Fault::FirstByte) => {
                 Some(self.error(Kind::Unavailable, Effect::None, "get"))
@@ -333,6 +361,7 @@ impl ObjectBackend for FaultyBackend {
                 | Fault::CutBody
                 | Fault::ShortBody
                 | Fault::FirstByte
+                | Fault::WrongByte
                 | Fault::EmptyPage,
             ) => all(&|| self.error(Kind::Unavailable, Effect::None, "delete")),
         }

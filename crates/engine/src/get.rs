@@ -6,6 +6,7 @@
 
 mod reader;
 mod resume;
+mod whole;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,12 +20,13 @@ use base::{
 };
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use metastore::model::{BucketId, CopyState, ObjectRecord, PlannedExtent, ReadPlan};
+use metastore::model::{BucketId, ObjectRecord, PlannedExtent, ReadPlan};
 use parking_lot::Mutex;
 
 use crate::observe::Verb;
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
 use reader::Reader;
+use whole::denied;
 
 /// Which bytes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,6 +225,7 @@ impl Engine {
         let guard = self.inner.reads.begin(blobs);
         let mut reader = Reader::new(self, extents, range, guard)?;
         reader.advance().await?;
+        reader.compare_ahead().await?;
         let body = stream::unfold(Some(reader), |reader| async move {
             let mut reader = reader?;
             match reader.next().await {
@@ -327,7 +330,7 @@ impl Engine {
                 if let Err(error) = self
                     .inner
                     .store
-                    .mark_copy(copy.copy, CopyState::Suspect)
+                    .mark_copy(copy.copy, denied(copy.state))
                     .await
                 {
                     tracing::warn!(error = %base::report(&error), "suspect copy not recorded");

@@ -81,6 +81,8 @@ pub fn order_copies<C>(copies: impl Iterator<Item = (C, Readable)>) -> Vec<C> {
     readable.sort_by_key(|(_, copy)| match copy.state {
         CopyState::Good => 0,
         CopyState::Suspect => 1,
+        CopyState::Missing => 2,
+        CopyState::Corrupt => 3,
     });
     readable.into_iter().map(|(copy, _)| copy).collect()
 }

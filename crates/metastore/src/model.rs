@@ -298,13 +298,36 @@ pub enum Verdict {
     NoSuchBucket,
 }
 
-/// Whether a copy may be read.
+/// What is known of a copy. Only its content heals a mark: a whole read that brought the right bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyState {
-    /// It was there when last looked at.
+    /// Nothing speaks against it.
     Good,
-    /// The backend denied having it, or had other bytes.
+    /// The backend denied having it once, or answered once with something else.
     Suspect,
+    /// The backend denied having it again.
+    Missing,
+    /// Its bytes were proven wrong by more than one read. No range of it is read.
+    Corrupt,
+}
+
+impl CopyState {
+    const ALL: [Self; 4] = [Self::Good, Self::Suspect, Self::Missing, Self::Corrupt];
+
+    /// Its name, in the catalogue and for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Suspect => "suspect",
+            Self::Missing => "missing",
+            Self::Corrupt => "corrupt",
+        }
+    }
+
+    /// The state with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// A copy of a blob on a backend.

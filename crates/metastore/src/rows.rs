@@ -155,12 +155,12 @@ pub(crate) fn copy(row: &(impl Cells + ?Sized)) -> Result<CopyRow, Fault> {
         etag: maybe_etag(row, 4)?,
         crc64: crc(row, 5)?,
         stored_bytes: uint(row, 6)?,
-        state: match row.text(7)?.as_str() {
-            "good" => CopyState::Good,
-            "suspect" => CopyState::Suspect,
-            other => return Err(Fault::damaged(format!("the copy state {other:?}"))),
-        },
+        state: copy_state(&row.text(7)?)?,
     })
+}
+
+fn copy_state(name: &str) -> Result<CopyState, Fault> {
+    CopyState::from_name(name).ok_or_else(|| Fault::damaged(format!("the copy state {name:?}")))
 }
 
 /// The columns of [`copy`], then `blob_id, bucket_id, key` of its owner.

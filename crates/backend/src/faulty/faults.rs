@@ -38,6 +38,8 @@ pub enum Fault {
     ShortBody,
     /// The body of a get breaks off behind its first byte.
     FirstByte,
+    /// The body of a get has one wrong byte, and its head says nothing of it. Only by script.
+    WrongByte,
     /// Refused before any effect, with an error of this kind. Only by script.
     Reply(Kind),
     /// A page of a listing is empty and says that there are more. Only by script.
@@ -102,7 +104,7 @@ impl Rates {
             Fault::CutBody => self.cut_body,
             Fault::ShortBody => self.short_body,
             Fault::FirstByte => self.first_byte,
-            Fault::Reply(_) | Fault::EmptyPage => 0,
+            Fault::WrongByte | Fault::Reply(_) | Fault::EmptyPage => 0,
         }
     }
 }
@@ -149,6 +151,7 @@ impl Shape {
                 Fault::CutBody,
                 Fault::ShortBody,
                 Fault::FirstByte,
+                Fault::WrongByte,
             ],
             Self::Look => &[Fault::Refuse, Fault::Stall, Fault::Missing],
             Self::Ask => &[Fault::Refuse, Fault::Stall],

@@ -3,17 +3,22 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use backend::{Body, Effect, Guarded, Kind, ObjectBackend as _};
-use base::{BackendName, ByteRange, CopyId, Traffic};
+use backend::{Body, Effect, Guarded, Head, Kind, ObjectBackend as _};
+use base::{BackendName, ByteRange, CopyId, ETag, Traffic};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use metastore::model::{CopyRow, CopyState, PlannedExtent};
 
 use super::ReadGuard;
 use super::resume::Resumes;
+use super::whole::{Content, WholeCheck, spoilt};
 use crate::fleet::Member;
 use crate::placement::{Readable, order_copies};
 use crate::{Engine, Error, Result, Tried};
+
+/// Whole blobs up to this many bytes are read and compared before the head of the answer: one chunk
+/// of a backend's client. Where they are wrong, another copy can still be read.
+const COMPARED_AHEAD_BYTES_MAX: u64 = 256 << 10;
 
 /// Bytes of one blob that are still to be read.
 struct Piece {
@@ -22,9 +27,26 @@ struct Piece {
     range: ByteRange,
     /// A copy whose backend has promised its traffic, until it is first opened.
     admitted: Option<(CopyId, Guarded)>,
+    /// Copies that brought wrong bytes in this read.
+    refused: Vec<CopyId>,
+}
+
+/// The copies of a piece that may be read, in the order in which they are tried.
+struct Candidates<'a> {
+    order: Vec<(&'a CopyRow, &'a Arc<Member>)>,
+    /// Others are left out for usage limits.
+    limited: bool,
+    /// Others are left out because their bytes are wrong.
+    corrupt: bool,
 }
 
 impl Piece {
+    /// All of the blob is wanted, and what it has to be is known.
+    fn check(&self) -> Option<WholeCheck> {
+        let whole = self.range == ByteRange::whole(self.extent.blob_size);
+        self.extent.crc64.filter(|_| whole).map(WholeCheck::new)
+    }
+
     fn traffic(&self) -> Traffic {
         Traffic {
             egress: self.range.length,
@@ -32,16 +54,22 @@ impl Piece {
         }
     }
 
-    /// The copies that may be read, with their backends, in the order in which they are tried; and
-    /// whether others are left out for usage limits. What is promised already needs no room.
+    /// The copies that may be read, with their backends. What is promised already needs no room. A copy
+    /// whose bytes are wrong is read only where they will be compared.
     fn candidates<'a>(
         &'a self,
         engine: &'a Engine,
         promised: Option<CopyId>,
-    ) -> (Vec<(&'a CopyRow, &'a Arc<Member>)>, bool) {
+        compared: bool,
+    ) -> Candidates<'a> {
         let fleet = &engine.inner.fleet;
-        let mut limited = false;
+        let (mut limited, mut corrupt) = (false, false);
         let known = self.extent.copies.iter().filter_map(|copy| {
+            let wrong = copy.state == CopyState::Corrupt && !compared;
+            if wrong || self.refused.contains(&copy.copy) {
+                corrupt = true;
+                return None;
+            }
             let member = fleet.member(copy.backend)?;
             let readable = Readable {
                 state: copy.state,
@@ -51,15 +79,21 @@ impl Piece {
             Some(((copy, member), readable))
         });
         let order = order_copies(known);
-        (order, limited)
+        Candidates {
+            order,
+            limited,
+            corrupt,
+        }
     }
 
     /// Has a backend promise the traffic of this piece.
     fn admit(&mut self, engine: &Engine) -> Result<()> {
-        let (candidates, mut limited) = self.candidates(engine, None);
+        let Candidates {
+            order, mut limited, ..
+        } = self.candidates(engine, None, self.check().is_some());
         let mut others = false;
         let mut admitted = None;
-        for (copy, member) in candidates {
+        for (copy, member) in order {
             if !member.in_service() {
                 others = true;
                 continue;
@@ -100,6 +134,7 @@ fn pieces(extents: Vec<PlannedExtent>, range: ByteRange) -> VecDeque<Piece> {
                 extent,
                 range,
                 admitted: None,
+                refused: Vec::new(),
             });
         }
     }
@@ -109,6 +144,7 @@ fn pieces(extents: Vec<PlannedExtent>, range: ByteRange) -> VecDeque<Piece> {
 struct Current {
     piece: Piece,
     body: Body,
+    check: Option<WholeCheck>,
 }
 
 /// A read under way.
@@ -116,6 +152,8 @@ pub(super) struct Reader {
     engine: Engine,
     pieces: VecDeque<Piece>,
     current: Option<Current>,
+    /// Bytes that were compared before anybody asked for them.
+    ahead: VecDeque<Bytes>,
     delivered: u64,
     resumes: Resumes,
     _guard: ReadGuard,
@@ -137,6 +175,7 @@ impl Reader {
             engine: engine.clone(),
             pieces,
             current: None,
+            ahead: VecDeque::new(),
             delivered: 0,
             resumes: Resumes::default(),
             _guard: guard,
@@ -148,12 +187,56 @@ impl Reader {
         let Some(mut piece) = self.pieces.pop_front() else {
             return Ok(());
         };
-        let body = open_piece(&self.engine, &mut piece).await?;
-        self.current = Some(Current { piece, body });
+        let mut check = piece.check();
+        let body = open_piece(&self.engine, &mut piece, check.as_mut()).await?;
+        self.current = Some(Current { piece, body, check });
         Ok(())
     }
 
+    /// Reads a small blob, and compares it, before anything of it is handed out. Another copy takes the
+    /// place of one whose bytes are wrong.
+    pub(super) async fn compare_ahead(&mut self) -> Result<()> {
+        let small = self.pieces.is_empty()
+            && self.current.as_ref().is_some_and(|current| {
+                current.check.is_some() && current.piece.range.length <= COMPARED_AHEAD_BYTES_MAX
+            });
+        if !small {
+            return Ok(());
+        }
+        loop {
+            match self.pull().await {
+                Ok(Some(bytes)) => self.ahead.push_back(bytes),
+                Ok(None) => return Ok(()),
+                Err(Error::Corrupt) => Box::pin(self.begin_anew()).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads the current piece from its first byte, from a copy that brought no wrong bytes.
+    async fn begin_anew(&mut self) -> Result<()> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        self.ahead.clear();
+        self.delivered = 0;
+        self.resumes = Resumes::default();
+        current.piece.range = ByteRange::whole(current.piece.extent.blob_size);
+        let mut check = current.piece.check();
+        current.body = open_piece(&self.engine, &mut current.piece, check.as_mut()).await?;
+        current.check = check;
+        Ok(())
+    }
+
+    /// The next bytes; the last of a blob that is read whole only once all of it is right.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        match self.ahead.pop_front() {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.pull().await,
+        }
+    }
+
+    async fn pull(&mut self) -> Result<Option<Bytes>> {
         loop {
             let Some(current) = &mut self.current else {
                 return Ok(None);
@@ -170,6 +253,14 @@ impl Reader {
                     current.piece.range.start += bytes.len() as u64;
                     current.piece.range.length -= bytes.len() as u64;
                     self.delivered += bytes.len() as u64;
+                    if let Some(check) = &mut current.check {
+                        check.update(&bytes);
+                    }
+                    if current.piece.range.length == 0
+                        && let Some(check) = current.check.take()
+                    {
+                        conclude(&self.engine, &mut current.piece, check).await?;
+                    }
                     return Ok(Some(bytes));
                 }
                 Some(Err(error)) => Some(error),
@@ -188,7 +279,8 @@ impl Reader {
             // What the broken answer still owed is not owed any more.
             current.body = Box::pin(stream::empty());
             Box::pin(tokio::time::sleep(pause)).await;
-            let opened = Box::pin(open_piece(&self.engine, &mut current.piece)).await;
+            let check = current.check.as_mut();
+            let opened = Box::pin(open_piece(&self.engine, &mut current.piece, check)).await;
             self.engine.report_limits("GetObject", &opened);
             current.body = opened?;
         }
@@ -196,12 +288,20 @@ impl Reader {
 }
 
 /// Opens a piece at the best copy that answers.
-async fn open_piece(engine: &Engine, piece: &mut Piece) -> Result<Body> {
+async fn open_piece(
+    engine: &Engine,
+    piece: &mut Piece,
+    mut check: Option<&mut WholeCheck>,
+) -> Result<Body> {
     let mut admitted = piece.admitted.take();
     let promised = admitted.as_ref().map(|(copy, _)| *copy);
-    let (candidates, mut limited) = piece.candidates(engine, promised);
+    let Candidates {
+        order,
+        mut limited,
+        corrupt,
+    } = piece.candidates(engine, promised, check.is_some());
     let mut tried = Tried::default();
-    for (copy, member) in candidates {
+    for (copy, member) in order {
         // A backend that lost its mount denies having anything; that must not be believed.
         if !member.in_service() {
             tried
@@ -217,41 +317,102 @@ async fn open_piece(engine: &Engine, piece: &mut Piece) -> Result<Body> {
             limited = true;
             continue;
         };
-        match read_copy(engine, piece, copy, &backend).await? {
-            Ok(body) => return Ok(body),
+        match read_copy(engine, piece, copy, &backend).await {
+            Ok(body) => {
+                if let Some(check) = &mut check {
+                    check.uses(copy.copy);
+                }
+                return Ok(body);
+            }
             Err(error) => tried.0.push((member.name().clone(), error)),
         }
     }
-    match tried.0.is_empty() && limited {
-        true => Err(Error::ReadLimited),
-        false => Err(Error::ReadUnavailable { tried }),
+    if tried.0.is_empty() && limited {
+        return Err(Error::ReadLimited);
+    }
+    let wrong = tried.0.iter().all(|(_, error)| error.kind == Kind::Corrupt);
+    if wrong && (corrupt || !tried.0.is_empty()) {
+        return Err(Error::Corrupt);
+    }
+    Err(Error::ReadUnavailable { tried })
+}
+
+/// The end of a whole blob: wrong bytes are an error, and what was learnt of its copies is written down.
+///
+/// # Errors
+/// [`Error::Corrupt`]
+async fn conclude(engine: &Engine, piece: &mut Piece, check: WholeCheck) -> Result<()> {
+    let (content, used) = check.conclude();
+    let rows: Vec<&CopyRow> = piece
+        .extent
+        .copies
+        .iter()
+        .filter(|row| used.contains(&row.copy))
+        .collect();
+    match content {
+        Content::Right => {
+            if let [only] = rows.as_slice()
+                && only.state != CopyState::Good
+            {
+                Box::pin(mark(engine, only, CopyState::Good)).await;
+            }
+            Ok(())
+        }
+        Content::Wrong => {
+            let state = spoilt(&rows);
+            for row in rows {
+                tracing::error!(copy = %row.copy, key = %row.key, "copy has other bytes than were written");
+                Box::pin(mark(engine, row, state)).await;
+            }
+            piece.refused.extend(used);
+            Err(Error::Corrupt)
+        }
     }
 }
 
-/// Begins to read a piece from one copy; the inner error is the backend's.
+/// Writes down what a copy is held for; a read does not fail because that fails.
+async fn mark(engine: &Engine, copy: &CopyRow, state: CopyState) {
+    if let Err(error) = engine.inner.store.mark_copy(copy.copy, state).await {
+        let error = base::report(&error);
+        tracing::warn!(copy = %copy.copy, state = state.name(), %error, "state of a copy not recorded");
+    }
+}
+
+/// Begins to read a piece from one copy.
 async fn read_copy(
     engine: &Engine,
     piece: &Piece,
     copy: &CopyRow,
     backend: &Guarded,
-) -> Result<backend::Result<Body>> {
+) -> backend::Result<Body> {
     let whole = piece.range == ByteRange::whole(piece.extent.blob_size);
     let range = (!whole).then_some(piece.range);
-    let fetched = match backend.get(&copy.key, copy.version.as_deref(), range).await {
-        Ok(fetched) => fetched,
-        Err(error) => return Ok(Err(error)),
+    let fetched = backend
+        .get(&copy.key, copy.version.as_deref(), range)
+        .await?;
+    let Some(differs) = differs(&fetched.head, piece, copy, backend) else {
+        return Ok(fetched.body);
     };
-    let (found, expected) = (fetched.head.size, piece.extent.blob_size);
+    if copy.state == CopyState::Good {
+        tracing::error!(copy = %copy.copy, key = %copy.key, differs, "copy is not what was written");
+        mark(engine, copy, CopyState::Suspect).await;
+    }
+    let error = backend::Error::new(Kind::Corrupt, Effect::None, backend.name(), "get");
+    Err(error.with_message(differs))
+}
+
+/// What the head of an answer says against the copy: another size, or another MD5 where entity tags are
+/// known to be that. It says nothing for it.
+fn differs(head: &Head, piece: &Piece, copy: &CopyRow, backend: &Guarded) -> Option<String> {
+    let (found, expected) = (head.size, piece.extent.blob_size);
     if found != expected {
-        let words = format!("the copy has {found} bytes instead of {expected}");
-        let error = backend::Error::new(Kind::Corrupt, Effect::None, backend.name(), "get");
-        return Ok(Err(error.with_message(words)));
+        return Some(format!("the copy has {found} bytes instead of {expected}"));
     }
-    if copy.state == CopyState::Suspect {
-        let store = &engine.inner.store;
-        store.mark_copy(copy.copy, CopyState::Good).await?;
-    }
-    Ok(Ok(fetched.body))
+    let md5 = |tag: &Option<ETag>| tag.as_ref().and_then(ETag::as_md5);
+    let (found, expected) = (md5(&head.etag), md5(&copy.etag));
+    let other = found.is_some() && expected.is_some() && found != expected;
+    (other && backend.capabilities().md5_etag)
+        .then(|| "the copy has another entity tag than it was stored with".to_owned())
 }
 
 fn failed(member: &Member, kind: Kind, words: &str) -> (BackendName, backend::Error) {

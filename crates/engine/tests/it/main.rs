@@ -5,6 +5,7 @@
     reason = "a clone that also becomes a trait object reads best so"
 )]
 
+mod content;
 mod model;
 mod multipart;
 mod recovery;

@@ -144,7 +144,7 @@ CREATE TABLE object_locations (
     stored_bytes    bigint  NOT NULL CHECK (stored_bytes >= 0),
     etag            text,
     crc64           bigint,
-    state           text    NOT NULL CHECK (state IN ('good', 'suspect')),
+    state           text    NOT NULL CHECK (state IN ('good', 'suspect', 'missing', 'corrupt')),
     verified        bigint,
     UNIQUE (blob_id, backend_id)
 );

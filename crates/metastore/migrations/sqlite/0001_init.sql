@@ -137,7 +137,7 @@ CREATE TABLE object_locations (
     stored_bytes    INTEGER NOT NULL CHECK (stored_bytes >= 0),
     etag            TEXT,
     crc64           INTEGER,
-    state           TEXT    NOT NULL CHECK (state IN ('good', 'suspect')),
+    state           TEXT    NOT NULL CHECK (state IN ('good', 'suspect', 'missing', 'corrupt')),
     verified        INTEGER,
     UNIQUE (blob_id, backend_id)
 ) STRICT, WITHOUT ROWID;

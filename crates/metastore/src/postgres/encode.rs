@@ -178,11 +178,8 @@ pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
             Value::Object(job)
         }
         Job::MarkCopy { copy, state } => {
-            let (state, verified) = match state {
-                CopyState::Good => ("good", Some(now.millis())),
-                CopyState::Suspect => ("suspect", None),
-            };
-            json!({"k": "mark_copy", "copy": copy_text(*copy), "state": state, "verified": verified})
+            let verified = (*state == CopyState::Good).then(|| now.millis());
+            json!({"k": "mark_copy", "copy": copy_text(*copy), "state": state.name(), "verified": verified})
         }
         Job::Adopt { version, places } => {
             let mut job = new_version("adopt", version);

@@ -418,16 +418,13 @@ pub(super) fn remove(work: &mut Work<'_>, removal: &Removal) -> Result<Removed, 
 }
 
 pub(super) fn mark_copy(work: &Work<'_>, copy: CopyId, state: CopyState) -> Result<Answer, Fault> {
-    let (text, verified) = match state {
-        CopyState::Good => ("good", Some(work.now.millis())),
-        CopyState::Suspect => ("suspect", None),
-    };
+    let verified = (state == CopyState::Good).then(|| work.now.millis());
     work.conn
         .prepare_cached(
             "UPDATE object_locations SET state = ?2, verified = coalesce(?3, verified)
              WHERE copy_id = ?1",
         )?
-        .execute(params![copy.to_bytes(), text, verified])?;
+        .execute(params![copy.to_bytes(), state.name(), verified])?;
     Ok(Answer::Done)
 }
 

@@ -244,7 +244,7 @@ impl Store {
         )
     }
 
-    /// Marks a copy as suspect (repair work) or, after a look, as good again.
+    /// Marks a copy as what it is held for; as good only after its content proved it.
     pub async fn mark_copy(&self, copy: CopyId, state: CopyState) -> Result<()> {
         self.run(Job::MarkCopy { copy, state }).await.map(drop)
     }

@@ -104,7 +104,8 @@ pub static ENTRIES: &[Entry] = &[
             ("locations[].blob_offset", "Where they begin in the copy."),
             (
                 "locations[].state",
-                "`good`, or `suspect` where the backend denied having it.",
+                "`good`; `suspect` where the backend denied having it or was wrong once, `missing` where it denied \
+                 it again, `corrupt` where its bytes were proven wrong.",
             ),
         ],
     },

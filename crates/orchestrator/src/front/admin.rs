@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use base::{BucketName, Month, ObjectKey, Timestamp};
-use engine::catalogue::{BackendState, CopyState};
+use engine::catalogue::BackendState;
 use engine::{BackendOverview, LocatedCopy};
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::Response;
@@ -278,11 +278,7 @@ fn location(key: &ObjectKey, found: &LocatedCopy) -> answers::Location {
         offset: found.at,
         length: found.extent.length,
         blob_offset: found.extent.offset,
-        state: match copy.state {
-            CopyState::Good => "good",
-            CopyState::Suspect => "suspect",
-        }
-        .to_owned(),
+        state: copy.state.name().to_owned(),
     }
 }
 

@@ -60,10 +60,12 @@ pub enum Event<'a> {
         /// Where it succeeded.
         succeeded: &'a BackendName,
     },
-    /// Bytes were queued for deletion.
+    /// Copies were queued for deletion. Told every few seconds and not one by one: requests pay nothing.
     CleanupEnqueued {
         /// Why.
         reason: CleanupReason,
+        /// How many.
+        copies: u64,
     },
     /// A queued deletion was tried.
     CleanupProcessed {
@@ -147,6 +149,13 @@ impl Engine {
             Ok(_) | Err(_) => return,
         };
         self.observe(Event::UsageRefused { operation, access });
+    }
+
+    /// Tells the observer what was queued for deletion since the last call.
+    pub fn report_enqueued(&self) {
+        for (reason, copies) in self.inner.store.take_enqueued().by_reason() {
+            self.observe(Event::CleanupEnqueued { reason, copies });
+        }
     }
 
     /// Tells the observer how a verb ended.

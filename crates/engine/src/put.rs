@@ -40,7 +40,7 @@ pub struct PutRequest {
 }
 
 /// An object that was written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// Its version.
     pub version: VersionId,

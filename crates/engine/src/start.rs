@@ -255,6 +255,7 @@ impl Engine {
             tracing::warn!(error = %report(&error), "last usage not written");
         }
         inner.store.close().await?;
+        self.report_enqueued();
         Ok(())
     }
 

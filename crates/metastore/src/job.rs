@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use base::{
-    BackendKey, BackendName, BucketName, CopyId, ObjectKey, Precondition, Timestamp, UploadId,
-};
+use base::{BackendKey, BackendName, BucketName, CopyId, ObjectKey, Precondition, UploadId};
 
 use crate::guard::{Intent, PartClaim, Reservation};
 use crate::ledger::Counters;
 use crate::live::{GivenUp, IntentRow};
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
-    CleanupItem, CleanupReport, Completion, Content, CopyState, Freeze, NewCopy, NewLeg,
-    NewPartClaim, NewUpload, NewVersion, PartRow, Removal, Removed, Retag, UploadVerdict, UsageRow,
-    Verdict,
+    CleanupItem, CleanupReport, Completion, Content, CopyState, ForgetUploads, Freeze, NewCopy,
+    NewLeg, NewPartClaim, NewUpload, NewVersion, PartRow, Removal, Removed, Retag, UploadVerdict,
+    UsageRow, Verdict,
 };
 
 /// Something to be done in a transaction.
@@ -118,10 +116,7 @@ pub(crate) enum Job {
     ForgetPending,
     /// Part rows of ended uploads, so many at a time.
     PurgeParts,
-    ForgetUploads {
-        before: Timestamp,
-        max: u32,
-    },
+    ForgetUploads(ForgetUploads),
     /// Compares the counters in memory with those in rows.
     Audit,
 }
@@ -231,7 +226,7 @@ impl Job {
             Self::AbortUpload { .. } => "abort an upload",
             Self::ForgetPending => "let go of unfinished uploads",
             Self::PurgeParts => "purge part rows",
-            Self::ForgetUploads { .. } => "forget uploads",
+            Self::ForgetUploads(_) => "forget uploads",
             Self::Audit => "compare counters",
         }
     }
@@ -263,7 +258,7 @@ impl Job {
             Self::Freeze { parts, .. } => parts.len(),
             Self::PurgeParts
             | Self::ForgetPending
-            | Self::ForgetUploads { .. }
+            | Self::ForgetUploads(_)
             | Self::HastenCleanup(_)
             | Self::ReleaseCleanup => crate::writer::BATCH_ROWS_MAX,
             Self::EnterRecovery(_)

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::guard::Intent;
 use crate::ledger::{Counters, Delta, Ledger};
-use crate::model::{BackendId, Room};
+use crate::model::{BackendId, Enqueued, Room};
 
 /// An intent as its row holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub(crate) struct Effects {
     pub(crate) recovery: Option<Option<String>>,
     /// Whether the counts that came with the job are in rows.
     pub(crate) counted: bool,
+    /// Rows of the cleanup queue that are new.
+    pub(crate) enqueued: Enqueued,
 }
 
 impl Effects {
@@ -121,6 +123,8 @@ struct State {
     generation: Generation,
     shared: bool,
     claims: HashMap<UploadId, HashSet<CopyId>>,
+    /// Rows of the cleanup queue that nobody was told of yet.
+    enqueued: Enqueued,
 }
 
 impl State {
@@ -586,6 +590,12 @@ impl Live {
             for (backend, delta) in &effects.deltas {
                 state.ledger(*backend).apply(*delta);
             }
+            state.enqueued.merge(effects.enqueued);
         }
+    }
+
+    /// What was queued for deletion since the last call.
+    pub(crate) fn take_enqueued(&self) -> Enqueued {
+        std::mem::take(&mut self.state.lock().enqueued)
     }
 }

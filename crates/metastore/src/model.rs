@@ -13,12 +13,12 @@ mod uploads;
 mod verification;
 
 pub use cleanup::{
-    CleanupItem, CleanupKind, CleanupOutcome, CleanupReason, CleanupReport, QueueDepth,
+    CleanupItem, CleanupKind, CleanupOutcome, CleanupReason, CleanupReport, Enqueued, QueueDepth,
 };
 pub use overview::{BackendTotals, CleanupPage, InstanceRow, QueuedCleanup};
 pub use uploads::{
-    Completion, Freeze, Leg, LegState, NewLeg, NewPartClaim, NewUpload, PartRow, UploadEntry,
-    UploadListing, UploadQuery, UploadRecord, UploadState, UploadVerdict,
+    Completion, ForgetUploads, Freeze, Leg, LegState, NewLeg, NewPartClaim, NewUpload, PartRow,
+    UploadEntry, UploadListing, UploadQuery, UploadRecord, UploadState, UploadVerdict,
 };
 pub use verification::{BackendSums, Known, LocationRow, Verification};
 

@@ -3,8 +3,13 @@
 //! Every step is durable before the next, and each can be repeated: a Complete that was interrupted
 //! is taken up again by the client's retry or by the multipart worker. A call whose outcome is
 //! unknown is settled by a look at the leg's key.
+//!
+//! A Complete that finds the same one under way waits for it, and answers what it answered: the SDKs send
+//! it again when an answer is late, and do not repeat a 409. In one process it is woken; where another
+//! instance is at work it looks at the upload's row from time to time, one look for all who wait here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::{Effect, Kind, ObjectBackend as _, PartFact};
 use base::{Checksum, CopyId, Crc64, ETag, ObjectKey, Precondition, UploadId, VersionId};
@@ -14,6 +19,8 @@ use metastore::model::{
     StoredChecksum, UploadRecord, UploadState, Verdict,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::accept;
 use super::assembly::{
@@ -55,27 +62,65 @@ pub struct CompleteRequest {
     pub precondition: Precondition,
 }
 
+/// How long a Complete waits for the same one: as long as a backend may take to assemble an object.
+const WAIT_MAX: Duration = backend::GuardOptions::DEFAULT.assembly_timeout;
+/// Pauses between looks at an upload that another instance completes.
+const LOOK_FIRST: Duration = Duration::from_millis(100);
+const LOOK_LONGEST: Duration = Duration::from_secs(2);
+
 /// Uploads whose Complete runs in this process.
 #[derive(Clone, Default)]
-pub(crate) struct Completing(Arc<Mutex<Vec<UploadId>>>);
+pub(crate) struct Completing(Arc<Mutex<Vec<Running>>>);
 
-struct CompletingGuard(Completing, UploadId);
+/// An upload whose Complete runs, with what tells its end.
+type Running = (UploadId, watch::Receiver<()>);
+
+/// A Complete that runs. When it is dropped, those that wait for its end are woken.
+struct CompletingGuard {
+    completing: Completing,
+    upload: UploadId,
+    /// Dropped behind the removal from the list: who is woken finds the place free.
+    _end: watch::Sender<()>,
+}
 
 impl Completing {
-    fn begin(&self, upload: UploadId) -> Option<CompletingGuard> {
+    /// The place of the upload's only Complete in this process, or the end of the one that has it.
+    fn begin(&self, upload: UploadId) -> std::result::Result<CompletingGuard, watch::Receiver<()>> {
         let mut running = self.0.lock();
-        if running.contains(&upload) {
-            return None;
+        if let Some((_, end)) = running.iter().find(|(found, _)| *found == upload) {
+            return Err(end.clone());
         }
-        running.push(upload);
-        Some(CompletingGuard(self.clone(), upload))
+        let (end, ended) = watch::channel(());
+        running.push((upload, ended));
+        Ok(CompletingGuard {
+            completing: self.clone(),
+            upload,
+            _end: end,
+        })
     }
 }
 
 impl Drop for CompletingGuard {
     fn drop(&mut self) {
-        self.0.0.lock().retain(|upload| *upload != self.1);
+        let mut running = self.completing.0.lock();
+        running.retain(|(upload, _)| *upload != self.upload);
     }
+}
+
+/// Who froze the list of parts.
+enum Frozen {
+    /// This request.
+    Ours,
+    /// Another instance, since this one looked.
+    Elsewhere,
+}
+
+/// What came of one try.
+enum Attempt {
+    /// The object is there.
+    Written(Written),
+    /// Another instance completes the same list.
+    Elsewhere,
 }
 
 impl Engine {
@@ -90,11 +135,33 @@ impl Engine {
     }
 
     async fn complete_unobserved(&self, request: CompleteRequest) -> Result<Written> {
+        let deadline = Instant::now() + WAIT_MAX;
+        let late = || Error::TimedOut {
+            what: "the same Complete, which is under way",
+        };
+        let _running = loop {
+            match self.inner.completing.begin(request.upload) {
+                Ok(running) => break running,
+                Err(mut end) => {
+                    // It can only end: nothing is ever sent.
+                    let ended = timeout_at(deadline, end.changed()).await;
+                    drop(ended.map_err(|_| late())?);
+                }
+            }
+        };
+        let mut pause = LOOK_FIRST;
+        loop {
+            match self.complete_once(&request).await? {
+                Attempt::Written(written) => return Ok(written),
+                Attempt::Elsewhere if Instant::now() + pause > deadline => return Err(late()),
+                Attempt::Elsewhere => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(LOOK_LONGEST);
+        }
+    }
+
+    async fn complete_once(&self, request: &CompleteRequest) -> Result<Attempt> {
         let inner = &self.inner;
-        let _running = inner
-            .completing
-            .begin(request.upload)
-            .ok_or(Error::Conflict)?;
         let record = inner
             .store
             .upload(request.bucket, &request.key, request.upload)
@@ -116,9 +183,8 @@ impl Engine {
                         number: request.parts.first().map_or(1, |part| part.number),
                     });
                 }
-                return self
-                    .completed_before(&record, *version, etag, *checksum)
-                    .await;
+                let written = self.completed_before(&record, *version, etag, *checksum);
+                return written.await.map(Attempt::Written);
             }
             UploadState::Completing { parts: frozen, .. } => {
                 let same = |listed: &CompletedPart, (number, attempt): &(u32, CopyId)| {
@@ -137,34 +203,40 @@ impl Engine {
                 }
                 // Another instance is at it: two would take each other's success for a failure.
                 if !inner.store.drive_upload(request.upload).await? {
-                    return Err(Error::Conflict);
+                    return Ok(Attempt::Elsewhere);
                 }
-                return self.assemble(&record).await;
+                return self.assemble(&record).await.map(Attempt::Written);
             }
             UploadState::Open => {}
         }
         let part_size_min = inner.settings.part_size_min;
-        let assembly = match check_list(&record, stored, &request, part_size_min) {
-            // Its parts went with the upload, between the two looks.
-            Err(Error::InvalidPart { .. }) if self.has_ended(&request).await? => {
-                return Err(Error::NoSuchUpload);
-            }
+        let assembly = match check_list(&record, stored, request, part_size_min) {
+            // Its parts may have gone with the upload, between the two looks.
+            Err(error @ Error::InvalidPart { .. }) => match self.state_of(request).await? {
+                None => return Err(Error::NoSuchUpload),
+                Some(UploadState::Open) => return Err(error),
+                Some(_) => return Ok(Attempt::Elsewhere),
+            },
             checked => checked?,
         };
         self.check_early(request.bucket, &request.key, &request.precondition)
             .await?;
-        self.freeze(&request, &assembly).await?;
+        match self.freeze(request, &assembly).await? {
+            Frozen::Ours => {}
+            Frozen::Elsewhere => return Ok(Attempt::Elsewhere),
+        }
         let record = inner
             .store
             .upload(request.bucket, &request.key, request.upload)
             .await?;
-        self.assemble(&record.ok_or(Error::NoSuchUpload)?).await
+        let record = record.ok_or(Error::NoSuchUpload)?;
+        self.assemble(&record).await.map(Attempt::Written)
     }
 
-    async fn has_ended(&self, request: &CompleteRequest) -> Result<bool> {
+    async fn state_of(&self, request: &CompleteRequest) -> Result<Option<UploadState>> {
         let store = &self.inner.store;
         let found = store.upload(request.bucket, &request.key, request.upload);
-        Ok(found.await?.is_none())
+        Ok(found.await?.map(|record| record.state))
     }
 
     async fn completed_before(
@@ -188,7 +260,7 @@ impl Engine {
         })
     }
 
-    async fn freeze(&self, request: &CompleteRequest, assembly: &Assembly) -> Result<()> {
+    async fn freeze(&self, request: &CompleteRequest, assembly: &Assembly) -> Result<Frozen> {
         let store = &self.inner.store;
         let list: Vec<(u32, CopyId)> = assembly
             .parts
@@ -198,10 +270,10 @@ impl Engine {
         loop {
             let frozen = store.freeze(request.upload, list.clone(), request.precondition.clone());
             match frozen.await? {
-                Freeze::Frozen => return Ok(()),
+                Freeze::Frozen => return Ok(Frozen::Ours),
                 Freeze::PartChanged { number } => return Err(Error::InvalidPart { number }),
                 Freeze::NoSuchUpload => return Err(Error::NoSuchUpload),
-                Freeze::NotOpen => return Err(Error::Conflict),
+                Freeze::NotOpen => return Ok(Frozen::Elsewhere),
                 Freeze::Busy => {
                     let ended = store.claims_ended(request.upload);
                     let limit = self.inner.settings.backend_timeout;
@@ -219,7 +291,7 @@ impl Engine {
     pub(crate) async fn resume_completes(&self, max: u32) -> Result<u64> {
         let mut done = 0;
         for record in self.inner.store.completing_uploads(max).await? {
-            let Some(_running) = self.inner.completing.begin(record.upload) else {
+            let Ok(_running) = self.inner.completing.begin(record.upload) else {
                 continue;
             };
             if !self.inner.store.drive_upload(record.upload).await? {

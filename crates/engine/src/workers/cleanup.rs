@@ -64,6 +64,7 @@ impl Worker for Cleaner {
     }
 
     async fn step(&self, engine: &Engine) -> Result<Step> {
+        engine.report_enqueued();
         let inner = &engine.inner;
         // Until a restored catalogue has been reconciled, its queue may name live bytes.
         if inner.store.catalogue().recovery.is_some() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use metastore::model::UploadVerdict;
+use metastore::model::{ForgetUploads, UploadVerdict};
 use tokio::sync::Notify;
 
 use super::{Schedule, Step, Worker};
@@ -13,8 +13,10 @@ use crate::{Engine, Result};
 
 /// Uploads settled in one step.
 const UPLOADS_PER_STEP_MAX: u32 = 50;
-/// How long the answer to a Complete is kept for retries.
+/// How long the answer to a Complete or an Abort is kept for retries.
 const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// So many aborted uploads are remembered for as long: a second abort of one is answered as the first.
+const ABORTS_KEPT_MAX: u32 = 10_000;
 
 /// Goes on with Completes that were interrupted: this process's own, and those of processes that are
 /// gone.
@@ -101,7 +103,11 @@ impl Worker for StaleUploads {
         }
         let forgotten = inner
             .store
-            .forget_uploads(now.before(ANSWERS_KEPT), UPLOADS_PER_STEP_MAX)
+            .forget_uploads(ForgetUploads {
+                before: now.before(ANSWERS_KEPT),
+                aborts_kept_max: ABORTS_KEPT_MAX,
+                max: UPLOADS_PER_STEP_MAX,
+            })
             .await?;
         more |= forgotten == u64::from(UPLOADS_PER_STEP_MAX);
         inner.bells.due();

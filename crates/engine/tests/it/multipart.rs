@@ -1,5 +1,8 @@
 //! Multipart uploads: native, over several backends, interrupted.
 
+use std::pin::Pin;
+use std::task::Poll;
+
 use backend::faulty::Fault;
 use backend::{Kind, MARKER_KEY, ObjectBackend as _};
 use base::{
@@ -824,4 +827,115 @@ async fn a_complete_that_meets_an_abort_finds_no_upload() {
         world.check(&engine).await.unwrap();
     }
     assert!(aborted > 0, "{aborted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_waits_for_the_same_one_and_has_its_answer() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    for polls in 0..40 {
+        let upload = create(&engine, "a").await;
+        part(&engine, "a", upload, 1, &content).await.unwrap();
+        let parts = [(1, tag(&content))];
+        let again = || complete(&engine, "a", upload, &parts);
+        let mut first = Box::pin(again());
+        let ended = hang_up_after(polls, first.as_mut()).await;
+        let rest = async {
+            match ended {
+                Some(ended) => ended,
+                None => first.await,
+            }
+        };
+        let (first, second, third) = tokio::join!(rest, again(), again());
+        let first = first.unwrap();
+        assert_eq!(second.unwrap(), first, "after {polls} polls");
+        assert_eq!(third.unwrap(), first, "after {polls} polls");
+        world.check(&engine).await.unwrap();
+    }
+}
+
+/// Whether a future, polled once, is not ready.
+async fn waits<F: Future>(mut future: Pin<&mut F>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_equal_completes_either_may_hang_up() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    for polls in 1..40 {
+        let upload = create(&engine, "a").await;
+        part(&engine, "a", upload, 1, &content).await.unwrap();
+        let parts = [(1, tag(&content))];
+        let again = || complete(&engine, "a", upload, &parts);
+        let mut first = Box::pin(again());
+        if hang_up_after(polls, first.as_mut()).await.is_some() {
+            break;
+        }
+        // One that waits goes, and leaves nothing.
+        assert!(waits(Box::pin(again()).as_mut()).await, "{polls}");
+        let mut second = Box::pin(again());
+        assert!(waits(second.as_mut()).await, "{polls}");
+        // The one that is at work goes, and who waits takes over.
+        drop(first);
+        let written = second.await.unwrap();
+        assert_eq!(again().await.unwrap(), written, "after {polls} polls");
+        world.check(&engine).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_does_not_wait_for_the_same_one_for_ever() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    let upload = create(&engine, "a").await;
+    part(&engine, "a", upload, 1, &content).await.unwrap();
+    let parts = [(1, tag(&content))];
+    let again = || complete(&engine, "a", upload, &parts);
+    // It has begun and gets no further.
+    let mut first = Box::pin(again());
+    assert!(hang_up_after(2, first.as_mut()).await.is_none());
+    let second = again().await;
+    assert!(matches!(second, Err(Error::TimedOut { .. })), "{second:?}");
+    let first = first.await.unwrap();
+    assert_eq!(again().await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_complete_waits_for_the_same_one_on_another_instance() {
+    let mut world = World::on_postgres(&[None], 7);
+    world.settings.part_size_min = ByteSize(1000);
+    let (one, two) = (world.engine().await, world.engine().await);
+    let content = bytes(1, PART);
+    let mut waited = 0;
+    for polls in 0..12 {
+        let upload = create(&one, "a").await;
+        part(&one, "a", upload, 1, &content).await.unwrap();
+        let parts = [(1, tag(&content))];
+        let mut first = Box::pin(complete(&one, "a", upload, &parts));
+        let ended = hang_up_after(polls, first.as_mut()).await;
+        let mut second = Box::pin(complete(&two, "a", upload, &parts));
+        // The first is held back until the second has looked.
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut second).await;
+        waited += u32::from(early.is_err());
+        let rest = async {
+            match ended {
+                Some(ended) => ended,
+                None => first.await,
+            }
+        };
+        let late = async {
+            match early {
+                Ok(early) => early,
+                Err(_) => second.await,
+            }
+        };
+        let (first, second) = tokio::join!(rest, late);
+        assert_eq!(second.unwrap(), first.unwrap(), "after {polls} polls");
+    }
+    assert!(waited > 0, "the second never had to wait");
+    world.check(&one).await.unwrap();
 }

@@ -806,7 +806,7 @@ BEGIN
     SELECT copy_id, 'upload', backend_id, backend_key, backend_upload, 0, 'abort_part_cleanup',
         backend_upload IS NULL, p_now, p_now
     FROM gone;
-    RETURN jsonb_build_object('v', CASE WHEN FOUND THEN 'done' ELSE 'superseded' END);
+    RETURN CASE WHEN FOUND THEN '{"v": "done", "q": 1}'::jsonb ELSE '{"v": "superseded"}' END;
 END
 $$;
 
@@ -1014,6 +1014,7 @@ DECLARE
     named uuid[];
     what text;
     verdict jsonb;
+    doomed jsonb;
     moved jsonb;
 BEGIN
     IF s3o_not_completing(p_upload, p_instance, p_epoch) IS NOT NULL THEN
@@ -1037,35 +1038,40 @@ BEGIN
     END IF;
     SELECT array_agg((k->>'copy')::uuid) INTO named
     FROM jsonb_array_elements(j->'blobs') b, jsonb_array_elements(b->'copies') k;
-    moved := s3o_doom_legs(p_now, p_upload, coalesce(named, '{}'), 'complete_part_cleanup')
-        || s3o_end_upload(p_upload);
+    doomed := s3o_doom_legs(p_now, p_upload, coalesce(named, '{}'), 'complete_part_cleanup');
+    moved := doomed || s3o_end_upload(p_upload);
     UPDATE multipart_uploads SET state = 'completed', ended = p_now,
         version_id = (j->>'version')::uuid, etag = j->>'etag',
         final_checksum = j->'meta'->>'checksum', frozen = NULL
     WHERE upload_id = p_upload;
-    RETURN verdict || jsonb_build_object('d', (verdict->'d') || moved);
+    RETURN verdict || jsonb_build_object('d', (verdict->'d') || moved,
+        'q', jsonb_array_length(doomed));
 END
 $$;
 
 CREATE FUNCTION s3o_abort_upload(p_now bigint, j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     p_upload uuid := (j->>'upload')::uuid;
+    stage text;
     refused jsonb;
-    moved jsonb;
+    doomed jsonb;
 BEGIN
-    PERFORM 1 FROM multipart_uploads
+    SELECT state INTO stage FROM multipart_uploads
     WHERE upload_id = p_upload AND bucket_id = (j->>'bucket')::bigint AND key = j->>'key';
     IF NOT FOUND THEN
         RETURN '{"v": "no_upload"}';
+    ELSIF stage = 'aborting' THEN
+        -- Again: it has what it asks for.
+        RETURN '{"v": "done", "d": []}';
     END IF;
     refused := s3o_not_open(p_upload);
     IF refused IS NOT NULL THEN
         RETURN refused;
     END IF;
-    moved := s3o_doom_legs(p_now, p_upload, '{}', 'abort_part_cleanup')
-        || s3o_end_upload(p_upload);
+    doomed := s3o_doom_legs(p_now, p_upload, '{}', 'abort_part_cleanup');
     UPDATE multipart_uploads SET state = 'aborting', ended = p_now WHERE upload_id = p_upload;
-    RETURN jsonb_build_object('v', 'done', 'd', moved);
+    RETURN jsonb_build_object('v', 'done', 'd', doomed || s3o_end_upload(p_upload),
+        'q', jsonb_array_length(doomed));
 END
 $$;
 
@@ -1111,9 +1117,12 @@ BEGIN
         GET DIAGNOSTICS n = ROW_COUNT;
         room := room - n;
         EXIT WHEN room <= 0;
-        -- Nobody asks for an aborted upload; a completed one answers retries for a while.
+        -- A completed upload answers retries for a while, an aborted one a second abort; of the latter
+        -- nothing but its name is needed.
         IF u.state = 'aborting' THEN
-            DELETE FROM multipart_uploads WHERE upload_id = u.upload_id;
+            UPDATE multipart_uploads SET purged = true, content_type = NULL, headers = NULL,
+                tags = NULL, frozen = NULL, precondition = NULL
+            WHERE upload_id = u.upload_id;
         ELSE
             UPDATE multipart_uploads SET purged = true WHERE upload_id = u.upload_id;
         END IF;
@@ -1126,14 +1135,20 @@ $$;
 
 CREATE FUNCTION s3o_forget_uploads(j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    forgotten bigint;
+    old bigint;
+    surplus bigint;
 BEGIN
     DELETE FROM multipart_uploads WHERE upload_id IN (
         SELECT upload_id FROM multipart_uploads
         WHERE ended IS NOT NULL AND ended < (j->>'before')::bigint AND purged
         ORDER BY ended LIMIT (j->>'max')::bigint);
-    GET DIAGNOSTICS forgotten = ROW_COUNT;
-    RETURN jsonb_build_object('v', 'count', 'n', forgotten);
+    GET DIAGNOSTICS old = ROW_COUNT;
+    DELETE FROM multipart_uploads WHERE upload_id IN (
+        SELECT upload_id FROM multipart_uploads
+        WHERE state = 'aborting' AND purged
+        ORDER BY ended DESC LIMIT (j->>'max')::bigint - old OFFSET (j->>'aborts')::bigint);
+    GET DIAGNOSTICS surplus = ROW_COUNT;
+    RETURN jsonb_build_object('v', 'count', 'n', old + surplus);
 END
 $$;
 

@@ -187,6 +187,8 @@ CREATE INDEX multipart_uploads_by_key ON multipart_uploads (bucket_id, key, uplo
     WHERE ended IS NULL;
 CREATE INDEX multipart_uploads_by_age ON multipart_uploads (created) WHERE ended IS NULL;
 CREATE INDEX multipart_uploads_ended ON multipart_uploads (ended) WHERE ended IS NOT NULL;
+CREATE INDEX multipart_uploads_aborted ON multipart_uploads (ended)
+    WHERE state = 'aborting' AND purged;
 CREATE INDEX multipart_uploads_to_purge ON multipart_uploads (ended)
     WHERE ended IS NOT NULL AND NOT purged;
 

@@ -41,6 +41,31 @@ impl CleanupReason {
     }
 }
 
+/// Rows that were queued for deletion on backends, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Enqueued([u64; CleanupReason::ALL.len()]);
+
+impl Enqueued {
+    /// How many, for each reason that had any.
+    pub fn by_reason(self) -> impl Iterator<Item = (CleanupReason, u64)> {
+        let counted = CleanupReason::ALL.into_iter().zip(self.0);
+        counted.filter(|(_, rows)| *rows > 0)
+    }
+
+    pub(crate) fn add(&mut self, reason: CleanupReason, rows: u64) {
+        let counted = CleanupReason::ALL.iter().zip(&mut self.0);
+        for (_, count) in counted.filter(|(one, _)| **one == reason) {
+            *count += rows;
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+}
+
 /// What is to be removed from a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CleanupKind {

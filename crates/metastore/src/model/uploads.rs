@@ -7,6 +7,17 @@ use base::{
 
 use super::{BackendId, BucketId, NewCopy, NewVersion, StoredChecksum};
 
+/// Which uploads that have ended are no longer remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForgetUploads {
+    /// Those that ended before.
+    pub before: Timestamp,
+    /// Of aborted ones, all but so many of the newest.
+    pub aborts_kept_max: u32,
+    /// At most so many in one transaction.
+    pub max: u32,
+}
+
 /// A multipart upload that is about to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewUpload {

@@ -12,8 +12,8 @@ use crate::job::{Answer, Job, Slot};
 use crate::ledger::Counters;
 use crate::live::Effects;
 use crate::model::{
-    BackendId, BackendState, BucketCreation, BucketRemoval, Content, Freeze, NewVersion, Removed,
-    UploadVerdict, Verdict,
+    BackendId, BackendState, BucketCreation, BucketRemoval, CleanupReason, Content, Freeze,
+    NewVersion, Removed, UploadVerdict, Verdict,
 };
 use crate::postgres::work::Work;
 use crate::rows;
@@ -35,7 +35,14 @@ pub(crate) fn answer(work: &Work, verdict: &Value) -> Result<(Answer, Effects), 
         }
         _ => {}
     }
-    let mut effects = effects(verdict)?;
+    let (mut effects, displaced) = effects(verdict)?;
+    effects.enqueued.add(
+        match work {
+            Work::Job(job) if matches!(**job, Job::Remove(_)) => CleanupReason::ObjectDeleted,
+            _ => CleanupReason::OverwriteDisplaced,
+        },
+        displaced,
+    );
     let answer = match work {
         Work::Job(job) => job_answer(job, word, verdict, &mut effects)?,
         Work::Withdraw(copies) => {
@@ -55,7 +62,12 @@ pub(crate) fn answer(work: &Work, verdict: &Value) -> Result<(Answer, Effects), 
         },
         Work::ReturnRoom { .. } | Work::Beat => done(word)?,
         Work::Drive(_) => Answer::Upload(step(word)?),
-        Work::Bury { .. } => Answer::Count(count(verdict, "n")?),
+        Work::Bury { .. } => {
+            let given_up = count(verdict, "n")?;
+            let reason = CleanupReason::IntentAbandoned;
+            effects.enqueued.add(reason, given_up);
+            Answer::Count(given_up)
+        }
     };
     Ok((answer, effects))
 }
@@ -83,11 +95,12 @@ fn list<'a>(verdict: &'a Value, name: &str) -> Result<&'a [Value], Fault> {
         .ok_or_else(|| Fault::damaged(format!("the verdict {verdict}")))
 }
 
-/// The counters that moved.
-fn effects(verdict: &Value) -> Result<Effects, Fault> {
+/// The counters that moved, and how many copies of objects are in the cleanup queue now.
+fn effects(verdict: &Value) -> Result<(Effects, u64), Fault> {
     let mut effects = Effects::default();
+    let mut displaced = 0;
     let Some(moved) = verdict.get("d").filter(|moved| !moved.is_null()) else {
-        return Ok(effects);
+        return Ok((effects, displaced));
     };
     for row in rows::lists(moved)? {
         let delta = effects.delta(BackendId(row.int(0)?));
@@ -96,8 +109,15 @@ fn effects(verdict: &Value) -> Result<Effects, Fault> {
         delta.parts += row.int(3)?;
         delta.locations += row.int(4)?;
         delta.room += row.int(5)?;
+        // Each row tells of one copy, that came or went.
+        displaced += u64::from(row.int(4)? < 0);
     }
-    Ok(effects)
+    Ok((effects, displaced))
+}
+
+/// How many legs of an upload are in the cleanup queue now.
+fn legs(verdict: &Value) -> u64 {
+    verdict["q"].as_u64().unwrap_or_default()
 }
 
 fn done(word: &str) -> Result<Answer, Fault> {
@@ -177,7 +197,10 @@ fn job_answer(
             effects
                 .settled
                 .extend(intents.iter().map(|given_up| given_up.intent.copy));
-            Answer::Count(count(verdict, "n")?)
+            let given_up = count(verdict, "n")?;
+            let reason = CleanupReason::IntentAbandoned;
+            effects.enqueued.add(reason, given_up);
+            Answer::Count(given_up)
         }
         Job::Commit { version, .. } => {
             let verdict = committed(word, verdict)?;
@@ -186,7 +209,11 @@ fn job_answer(
             }
             Answer::Verdict(verdict)
         }
-        Job::CompleteUpload(_) => Answer::Verdict(committed(word, verdict)?),
+        Job::CompleteUpload(_) => {
+            let reason = CleanupReason::UploadLeftover;
+            effects.enqueued.add(reason, legs(verdict));
+            Answer::Verdict(committed(word, verdict)?)
+        }
         Job::Adopt { .. } => Answer::Adopted(word == "committed"),
         Job::Remove(_) => Answer::Removed(match word {
             "removed" => Removed::Gone {
@@ -209,7 +236,7 @@ fn job_answer(
         | Job::ReleaseCleanup
         | Job::ForgetPending
         | Job::PurgeParts
-        | Job::ForgetUploads { .. } => Answer::Count(count(verdict, "n")?),
+        | Job::ForgetUploads(_) => Answer::Count(count(verdict, "n")?),
         Job::ClaimPart { backend, bytes, .. } => {
             let verdict = step(word)?;
             if verdict == UploadVerdict::Done {
@@ -220,11 +247,14 @@ fn job_answer(
         Job::CreateUpload(_)
         | Job::AddLeg { .. }
         | Job::OpenLeg { .. }
-        | Job::DropLeg { .. }
         | Job::CommitPart { .. }
         | Job::CompleteLeg { .. }
-        | Job::Thaw { .. }
-        | Job::AbortUpload { .. } => Answer::Upload(step(word)?),
+        | Job::Thaw { .. } => Answer::Upload(step(word)?),
+        Job::DropLeg { .. } | Job::AbortUpload { .. } => {
+            let reason = CleanupReason::UploadAborted;
+            effects.enqueued.add(reason, legs(verdict));
+            Answer::Upload(step(word)?)
+        }
         Job::WithdrawPart { .. } => done(word)?,
         Job::Freeze { .. } => Answer::Freeze(match word {
             "frozen" => Freeze::Frozen,

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use crate::job::Job;
 use crate::live::{GivenUp, IntentRow, Live, Outcome};
 use crate::model::{
-    BackendId, BucketId, CleanupOutcome, CleanupReport, Content, CopyState, Extent, NewBlob,
-    NewLeg, NewVersion, PartRow,
+    BackendId, BucketId, CleanupOutcome, CleanupReport, Content, CopyState, Extent, ForgetUploads,
+    NewBlob, NewLeg, NewVersion, PartRow,
 };
 use crate::postgres::work::Work;
 use crate::rows::backend_state_text;
@@ -295,9 +295,13 @@ pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
         Job::PurgeParts => {
             json!({"k": "purge_parts", "rows": BATCH_ROWS_MAX, "uploads": UPLOADS_PER_PURGE})
         }
-        Job::ForgetUploads { before, max } => {
-            json!({"k": "forget_uploads", "before": before.millis(), "max": max})
-        }
+        Job::ForgetUploads(ForgetUploads {
+            before,
+            aborts_kept_max,
+            max,
+        }) => json!({
+            "k": "forget_uploads", "before": before.millis(), "aborts": aborts_kept_max, "max": max,
+        }),
         Job::Audit => json!({"k": "audit"}),
     }
 }
@@ -632,7 +636,7 @@ pub(crate) fn locks(job: &Job) -> Vec<Lock> {
             locks
         }
         Job::ForgetPending => vec![(named("uploads", b""), Exclusive)],
-        Job::PurgeParts | Job::ForgetUploads { .. } => vec![(named("purge", b""), Exclusive)],
+        Job::PurgeParts | Job::ForgetUploads(_) => vec![(named("purge", b""), Exclusive)],
         Job::GiveUp(_)
         | Job::MarkCopy { .. }
         | Job::ClaimCleanup { .. }

@@ -325,9 +325,7 @@ impl Work<'_> {
             } => upload(uploads::abort(self, *bucket, key, *id)?),
             Job::ForgetPending => Answer::Count(uploads::forget_pending(self)?),
             Job::PurgeParts => Answer::Count(uploads::purge_parts(self)?),
-            Job::ForgetUploads { before, max } => {
-                Answer::Count(uploads::forget(self, *before, *max)?)
-            }
+            Job::ForgetUploads(forget) => Answer::Count(uploads::forget(self, *forget)?),
             Job::Audit => Answer::Drift(Vec::new()),
         })
     }

@@ -35,6 +35,7 @@ pub(super) fn give_up(work: &mut Work<'_>, intents: &[GivenUp]) -> Result<Answer
             ])?;
         work.effects.delta(intent.backend).orphan += size;
         work.effects.settled.push(intent.copy);
+        work.effects.enqueued.add(CleanupReason::IntentAbandoned, 1);
     }
     Ok(Answer::Count(
         u64::try_from(intents.len()).expect("a count fits into 64 bits"),
@@ -72,6 +73,7 @@ pub(super) fn enqueue_leg(work: &mut Work<'_>, leg: &DoomedLeg<'_>) -> Result<()
             work.now.millis()
         ])?;
     work.effects.delta(leg.backend).orphan += size;
+    work.effects.enqueued.add(leg.reason, 1);
     Ok(())
 }
 

@@ -351,6 +351,7 @@ fn displace(work: &mut Work<'_>, old: &Current, reason: CleanupReason) -> Result
             delta.used -= bytes;
             delta.orphan += bytes;
             delta.locations -= 1;
+            work.effects.enqueued.add(reason, 1);
         }
         work.conn
             .prepare_cached("DELETE FROM blobs WHERE blob_id = ?1")?

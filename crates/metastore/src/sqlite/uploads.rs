@@ -4,8 +4,8 @@ use base::{CopyId, ObjectKey, Precondition, Timestamp, UploadId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::model::{
-    BucketId, CleanupReason, Completion, Content, Freeze, LegState, NewUpload, UploadRecord,
-    UploadVerdict, Verdict,
+    BucketId, CleanupReason, Completion, Content, ForgetUploads, Freeze, LegState, NewUpload,
+    UploadRecord, UploadVerdict, Verdict,
 };
 use crate::rows::{self, LegRow, Stage};
 use crate::sqlite::apply::Work;
@@ -202,6 +202,10 @@ pub(super) fn abort(
     if !belongs(work.conn, bucket, key, upload)? {
         return Ok(UploadVerdict::NoSuchUpload);
     }
+    // Again: it has what it asks for.
+    if stage(work.conn, upload)? == Some(Stage::Aborting) {
+        return Ok(UploadVerdict::Done);
+    }
     if let Some(verdict) = not_open(work.conn, upload)? {
         return Ok(verdict);
     }
@@ -311,9 +315,13 @@ pub(super) fn purge_parts(work: &Work<'_>) -> Result<u64, Fault> {
         if left == 0 {
             break;
         }
-        // Nobody asks for an aborted upload; a completed one answers retries for a while.
+        // A completed upload answers retries for a while, an aborted one a second abort; of the latter
+        // nothing but its name is needed.
         let last = match stage {
-            Stage::Aborting => "DELETE FROM multipart_uploads WHERE upload_id = ?1",
+            Stage::Aborting => {
+                "UPDATE multipart_uploads SET purged = 1, content_type = NULL, headers = NULL,
+                     tags = NULL, frozen = NULL, precondition = NULL WHERE upload_id = ?1"
+            }
             Stage::Open | Stage::Completing | Stage::Completed => {
                 "UPDATE multipart_uploads SET purged = 1 WHERE upload_id = ?1"
             }
@@ -340,9 +348,15 @@ fn to_purge(conn: &Connection) -> Result<Vec<(UploadId, Stage)>, Fault> {
     Ok(uploads)
 }
 
-/// Forgets completed uploads that ended before a moment and whose part rows are gone.
-pub(super) fn forget(work: &Work<'_>, before: Timestamp, max: u32) -> Result<u64, Fault> {
-    let changed = work
+/// Forgets uploads that ended before a moment and whose part rows are gone, and of aborted ones those
+/// that are more than may be remembered, the oldest first.
+pub(super) fn forget(work: &Work<'_>, forget: ForgetUploads) -> Result<u64, Fault> {
+    let ForgetUploads {
+        before,
+        aborts_kept_max,
+        max,
+    } = forget;
+    let old = work
         .conn
         .prepare_cached(
             "DELETE FROM multipart_uploads WHERE upload_id IN (
@@ -351,7 +365,17 @@ pub(super) fn forget(work: &Work<'_>, before: Timestamp, max: u32) -> Result<u64
                  ORDER BY ended LIMIT ?2)",
         )?
         .execute(params![before.millis(), max])?;
-    Ok(u64::try_from(changed).expect("a count fits into 64 bits"))
+    let left = max.saturating_sub(u32::try_from(old).unwrap_or(max));
+    let surplus = work
+        .conn
+        .prepare_cached(
+            "DELETE FROM multipart_uploads WHERE upload_id IN (
+                 SELECT upload_id FROM multipart_uploads
+                 WHERE state = 'aborting' AND purged = 1
+                 ORDER BY ended DESC LIMIT ?1 OFFSET ?2)",
+        )?
+        .execute(params![left, aborts_kept_max])?;
+    Ok(u64::try_from(old + surplus).expect("a count fits into 64 bits"))
 }
 
 // === lookups ===

@@ -12,9 +12,9 @@ use crate::guard::{Intent, Reservation};
 use crate::job::{Answer, Held, Job};
 use crate::live::{GivenUp, IntentRow};
 use crate::model::{
-    BackendId, BucketId, CleanupItem, CleanupReport, Content, CopyState, Known, ListQuery, Listing,
-    LocationRow, NewIntent, NewVersion, ObjectPart, ObjectRecord, QueueDepth, ReadPlan, Removal,
-    Removed, Retag, Verdict,
+    BackendId, BucketId, CleanupItem, CleanupReport, Content, CopyState, Enqueued, Known,
+    ListQuery, Listing, LocationRow, NewIntent, NewVersion, ObjectPart, ObjectRecord, QueueDepth,
+    ReadPlan, Removal, Removed, Retag, Verdict,
 };
 use crate::postgres::work::Work;
 use crate::settle::IntentItem;
@@ -273,6 +273,11 @@ impl Store {
     /// Settles claimed rows.
     pub async fn report_cleanup(&self, reports: Vec<CleanupReport>) -> Result<()> {
         self.run(Job::ReportCleanup(reports)).await.map(drop)
+    }
+
+    /// What was queued for deletion on backends since the last call.
+    pub fn take_enqueued(&self) -> Enqueued {
+        self.inner.live.take_enqueued()
     }
 
     /// Makes rows of a backend due now whose read grace has not ended, because room is needed; the

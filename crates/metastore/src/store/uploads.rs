@@ -9,8 +9,8 @@ use crate::Result;
 use crate::guard::{PartClaim, Reservation};
 use crate::job::{Answer, Held, Job};
 use crate::model::{
-    BucketId, Completion, Freeze, NewCopy, NewLeg, NewPartClaim, NewUpload, PartRow, UploadListing,
-    UploadQuery, UploadRecord, UploadVerdict, Verdict,
+    BucketId, Completion, ForgetUploads, Freeze, NewCopy, NewLeg, NewPartClaim, NewUpload, PartRow,
+    UploadListing, UploadQuery, UploadRecord, UploadVerdict, Verdict,
 };
 use crate::postgres::work::Work;
 use crate::sqlite::{listing, parts, uploads};
@@ -208,7 +208,8 @@ impl Store {
         verdict
     }
 
-    /// Ends an open upload; its legs are queued for cleanup.
+    /// Ends an open upload; its legs are queued for cleanup. Once more for one that was aborted, as long
+    /// as that is remembered, changes nothing and is [`UploadVerdict::Done`], too.
     pub async fn abort_upload(
         &self,
         bucket: BucketId,
@@ -253,9 +254,10 @@ impl Store {
         )
     }
 
-    /// Forgets completed uploads that ended before a moment; the number of them. Also removes the
+    /// Forgets uploads that ended before a moment, and of aborted ones those beyond their number;
+    /// the number of them. Also removes the
     /// part rows of all ended uploads, in batches behind everything that somebody waits for.
-    pub async fn forget_uploads(&self, before: Timestamp, max: u32) -> Result<u64> {
+    pub async fn forget_uploads(&self, forget: ForgetUploads) -> Result<u64> {
         loop {
             let job = self.run_with(Job::PurgeParts, Held::Nothing, Priority::Low);
             let purged: u64 = answer!(job.await.0, Count)?;
@@ -263,7 +265,7 @@ impl Store {
                 break;
             }
         }
-        answer!(self.run(Job::ForgetUploads { before, max }).await, Count)
+        answer!(self.run(Job::ForgetUploads(forget)).await, Count)
     }
 
     /// Lets go of every unfinished upload and every abandoned intent without queueing anything for

@@ -11,6 +11,7 @@ const VISIBLE: Duration = Duration::from_secs(300);
 
 on_each_database! {
     displaced_bytes_wait_for_readers_and_then_go,
+    what_is_queued_is_counted_once_and_by_reason,
     a_claim_hides_a_row_until_it_runs_out,
     retries_count_and_delays_do_not,
     a_dead_letter_keeps_its_bytes,
@@ -24,6 +25,7 @@ on_each_database! {
 }
 
 on_cut_connections! {
+    what_is_queued_is_counted_once_and_by_reason,
     displaced_bytes_wait_for_readers_and_then_go,
     the_read_grace_ends_early_where_room_is_needed,
     a_process_may_let_go_of_its_claims,
@@ -78,6 +80,26 @@ async fn displaced_bytes_wait_for_readers_and_then_go(db: Db) {
     assert_eq!(open.store.known_copy(item.copy).await.unwrap(), Known::No);
     assert_eq!(open.store.next_cleanup().await.unwrap(), None);
     drop(old);
+}
+
+async fn what_is_queued_is_counted_once_and_by_reason(db: Db) {
+    let open = db.open().await;
+    let counted = || open.store.take_enqueued().by_reason().collect::<Vec<_>>();
+    open.put(open.one(), "k", 10).await;
+    assert_eq!(counted(), []);
+    open.put(open.one(), "k", 0).await;
+    open.put(open.one(), "k", 3).await;
+    assert_eq!(counted(), [(CleanupReason::OverwriteDisplaced, 2)]);
+    open.put(open.one(), "empty", 0).await;
+    for name in ["k", "empty", "absent"] {
+        open.store.remove(open.removal(name)).await.unwrap();
+    }
+    assert_eq!(counted(), [(CleanupReason::ObjectDeleted, 2)]);
+    drop(open.intent(open.one(), 1).await.unwrap());
+    open.store.reap_intents(1).await.unwrap();
+    assert_eq!(counted(), [(CleanupReason::IntentAbandoned, 1)]);
+    // What was told is not told again.
+    assert_eq!(counted(), []);
 }
 
 async fn a_claim_hides_a_row_until_it_runs_out(db: Db) {

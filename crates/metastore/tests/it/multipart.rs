@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use base::{BackendKey, BlobId, Clock, CopyId, Crc64, ETag, Precondition, UploadId, VersionId};
+use base::{
+    BackendKey, BlobId, Clock, CopyId, Crc64, ETag, Precondition, Timestamp, UploadId, VersionId,
+};
 use futures_util::poll;
 use metastore::model::{
-    BackendId, CleanupKind, CleanupReason, Completion, Content, Extent, Freeze, Known, LegState,
-    NewBlob, NewLeg, NewPartClaim, NewUpload, NewVersion, ObjectPart, PartRow, UploadState,
-    UploadVerdict, Verdict,
+    BackendId, CleanupKind, CleanupReason, Completion, Content, Extent, ForgetUploads, Freeze,
+    Known, LegState, NewBlob, NewLeg, NewPartClaim, NewUpload, NewVersion, ObjectPart, PartRow,
+    UploadState, UploadVerdict, Verdict,
 };
 use metastore::{Error, PartClaim};
 
@@ -30,6 +32,7 @@ on_each_database! {
     a_refused_leg_makes_its_parts_missing,
     a_failed_precondition_leaves_the_upload_completing,
     a_completed_upload_answers_until_it_is_forgotten,
+    an_abort_is_remembered_for_a_time_and_up_to_a_number,
     an_unused_leg_can_be_dropped,
     rows_of_large_uploads_go_in_batches,
     a_bucket_has_only_so_many_uploads,
@@ -519,7 +522,7 @@ async fn a_frozen_upload_accepts_neither_parts_nor_an_abort(db: Db) {
     assert_eq!(upload.state().await, Some(UploadState::Open));
     assert_eq!(open.store.parts(upload.id, 0, 10).await.unwrap().len(), 1);
     assert_eq!(upload.abort().await, UploadVerdict::Done);
-    assert_eq!(upload.abort().await, UploadVerdict::NoSuchUpload);
+    assert_eq!(upload.abort().await, UploadVerdict::Done);
     assert_eq!(upload.freeze(&[]).await, Freeze::NoSuchUpload);
     assert_eq!(
         upload.claim(&upload.leg, 2, 10).await.unwrap_err(),
@@ -574,6 +577,8 @@ async fn an_abort_queues_every_leg_with_its_bytes(db: Db) {
             (other.copy, 27, true, aborted)
         ]
     );
+    let counted: Vec<_> = open.store.take_enqueued().by_reason().collect();
+    assert_eq!(counted, [(aborted, 2)]);
     assert_eq!(
         open.store
             .known_key(open.two(), other.key.as_str())
@@ -739,15 +744,59 @@ async fn a_completed_upload_answers_until_it_is_forgotten(db: Db) {
     let completion = upload.completion(&[(&upload.leg, 10)], &[(1, 10)]);
     open.store.complete_upload(completion).await.unwrap();
     let now = db.clock.now();
-    assert_eq!(open.store.forget_uploads(now, 10).await.unwrap(), 0);
+    assert_eq!(forget(&open, now, 10).await, 0);
     assert!(matches!(
         upload.state().await,
         Some(UploadState::Completed { .. })
     ));
     let later = now.after(Duration::from_millis(1));
-    assert_eq!(open.store.forget_uploads(later, 10).await.unwrap(), 1);
+    assert_eq!(forget(&open, later, 10).await, 1);
     assert_eq!(upload.state().await, None);
     assert_eq!(open.plan("k").await.unwrap().object.size, 10);
+    open.check().await;
+}
+
+/// Forgets what ended before, and keeps so many aborts.
+async fn forget(open: &Open<'_>, before: Timestamp, aborts_kept_max: u32) -> u64 {
+    let forget = ForgetUploads {
+        before,
+        aborts_kept_max,
+        max: 10,
+    };
+    open.store.forget_uploads(forget).await.unwrap()
+}
+
+async fn an_abort_is_remembered_for_a_time_and_up_to_a_number(db: Db) {
+    let open = db.open().await;
+    let mut aborted = Vec::new();
+    for size in 1..=4 {
+        let upload = begin(&open).await;
+        upload.part(&upload.leg, 1, size).await;
+        assert_eq!(upload.abort().await, UploadVerdict::Done);
+        aborted.push(upload);
+        db.clock.advance_ms(1);
+    }
+    let orphans = open.room(open.one()).orphan;
+    // Also when its parts are gone, and nothing is queued twice.
+    assert_eq!(forget(&open, Timestamp::from_millis(0), 10).await, 0);
+    for upload in &aborted {
+        assert_eq!(upload.abort().await, UploadVerdict::Done);
+        assert_eq!(upload.state().await, None);
+        assert_eq!(upload.freeze(&[]).await, Freeze::NoSuchUpload);
+    }
+    assert_eq!(open.room(open.one()).orphan, orphans);
+    // The newest are kept.
+    assert_eq!(forget(&open, Timestamp::from_millis(0), 3).await, 1);
+    assert_eq!(aborted[0].abort().await, UploadVerdict::NoSuchUpload);
+    assert_eq!(aborted[1].abort().await, UploadVerdict::Done);
+    assert_eq!(forget(&open, db.clock.now(), 10).await, 3);
+    assert_eq!(aborted[3].abort().await, UploadVerdict::NoSuchUpload);
+    let never = Upload {
+        id: UploadId::from_bytes([7; 16]),
+        leg: aborted[0].leg.clone(),
+        open: &open,
+    };
+    assert_eq!(never.abort().await, UploadVerdict::NoSuchUpload);
     open.check().await;
 }
 
@@ -918,7 +967,7 @@ async fn rows_of_large_uploads_go_in_batches(db: Db) {
     assert!(matches!(verdict, Verdict::Committed { .. }));
     open.check().await;
     let later = db.clock.now().after(Duration::from_millis(1));
-    assert_eq!(open.store.forget_uploads(later, 10).await.unwrap(), 1);
+    assert_eq!(forget(&open, later, 10).await, 2);
     open.check().await;
     open.store.close().await.unwrap();
     for table in ["uploads", "parts", "part_copies", "claims", "legs"] {

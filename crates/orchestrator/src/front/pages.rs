@@ -69,6 +69,7 @@ impl Front {
     /// The metrics, with those that are only looked up when somebody asks.
     async fn metrics_page(&self) -> String {
         let metrics = &self.telemetry.metrics;
+        self.engine.report_enqueued();
         match self.engine.status().await {
             Ok(status) => observe(metrics, &status),
             Err(error) => {

@@ -99,8 +99,11 @@ pub enum StorageEvent<'a> {
         /// How long it took.
         took: Duration,
     },
-    /// A version was replaced; its bytes are queued for deletion.
-    OverwriteDisplaced,
+    /// Versions were replaced; their bytes are queued for deletion.
+    OverwriteDisplaced {
+        /// How many copies, since the line before.
+        copies: u64,
+    },
     /// A queued deletion was tried.
     CleanupProcessed {
         /// How it ended.
@@ -190,7 +193,11 @@ impl Audit {
                 );
                 Cow::Owned(name)
             }
-            StorageEvent::OverwriteDisplaced => self.plain("storage.overwrite_displaced"),
+            StorageEvent::OverwriteDisplaced { copies } => {
+                let name = "storage.overwrite_displaced";
+                info!(target: "audit", audit = true, event = name, copies, "storage");
+                Cow::Borrowed(name)
+            }
             StorageEvent::CleanupProcessed {
                 status,
                 backend,

@@ -346,7 +346,7 @@ metrics! {
         ["operation", "failed_backend", "success_backend"]
         "Writes that went to another backend after one had failed.";
     cleanup_queue_enqueued: Counters<1> = Counter "cleanup_queue_enqueued_total" ["reason"]
-        "Deletions on backends that were queued.";
+        "Copies that were queued for deletion, by this instance.";
     cleanup_queue_processed: Counters<1> = Counter "cleanup_queue_processed_total" ["status"]
         "Queued deletions that were tried; status is success, success_absent, retry or exhausted.";
     cleanup_queue_depth: Gauges<0> = Gauge "cleanup_queue_depth" []

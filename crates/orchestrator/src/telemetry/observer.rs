@@ -78,12 +78,13 @@ impl Observer for Recorder {
                 let labels = [Cow::Borrowed(operation), name(failed), name(succeeded)];
                 metrics.write_failover.inc(labels);
             }
-            Event::CleanupEnqueued { reason } => {
+            Event::CleanupEnqueued { reason, copies } => {
                 metrics
                     .cleanup_queue_enqueued
-                    .inc([Cow::Borrowed(reason.as_str())]);
+                    .add([Cow::Borrowed(reason.as_str())], copies);
                 if reason == CleanupReason::OverwriteDisplaced {
-                    self.audit.storage(StorageEvent::OverwriteDisplaced);
+                    self.audit
+                        .storage(StorageEvent::OverwriteDisplaced { copies });
                 }
             }
             Event::CleanupProcessed {

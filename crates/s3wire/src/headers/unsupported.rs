@@ -27,7 +27,7 @@ const NAMES: [&str; 7] = [
     "x-amz-write-offset-bytes",
 ];
 /// Accepted with values that ask for nothing, or for what happens anyway.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 8] = [
     // There is one owner, who has full control.
     (
         "x-amz-acl",
@@ -36,6 +36,7 @@ const ONLY: [(&str, &[&str]); 7] = [
     ("x-amz-bucket-namespace", &["global"]),
     // rclone since 1.74 sends it with every CreateBucket.
     ("x-amz-bucket-object-lock-enabled", NO),
+    ("x-amz-object-lock-event-hold", &["OFF"]),
     ("x-amz-object-lock-legal-hold", &["OFF"]),
     ("x-amz-object-ownership", &["BucketOwnerEnforced"]),
     ("x-amz-server-side-encryption-bucket-key-enabled", NO),
@@ -98,6 +99,7 @@ mod tests {
             ("x-amz-bypass-governance-retention", "true"),
             ("x-amz-bypass-governance-retention", "false"),
             ("x-amz-object-lock-legal-hold", "OFF"),
+            ("x-amz-object-lock-event-hold", "OFF"),
             ("x-amz-server-side-encryption-bucket-key-enabled", "false"),
             ("x-amz-acl", "bucket-owner-read"),
             ("x-amz-bucket-namespace", "global"),
@@ -108,6 +110,8 @@ mod tests {
             ("x-amz-bucket-object-lock-enabled", "true"),
             ("x-amz-bucket-object-lock-enabled", ""),
             ("x-amz-object-lock-legal-hold", "ON"),
+            ("x-amz-object-lock-event-hold", "ON"),
+            ("x-amz-object-lock-event-hold-duration-days", "1"),
             ("x-amz-server-side-encryption-bucket-key-enabled", "true"),
             ("x-amz-bucket-namespace", "account-regional"),
         ] {

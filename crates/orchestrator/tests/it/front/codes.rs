@@ -433,12 +433,10 @@ async fn faults(driven: &mut Driven) {
         stall: 1000,
         ..Rates::NONE
     });
-    // One of the two waits for the backend; the other one is answered.
-    let mut one = frail.wire(complete.clone()).await;
-    let mut two = frail.wire(complete).await;
-    let refused = tokio::select! {
-        refused = one.response(false) => refused,
-        refused = two.response(false) => refused,
-    };
+    // Its answer has begun, so it waits for the backend.
+    let mut waiting = frail.wire(complete).await;
+    waiting.head().await.unwrap();
+    let abort = Request::delete(&format!("{}?uploadId={upload}", path("m")));
+    let refused = frail.send(abort).await;
     driven.expect(&refused, ErrorCode::OperationAborted);
 }

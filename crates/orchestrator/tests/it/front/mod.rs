@@ -19,6 +19,7 @@ mod multipart;
 mod objects;
 mod pages;
 mod probes;
+mod replays;
 mod rights;
 mod scopes;
 mod sources;

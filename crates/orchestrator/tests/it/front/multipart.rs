@@ -260,6 +260,28 @@ async fn an_aborted_upload_is_gone() {
 }
 
 #[tokio::test]
+async fn an_upload_is_aborted_as_often_as_its_client_likes() {
+    let server = Server::start().await;
+    let upload = create(&server, "k").await;
+    part(&server, "k", upload.as_str(), 1, b"x").await;
+    let target = format!("{}?uploadId={upload}", path("k"));
+    for _ in 0..3 {
+        server.send(Request::delete(&target)).await.expect(204);
+        let parts = server.send(Request::get(&target)).await;
+        assert_eq!(parts.verdict(), (404, "NoSuchUpload".into()));
+    }
+    // Under another key, and with another's name, there never was one.
+    let never = upload.replace(|digit: char| digit.is_ascii_digit(), "1");
+    for target in [
+        format!("{}?uploadId={upload}", path("other")),
+        format!("{}?uploadId={never}", path("k")),
+    ] {
+        let absent = server.send(Request::delete(&target)).await;
+        assert_eq!(absent.verdict(), (404, "NoSuchUpload".into()));
+    }
+}
+
+#[tokio::test]
 async fn parts_are_copied_from_ranges_that_lie_within_their_source() {
     let server = Server::start().await;
     let body = noise(10_000);

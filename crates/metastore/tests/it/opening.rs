@@ -1,6 +1,7 @@
 //! Whose file it is, which version, who has it.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
@@ -229,10 +230,15 @@ async fn intents_of_another_incarnation_are_moved_aside(db: Db) {
 /// The files whose names begin with the catalogue's, with their modes.
 fn modes(db: &Db) -> Vec<(String, u32)> {
     let entries = fs::read_dir(db.path().parent().unwrap()).unwrap();
-    let found = entries.map(|entry| {
+    let found = entries.filter_map(|entry| {
         let entry = entry.unwrap();
-        let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
-        (entry.file_name().into_string().unwrap(), mode)
+        // A copy in the making may get its name between the two looks.
+        let mode = match entry.metadata() {
+            Ok(metadata) => metadata.permissions().mode() & 0o7777,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => panic!("{error}"),
+        };
+        Some((entry.file_name().into_string().unwrap(), mode))
     });
     found.collect()
 }

@@ -121,6 +121,12 @@ pub(crate) async fn owners(
     observer: &Arc<dyn Observer>,
 ) -> Vec<(BackendName, Uuid)> {
     let looks = settings.backends.iter().map(|backend| async move {
+        // A directory that is not there yet has no marker, and asking for it again does not make it.
+        if let BackendKind::Local { path, .. } = &backend.kind
+            && !path.exists()
+        {
+            return None;
+        }
         // There is no catalogue to count in.
         let usage = Usage::new(Arc::clone(clock), backend.usage_limits);
         let kept = (&usage, &Arc::default());

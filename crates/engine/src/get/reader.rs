@@ -147,13 +147,33 @@ struct Current {
     check: Option<WholeCheck>,
 }
 
+/// Bytes that were compared before anybody asked for them: mostly one chunk, for which no queue is
+/// allocated, and what follows it.
+#[derive(Default)]
+struct Ahead {
+    first: Option<Bytes>,
+    others: VecDeque<Bytes>,
+}
+
+impl Ahead {
+    fn push(&mut self, bytes: Bytes) {
+        match self.first {
+            None => self.first = Some(bytes),
+            Some(_) => self.others.push_back(bytes),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        self.first.take().or_else(|| self.others.pop_front())
+    }
+}
+
 /// A read under way.
 pub(super) struct Reader {
     engine: Engine,
     pieces: VecDeque<Piece>,
     current: Option<Current>,
-    /// Bytes that were compared before anybody asked for them.
-    ahead: VecDeque<Bytes>,
+    ahead: Ahead,
     delivered: u64,
     resumes: Resumes,
     _guard: ReadGuard,
@@ -175,7 +195,7 @@ impl Reader {
             engine: engine.clone(),
             pieces,
             current: None,
-            ahead: VecDeque::new(),
+            ahead: Ahead::default(),
             delivered: 0,
             resumes: Resumes::default(),
             _guard: guard,
@@ -205,7 +225,7 @@ impl Reader {
         }
         loop {
             match self.pull().await {
-                Ok(Some(bytes)) => self.ahead.push_back(bytes),
+                Ok(Some(bytes)) => self.ahead.push(bytes),
                 Ok(None) => return Ok(()),
                 Err(Error::Corrupt) => Box::pin(self.begin_anew()).await?,
                 Err(error) => return Err(error),
@@ -218,7 +238,7 @@ impl Reader {
         let Some(current) = &mut self.current else {
             return Ok(());
         };
-        self.ahead.clear();
+        self.ahead = Ahead::default();
         self.delivered = 0;
         self.resumes = Resumes::default();
         current.piece.range = ByteRange::whole(current.piece.extent.blob_size);
@@ -230,7 +250,7 @@ impl Reader {
 
     /// The next bytes; the last of a blob that is read whole only once all of it is right.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
-        match self.ahead.pop_front() {
+        match self.ahead.pop() {
             Some(bytes) => Ok(Some(bytes)),
             None => self.pull().await,
         }
@@ -343,28 +363,25 @@ async fn open_piece(
 /// [`Error::Corrupt`]
 async fn conclude(engine: &Engine, piece: &mut Piece, check: WholeCheck) -> Result<()> {
     let (content, used) = check.conclude();
-    let rows: Vec<&CopyRow> = piece
-        .extent
-        .copies
-        .iter()
-        .filter(|row| used.contains(&row.copy))
-        .collect();
+    let copies = &piece.extent.copies;
     match content {
         Content::Right => {
-            if let [only] = rows.as_slice()
-                && only.state != CopyState::Good
-            {
+            let only = used.only();
+            let only = copies.iter().find(|row| only == Some(row.copy));
+            if let Some(only) = only.filter(|row| row.state != CopyState::Good) {
                 Box::pin(mark(engine, only, CopyState::Good)).await;
             }
             Ok(())
         }
         Content::Wrong => {
+            let rows = copies.iter().filter(|row| used.contains(row.copy));
+            let rows: Vec<&CopyRow> = rows.collect();
             let state = spoilt(&rows);
             for row in rows {
                 tracing::error!(copy = %row.copy, key = %row.key, "copy has other bytes than were written");
                 Box::pin(mark(engine, row, state)).await;
             }
-            piece.refused.extend(used);
+            piece.refused.extend(used.iter());
             Err(Error::Corrupt)
         }
     }

@@ -10,8 +10,37 @@ use metastore::model::{CopyRow, CopyState};
 pub(super) struct WholeCheck {
     expected: Crc64,
     seen: Crc64Hasher,
-    /// The copies that bytes came from.
-    used: Vec<CopyId>,
+    used: UsedCopies,
+}
+
+/// The copies that the bytes of one blob came from: mostly one, which costs no allocation.
+#[derive(Default)]
+pub(super) struct UsedCopies {
+    first: Option<CopyId>,
+    others: Vec<CopyId>,
+}
+
+impl UsedCopies {
+    fn add(&mut self, copy: CopyId) {
+        if self.first.is_none() {
+            self.first = Some(copy);
+        } else if !self.contains(copy) {
+            self.others.push(copy);
+        }
+    }
+
+    pub(super) fn contains(&self, copy: CopyId) -> bool {
+        self.first == Some(copy) || self.others.contains(&copy)
+    }
+
+    /// The copy that all bytes came from.
+    pub(super) fn only(&self) -> Option<CopyId> {
+        self.first.filter(|_| self.others.is_empty())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = CopyId> {
+        self.first.iter().chain(&self.others).copied()
+    }
 }
 
 impl WholeCheck {
@@ -19,15 +48,13 @@ impl WholeCheck {
         Self {
             expected,
             seen: Crc64Hasher::new(),
-            used: Vec::new(),
+            used: UsedCopies::default(),
         }
     }
 
     /// Bytes come from this copy from now on.
     pub(super) fn uses(&mut self, copy: CopyId) {
-        if !self.used.contains(&copy) {
-            self.used.push(copy);
-        }
+        self.used.add(copy);
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -35,7 +62,7 @@ impl WholeCheck {
     }
 
     /// Whether all bytes, which have passed, are the right ones; and the copies that they came from.
-    pub(super) fn conclude(self) -> (Content, Vec<CopyId>) {
+    pub(super) fn conclude(self) -> (Content, UsedCopies) {
         let content = if self.seen.sum() == self.expected {
             Content::Right
         } else {

@@ -60,8 +60,11 @@ pub struct Connection {
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// Bytes that came since the head began.
-    head_bytes: usize,
+    /// Bytes that came and belong to no head or body that is known: those of a head that has not ended. Less
+    /// than nothing while a body is still coming.
+    unclaimed: i64,
+    /// The request's body has a length that only the HTTP library knows.
+    unmeasured: bool,
     /// While more of a head is waited for.
     unfinished: Option<Unfinished>,
     /// Requests whose answer has not left. More than one where a client does not wait for answers.
@@ -72,7 +75,26 @@ struct State {
 
 impl State {
     fn is_head_too_large(&self) -> bool {
-        self.phase == Phase::Head && self.head_bytes >= HEAD_BYTES_MAX
+        self.phase == Phase::Head && self.head_bytes() >= HEAD_BYTES_MAX
+    }
+
+    /// What has come of a head that has not ended.
+    fn head_bytes(&self) -> usize {
+        usize::try_from(self.unclaimed).unwrap_or(0)
+    }
+
+    /// Where the connection stands once every answer has left. What came behind the request, in the
+    /// same read as its last bytes for example, has begun the next head.
+    fn rest(&mut self) {
+        self.phase = if std::mem::take(&mut self.unmeasured) {
+            self.unclaimed = 0;
+            Phase::Head
+        } else if self.unclaimed > 0 {
+            Phase::Head
+        } else {
+            self.unclaimed = 0;
+            Phase::Idle
+        };
     }
 }
 
@@ -81,7 +103,8 @@ impl Connection {
     pub(super) fn new(scheme: Scheme, heads: Arc<Heads>) -> Arc<Self> {
         let state = State {
             phase: Phase::Head,
-            head_bytes: 0,
+            unclaimed: 0,
+            unmeasured: false,
             unfinished: None,
             open: 0,
             leaving: Vec::new(),
@@ -103,13 +126,9 @@ impl Connection {
     /// So many bytes came; between requests they begin a head.
     fn came(&self, bytes: usize) {
         let mut state = self.state.lock();
-        match state.phase {
-            Phase::Busy => {}
-            Phase::Idle => {
-                state.phase = Phase::Head;
-                state.head_bytes = bytes;
-            }
-            Phase::Head => state.head_bytes += bytes,
+        state.unclaimed = state.unclaimed.saturating_add_unsigned(bytes as u64);
+        if state.phase == Phase::Idle {
+            state.phase = Phase::Head;
         }
     }
 
@@ -117,7 +136,7 @@ impl Connection {
     /// Whether the connection has to end for that.
     fn awaits_head(&self, cx: &Context<'_>) -> bool {
         let mut state = self.state.lock();
-        let bytes = state.head_bytes;
+        let bytes = state.head_bytes();
         match &state.unfinished {
             Some(unfinished) => unfinished.goes_on(bytes, cx.waker()),
             None if bytes == 0 => return false,
@@ -129,11 +148,14 @@ impl Connection {
             .is_some_and(Unfinished::is_evicted)
     }
 
-    /// A head is complete.
-    pub(super) fn begin(&self) {
+    /// A head of so many bytes is complete; its body has so many more, where that is known.
+    pub(super) fn begin(&self, head: usize, body: Option<u64>) {
         let mut state = self.state.lock();
         state.phase = Phase::Busy;
         state.open += 1;
+        state.unmeasured |= body.is_none();
+        let claimed = (head as u64).saturating_add(body.unwrap_or(0));
+        state.unclaimed = state.unclaimed.saturating_sub_unsigned(claimed);
         let ended = state.unfinished.take();
         drop(state);
         drop(ended);
@@ -179,7 +201,7 @@ impl Connection {
         state.open = state.open.saturating_sub(left.len());
         let idle = state.open == 0 && state.phase == Phase::Busy;
         if idle {
-            state.phase = Phase::Idle;
+            state.rest();
         }
         drop(state);
         // Tickets write their audit line now: not under the lock.
@@ -374,6 +396,7 @@ impl AsyncWrite for ClientIo {
         ready!(this.paced(polled, |()| 0, cx))?;
         if this.connection.flushed() {
             this.write_pace.reset();
+            this.read_alarm.disarm();
             // So that the idle clock starts: the next read is what arms it.
             cx.waker().wake_by_ref();
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -283,9 +283,11 @@ impl Peer {
         let service = service_fn(move |request: Request<Incoming>| {
             let (front, connection) = (Arc::clone(&front), Arc::clone(&connection));
             // Before more is read: that is the body's.
-            connection.begin();
+            let head = head_bytes(&request);
+            connection.begin(head, request.body().size_hint().exact());
             Box::pin(async move {
-                let response = front.answer(door, request, remote, connection).await;
+                let size = HeadSize::of(head);
+                let response = front.answer(door, request, size, remote, connection).await;
                 engine::line_up().await;
                 Ok::<_, Infallible>(response)
             })
@@ -308,6 +310,38 @@ impl Peer {
         };
         let io = served.into_parts().io.into_inner();
         (io.into_transport(), ended)
+    }
+}
+
+/// The bytes of a head as clients write them, without blanks that mean nothing.
+fn head_bytes(request: &Request<Incoming>) -> usize {
+    // A blank behind the method, the version with a blank in front, and the ends of two lines.
+    const LINE: usize = " ".len() + " HTTP/1.1\r\n".len() + "\r\n".len();
+    let target = request.uri().path_and_query();
+    let fields = request.headers().iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len())
+        .sum();
+    let target = target.map_or(1, |target| target.as_str().len());
+    request.method().as_str().len() + target + LINE + fields
+}
+
+/// Whether a head that has ended keeps its limit: one may end within the read that goes beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeadSize {
+    /// It does.
+    Fits,
+    /// It does not.
+    TooLarge,
+}
+
+impl HeadSize {
+    fn of(bytes: usize) -> Self {
+        if bytes > HEAD_BYTES_MAX {
+            Self::TooLarge
+        } else {
+            Self::Fits
+        }
     }
 }
 

@@ -57,6 +57,7 @@ use ticket::{Purpose, Ticket};
 
 pub use access::{Access, NoRandomness};
 pub use cores::Cores;
+use listener::HeadSize;
 pub use listener::{Listener, Stopper};
 pub use reply::{Cut, Reply};
 pub use ticket::Telemetry;
@@ -163,6 +164,7 @@ impl Front {
         &self,
         door: Door,
         request: Request<Incoming>,
+        head: HeadSize,
         remote: SocketAddr,
         connection: Arc<Connection>,
     ) -> Response<Reply> {
@@ -171,7 +173,7 @@ impl Front {
         let named = self.named_bucket(door, &parts);
         let hidden = door == Door::Worker && is_admin(parts.uri.path());
         // Whoever stands in front of us may have taken it for somebody else's: it gets no page.
-        let addressed = check_host(&parts).is_ok();
+        let addressed = check_host(&parts).is_ok() && head == HeadSize::Fits;
         if named.is_none()
             && !hidden
             && addressed
@@ -211,7 +213,7 @@ impl Front {
             // the next answer on the connection for it. They get no next answer.
             let owed_continue = !has_body && parts.headers.contains_key(EXPECT);
             let origin = parts.headers.get(ORIGIN).cloned();
-            let served = self.serve(&mut ticket, parts, named.as_deref(), body);
+            let served = self.serve(&mut ticket, parts, head, named.as_deref(), body);
             let outcome = match AssertUnwindSafe(served).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(_) => {

@@ -30,6 +30,7 @@ use s3wire::{BucketOp, Error, ErrorCode, NamedVersion, ObjectOp, Query, Target, 
 
 use super::access::{Caller, Proof, Rights};
 use super::intake::Intake;
+use super::listener::HeadSize;
 use super::render::{Answer, Failure};
 use super::subject::source;
 use super::ticket::Ticket;
@@ -62,9 +63,13 @@ impl Front {
         &self,
         ticket: &mut Ticket,
         parts: Parts,
+        head: HeadSize,
         named: Option<&str>,
         body: Incoming,
     ) -> Result<Answer, Failure> {
+        if head == HeadSize::TooLarge {
+            return Err(Error::from(ErrorCode::RequestHeaderSectionTooLarge).into());
+        }
         check_host(&parts)?;
         if parts.method == Method::OPTIONS {
             return self.preflight(ticket, &parts, named);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base::{ChecksumAlgorithm, Hasher};
 use bytes::Bytes;
 use orchestrator::front::heads::UNFINISHED_HEADS_BYTES_MAX;
+use orchestrator::front::listener::HEAD_BYTES_MAX;
 use s3wire::chunked::{Encoder, Framing};
 use s3wire::headers::BodyClaims;
 use s3wire::sigv4::{PayloadMode, StreamingVariant};
@@ -349,6 +350,53 @@ async fn an_object_that_turns_out_short_is_cut_off_and_never_ended_cleanly() {
         assert!(wire.rest().await.len() < body.len());
     } else {
         assert_eq!(status, 500);
+    }
+}
+
+// What the HTTP library has read behind a request is part of the next head, although nothing was asked for.
+#[tokio::test]
+async fn a_head_that_begins_behind_a_request_has_no_more_time_and_room_than_another() {
+    let server = Server::with(Options {
+        server: "  read_header_timeout: 1500ms\n  idle_timeout: 1h",
+        ..Options::default()
+    })
+    .await;
+    let whole = "GET /health HTTP/1.1\r\nhost: h\r\n\r\n";
+    let begun = format!(
+        "GET /health HTTP/1.1\r\nhost: h\r\na: {}",
+        "a".repeat(20_000)
+    );
+    let mut wire = server.connect().await;
+    wire.write(format!("{whole}{begun}").as_bytes()).await;
+    assert_eq!(wire.response(false).await.status, 200);
+    assert!(wire.rest().await.is_empty(), "it was answered");
+    // A body that was sent with its head is none of the next one: this connection idles.
+    let mut wire = server.connect().await;
+    let put = Request::put(&path("k")).body(&noise(10_000));
+    wire.write(&put.bytes(server.addr)).await;
+    assert_eq!(wire.response(false).await.status, 200);
+    let (idle, get) = (Duration::from_secs(3), Request::get(&path("k")));
+    assert!(timeout(idle, wire.head()).await.is_err(), "it was closed");
+    wire.write(&get.bytes(server.addr)).await;
+    assert_eq!(wire.response(false).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_ends_in_the_read_beyond_its_limit_is_too_large() {
+    let server = Server::start().await;
+    for padding in [HEAD_BYTES_MAX, HEAD_BYTES_MAX + (50 << 10)] {
+        let large = Request::get(&path("k")).header("x-amz-meta-a", &"a".repeat(padding));
+        let small = Request::get(&path("k")).bytes(server.addr);
+        let large = large.bytes(server.addr);
+        for bytes in [large.clone(), [small.clone(), large].concat()] {
+            let mut wire = server.connect().await;
+            wire.write(&bytes).await;
+            let mut last = wire.response(false).await;
+            if last.verdict() == (404, "NoSuchKey".into()) {
+                last = wire.response(false).await;
+            }
+            assert_eq!(last.verdict(), (400, "RequestHeaderSectionTooLarge".into()));
+        }
     }
 }
 

@@ -29,8 +29,9 @@ pub enum BodyError {
     Refused,
 }
 
-/// The pieces of a body, decoded, without framing.
-pub type BodyStream = Pin<Box<dyn Stream<Item = std::result::Result<Bytes, BodyError>> + Send>>;
+/// The chunks of a body, decoded, without framing. What a client did wrong is [`Error::Body`]; where the
+/// bytes are copied from an object of ours, the error is that of reading it.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// A trailer that the client announced: its value is there when the stream has ended.
 #[derive(Debug, Clone)]

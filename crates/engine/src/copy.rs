@@ -15,7 +15,7 @@ use metastore::model::{
     PlannedExtent, ReadPlan, StoredChecksum,
 };
 
-use crate::body::{BodyError, Declared, Incoming};
+use crate::body::{Declared, Incoming};
 use crate::fleet::Member;
 use crate::keys::Role;
 use crate::observe::Verb;
@@ -466,14 +466,7 @@ impl Engine {
 
     /// The bytes of a planned object as a body to be written elsewhere.
     pub(crate) async fn stream_of(&self, plan: &ReadPlan, range: ByteRange) -> Result<Incoming> {
-        let body = self.open(plan.extents.clone(), range).await?;
-        let stream = body.map(|piece| {
-            piece.map_err(|error| {
-                tracing::warn!(error = %base::report(&error), "copy source failed");
-                BodyError::Short
-            })
-        });
-        let stream = Box::pin(stream);
+        let stream = Box::pin(self.open(plan.extents.clone(), range).await?);
         let declared = Declared {
             crc64: sum_of(plan, range),
             ..Declared::default()

@@ -172,7 +172,7 @@ async fn collect(mut body: Incoming, want_md5: WantMd5) -> Result<(Bytes, Digest
     let mut whole = BytesMut::new();
     let mut single: Option<Bytes> = None;
     while let Some(piece) = body.stream.next().await {
-        let piece = piece.map_err(Error::Body)?;
+        let piece = piece?;
         verifier.update(&piece)?;
         match single.take() {
             None if whole.is_empty() => single = Some(piece),
@@ -249,7 +249,7 @@ async fn pump(mut body: Incoming, want_md5: WantMd5, window: &Window) -> Result<
     let mut verifier = Verifier::new(body.length, body.declared, want_md5);
     let mut held: Option<Bytes> = None;
     while let Some(piece) = body.stream.next().await {
-        let piece = piece.map_err(Error::Body)?;
+        let piece = piece?;
         if piece.is_empty() {
             continue;
         }

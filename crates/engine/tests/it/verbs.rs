@@ -589,9 +589,16 @@ async fn a_probe_is_kept_and_not_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_corrupt_source_is_not_copied_as_if_it_were_sound() {
+    // One that is compared before its first byte goes out, and one that is found out at its end.
+    for length in [200_000, 3 << 20] {
+        a_corrupt_source_is_refused(length).await;
+    }
+}
+
+async fn a_corrupt_source_is_refused(length: usize) {
     let world = World::new(&[None]);
     let engine = world.engine().await;
-    put(&engine, "a", &bytes(1, 200_000)).await.unwrap();
+    put(&engine, "a", &bytes(1, length)).await.unwrap();
     let stored = world.places[0].memory.keys();
     let stored = stored
         .iter()

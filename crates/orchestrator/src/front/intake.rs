@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use base::{Checksum, ChecksumAlgorithm, Hasher, Md5};
 use bytes::{Bytes, BytesMut};
 use engine::{BodyError, Declared, Trailer};
-use futures_util::StreamExt as _;
 use futures_util::stream::Stream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method};
 use hyper::body::{Body as _, Incoming};
@@ -109,7 +109,7 @@ impl Intake {
         let (length, reader, declared) = self.open(headers)?;
         Ok(engine::Incoming {
             length,
-            stream: Box::pin(reader),
+            stream: Box::pin(reader.map_err(engine::Error::Body)),
             declared,
         })
     }

@@ -14,8 +14,8 @@ use base::{BucketName, ETag, ObjectKey};
 use bytes::Bytes;
 use engine::catalogue::{Bucket, StoredChecksum};
 use engine::{BodyError, Declared, PutRequest};
-use futures_util::StreamExt as _;
 use futures_util::stream::Stream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
@@ -259,7 +259,7 @@ impl FormFile {
             let length = self.decoder.file_length_if_last(request_bytes);
             return Ok(engine::Incoming {
                 length: length.ok_or(ErrorCode::MalformedPostRequest)?,
-                stream: Box::pin(self),
+                stream: Box::pin(self.map_err(engine::Error::Body)),
                 declared: Declared::default(),
             });
         }

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::headers::single;
 use crate::query::Query;
-use crate::sigv4::{Plus, RequestHead, SigningSecret};
+use crate::sigv4::{PayloadMode, Plus, RequestHead, SigningSecret, payload_mode};
 use crate::{Error, ErrorCode};
 
 /// The parameter by which a URL of this version is known.
@@ -120,10 +120,20 @@ impl<'a> UrlClaim<'a> {
         &self.access_key_id
     }
 
+    /// What is said of the payload, in a header or in the parameter that stands for it.
+    pub fn payload_mode(&self) -> Result<Option<PayloadMode>, Error> {
+        if let Some(mode) = payload_mode(self.head.headers)? {
+            return Ok(Some(mode));
+        }
+        let query = Query::parse(self.head.query)?;
+        let value = query.value_of_header("x-amz-content-sha256")?;
+        value.map(PayloadMode::parse).transpose()
+    }
+
     /// Proves the claim, and says what a `+` in the query was signed as.
     ///
     /// # Errors
-    /// AccessDenied where the URL has expired, whoever signed it; SignatureDoesNotMatch where the
+    /// AccessDenied where the URL has expired, whoever signed it, or a signed parameter has `&` in it; SignatureDoesNotMatch where the
     /// signature is wrong, or the secret is that of no one.
     pub fn verify(&self, secret: &SigningSecret, now: Timestamp) -> Result<Plus, Error> {
         if now > self.end {
@@ -176,7 +186,7 @@ impl<'a> UrlClaim<'a> {
         }
         text.extend_from_slice(path.as_bytes());
         text.extend_from_slice(end.as_bytes());
-        put_subresources(&mut text, &query);
+        put_subresources(&mut text, &query)?;
         Ok(text)
     }
 }
@@ -213,8 +223,9 @@ fn amz_headers<'q>(
     Ok(found)
 }
 
-/// The parameters of the resource, sorted, decoded.
-fn put_subresources(text: &mut Vec<u8>, query: &Query<'_>) {
+/// The parameters of the resource, sorted, decoded. An `&` in a value would read as the next parameter: a
+/// signature for a file's name could be used for another operation.
+fn put_subresources(text: &mut Vec<u8>, query: &Query<'_>) -> Result<(), Error> {
     let mut signed: Vec<(&str, Option<&str>)> = query
         .parameters()
         .iter()
@@ -226,10 +237,16 @@ fn put_subresources(text: &mut Vec<u8>, query: &Query<'_>) {
         text.push(if place == 0 { b'?' } else { b'&' });
         text.extend_from_slice(name.as_bytes());
         if let Some(value) = value {
+            if value.contains('&') {
+                return Err(denied(
+                    "A URL of signature version 2 cannot have & in a parameter that it signs",
+                ));
+            }
             text.push(b'=');
             text.extend_from_slice(value.as_bytes());
         }
     }
+    Ok(())
 }
 
 /// `Expires`: seconds since 1970.

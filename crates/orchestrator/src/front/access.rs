@@ -255,7 +255,7 @@ impl Access {
             None
         };
         let caller = match url {
-            Some(url) => self.by_old_url(&url, head.headers, now)?,
+            Some(url) => self.by_old_url(&url, now)?,
             None => match Claim::parse(head)? {
                 Some(claim) => self.by_signature(&claim, now)?,
                 None => self.by_token(head.headers)?,
@@ -303,12 +303,7 @@ impl Access {
     }
 
     /// By a URL of signature version 2, which covers no body.
-    fn by_old_url(
-        &self,
-        claim: &UrlClaim<'_>,
-        headers: &HeaderMap,
-        now: Timestamp,
-    ) -> Result<Caller, Error> {
+    fn by_old_url(&self, claim: &UrlClaim<'_>, now: Timestamp) -> Result<Caller, Error> {
         let key = self.keys.get(claim.access_key_id());
         let plus = claim.verify(key.map_or(&self.unknown, |key| &key.secret), now)?;
         let Some(key) = key else {
@@ -318,7 +313,7 @@ impl Access {
             rights: Arc::clone(&key.rights),
             proof: Proof::Signature,
             cover: Cover {
-                payload: payload_mode(headers)?.unwrap_or(PayloadMode::Unsigned),
+                payload: claim.payload_mode()?.unwrap_or(PayloadMode::Unsigned),
                 chain: None,
             },
             plus,

@@ -281,6 +281,24 @@ async fn urls_of_version_2_are_accepted_where_the_configuration_says_so() {
     ] {
         denied(&server.send(plain(method, target)).await, code);
     }
+    // Otherwise a signature for a name with & would be one for another operation.
+    let named = format!(
+        "{}?response-content-disposition=a%26versionId%3Dnull",
+        path("k")
+    );
+    let ambiguous = url_of_version_2("GET", SECRET, &named, "");
+    denied(
+        &server.send(plain(Method::GET, &ambiguous)).await,
+        "AccessDenied",
+    );
+    // A hash of the payload counts, in the query too.
+    let hash = "0".repeat(64);
+    let signed = format!("x-amz-content-sha256:{hash}\n{}", path("k"));
+    let hashed = format!("&x-amz-content-sha256={hash}");
+    let hashed = url_of_version_2("PUT", SECRET, &signed, &hashed);
+    let (_, hashed) = hashed.split_once('\n').unwrap();
+    let refused = server.send(plain(Method::PUT, hashed).body(b"abc")).await;
+    assert_eq!(refused.verdict(), (400, "XAmzContentSHA256Mismatch".into()));
     // A head or a form of that version is never taken.
     let old = Request::get(&path("k")).header("authorization", &format!("AWS {KEY}:c2ln"));
     let refused = server.send(old.auth(Auth::None)).await;

@@ -106,7 +106,16 @@ fn allows(rule: &CorsRule, origin: &str, method: &Method) -> bool {
         && rule
             .allowed_origins
             .iter()
-            .any(|pattern| is_like(origin, pattern))
+            .any(|pattern| is_like(origin, pattern) && (pattern == "*" || is_origin(origin)))
+}
+
+/// Whether a text can be an origin: a scheme and an authority, and nothing that a `*` for a part of a host
+/// name must not stand for.
+fn is_origin(text: &str) -> bool {
+    let authority = text.split_once("://").map(|(_, authority)| authority);
+    authority.is_some_and(|authority| {
+        !authority.starts_with('.') && !authority.contains(['/', '#', '?', '@', '\\'])
+    })
 }
 
 /// Whether a text fits a pattern with one `*` at most. Hosts and header names have no case.
@@ -182,6 +191,11 @@ mod tests {
             (page, "PUT", "authorization"),
             ("https://example.com", "PUT", ""),
             ("https://evil-example.com", "PUT", ""),
+            ("https://evil.com/.example.com", "PUT", ""),
+            ("https://evil.com#.example.com", "PUT", ""),
+            ("https://evil.com?.example.com", "PUT", ""),
+            ("https://a@.example.com", "PUT", ""),
+            ("https://.example.com", "PUT", ""),
             (page, "GET", "x-amz-date"),
         ] {
             let refused = ask(&rules, origin, method, headers);

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use backend::{Effect, Head, Kind, ListRequest, ListedUpload, MARKER_KEY, ObjectBackend as _};
 use base::{
-    BackendKey, BackendName, Crc64Hasher, ETag, Md5Hasher, Precondition, Tags, VersionId, report,
+    BackendKey, BackendName, Crc64, Crc64Hasher, ETag, Md5, Md5Hasher, Precondition, Tags,
+    VersionId, report,
 };
 use futures_util::stream::StreamExt;
 use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
@@ -209,13 +210,9 @@ impl Engine {
             }
             return Ok(());
         };
-        let head = match member.backend().head(&place, None).await {
-            Ok(head) => head,
-            Err(error) if error.kind == Kind::NotFound => {
-                found.leave(member.name(), key, "it was listed, but a HEAD denies it");
-                return Ok(());
-            }
-            Err(error) => return Err(unseen(member, error)),
+        let Some(head) = look_at_listed(member, &place).await? else {
+            found.leave(member.name(), key, "it was listed, and is gone");
+            return Ok(());
         };
         let Some(label) = label_of(&head.headers) else {
             found.leave(member.name(), key, "it carries no label of ours");
@@ -261,26 +258,14 @@ impl Engine {
                 parsed.bucket
             )));
         };
-        let Some(key) = parsed.key.or(label.key) else {
+        let Some(key) = parsed.key.or_else(|| label.key.clone()) else {
             return Ok(Adoption::Left("its label does not name its key".to_owned()));
         };
-        let fetched = member
-            .backend()
-            .get(place, head.version.as_deref(), None)
-            .await;
-        let mut body = fetched.map_err(|error| unseen(member, error))?.body;
-        let (mut crc64, mut md5) = (Crc64Hasher::new(), Md5Hasher::new());
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|error| unseen(member, error))?;
-            crc64.update(&piece);
-            md5.update(&piece);
-        }
-        let (crc64, etag) = (crc64.sum(), ETag::of_body(md5.finish()));
-        if label.crc64.is_some_and(|expected| expected != crc64) {
-            return Ok(Adoption::Left(
-                "its bytes do not match its label".to_owned(),
-            ));
-        }
+        let content = match read_found(member, place, &head, &label).await? {
+            Ok(content) => content,
+            Err(why) => return Ok(Adoption::Left(why.to_owned())),
+        };
+        let (crc64, etag) = (content.crc64, ETag::of_body(content.md5));
         let mut headers = head.headers;
         headers.user.retain(|(name, _)| name != OWN_META);
         let size = head.size;
@@ -345,6 +330,93 @@ struct FoundLeg {
 enum Adoption {
     Adopted,
     Left(String),
+}
+
+/// How often an object is asked for before what it says of itself is believed: one odd answer must not decide
+/// over an object that was acknowledged.
+const LOOKS_MAX: u32 = 2;
+
+/// What a HEAD says of a key that was listed; `None` where it is gone.
+///
+/// # Errors
+/// That of the backend, also where it goes on listing what it denies having: it has not been looked at then.
+async fn look_at_listed(member: &Member, place: &BackendKey) -> Result<Option<Head>> {
+    let mut denied = None;
+    let mut unlabelled = None;
+    for _ in 0..LOOKS_MAX {
+        match member.backend().head(place, None).await {
+            Ok(head) if label_of(&head.headers).is_some() => return Ok(Some(head)),
+            Ok(head) => unlabelled = Some(head),
+            Err(error) if error.kind == Kind::NotFound => denied = Some(error),
+            Err(error) => return Err(unseen(member, error)),
+        }
+    }
+    let Some(denied) = denied.filter(|_| unlabelled.is_none()) else {
+        return Ok(unlabelled);
+    };
+    let request = ListRequest {
+        prefix: place.to_string(),
+        after: None,
+        max_keys: 1,
+    };
+    let page = member.backend().list(&request).await;
+    let page = page.map_err(|error| unseen(member, error))?;
+    let listed = page
+        .objects
+        .iter()
+        .any(|listed| listed.key == place.as_str());
+    if listed {
+        return Err(unseen(
+            member,
+            denied.with_message(format!("{place} is listed, but a HEAD denies it")),
+        ));
+    }
+    Ok(None)
+}
+
+/// Bytes that were found, and are what the backend and the label say of them.
+struct FoundContent {
+    crc64: Crc64,
+    md5: Md5,
+}
+
+/// Reads an object whole and compares it with all that is said of it; in words where that does not fit.
+async fn read_found(
+    member: &Member,
+    place: &BackendKey,
+    head: &Head,
+    label: &Label,
+) -> Result<std::result::Result<FoundContent, &'static str>> {
+    let mut wrong = "it was not read";
+    for _ in 0..LOOKS_MAX {
+        let version = head.version.as_deref();
+        let fetched = member.backend().get(place, version, None).await;
+        let fetched = fetched.map_err(|error| unseen(member, error))?;
+        let same_object = fetched.head.size == head.size && fetched.head.etag == head.etag;
+        let (mut length, mut crc64, mut md5) = (0, Crc64Hasher::new(), Md5Hasher::new());
+        let mut body = fetched.body;
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|error| unseen(member, error))?;
+            length += chunk.len() as u64;
+            crc64.update(&chunk);
+            md5.update(&chunk);
+        }
+        let (crc64, md5) = (crc64.sum(), md5.finish());
+        let tag = head.etag.as_ref().and_then(ETag::as_md5);
+        let tag = tag.filter(|_| member.backend().capabilities().md5_etag);
+        wrong = if label.crc64.is_some_and(|expected| expected != crc64) {
+            "its bytes do not match its label"
+        } else if length != head.size || !same_object {
+            "a GET says something else of it than a HEAD"
+        } else if head.crc64.is_some_and(|expected| expected != crc64) {
+            "its bytes do not match the checksum that the backend gives for them"
+        } else if tag.is_some_and(|expected| expected != md5) {
+            "its bytes do not match their entity tag"
+        } else {
+            return Ok(Ok(FoundContent { crc64, md5 }));
+        };
+    }
+    Ok(Err(wrong))
 }
 
 /// The error of a listing whose pages do not go on.

@@ -328,6 +328,58 @@ async fn an_empty_page_that_is_not_the_last_does_not_end_a_recovery() {
     assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
 }
 
+/// A world whose catalogue was restored from a backup that has not heard of the object `a`.
+async fn forgotten(world: &World, content: &Bytes) -> Engine {
+    let engine = world.engine().await;
+    let backup = world.file().with_extension("backup");
+    Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
+        .await
+        .unwrap();
+    put(&engine, "a", content).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    restore(world, &backup);
+    world.engine().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recovery_believes_no_read_that_contradicts_what_the_backend_says() {
+    // Large, so that its label was written before its checksum was known.
+    let content = bytes(1, 300_000);
+    for wrong_reads in [1, 2] {
+        let world = World::new(&[None]);
+        let engine = forgotten(&world, &content).await;
+        for _ in 0..wrong_reads {
+            world.places[0].faults.script("get", Fault::WrongByte);
+        }
+        let found = engine.recover().await.unwrap();
+        // Once may be an accident on the way; who lies twice is not adopted, and told of.
+        assert_eq!(found.adopted, 2 - wrong_reads, "{found:?}");
+        if wrong_reads == 2 {
+            assert_eq!(found.left.len(), 1, "{found:?}");
+            assert_eq!(engine.recover().await.unwrap().adopted, 1);
+        }
+        assert_eq!(get(&engine, "a").await.unwrap(), content);
+        world.check(&engine).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_listed_and_denied_has_not_been_looked_at() {
+    let world = World::new(&[None]);
+    let engine = forgotten(&world, &bytes(1, 10)).await;
+    for _ in 0..2 {
+        world.places[0].faults.script("head", Fault::Missing);
+    }
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.unseen.len(), found.adopted), (1, 0), "{found:?}");
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_some());
+    world.places[0].faults.script("head", Fault::Missing);
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.unseen.len(), found.adopted), (0, 1), "{found:?}");
+    assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
+}
+
 /// Gives the marker of a backend another generation.
 fn forge(world: &World, place: usize, generation: &str) {
     let memory = &world.places[place].memory;

@@ -178,7 +178,8 @@ impl ObjectsPageV2 {
             continuation_token: node.filled("ContinuationToken").map(str::to_owned),
             next_continuation_token: node.filled("NextContinuationToken").map(str::to_owned),
             max_keys: node.value("MaxKeys")?.unwrap_or(0),
-            is_truncated: node.flag("IsTruncated")?,
+            // Absent, a listing that goes on would be taken for its end.
+            is_truncated: node.required_value("IsTruncated")?,
             encoding,
             fetch_owner: match node
                 .children("Contents")

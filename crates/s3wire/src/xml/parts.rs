@@ -110,7 +110,8 @@ impl PartsPage {
             part_number_marker: node.value("PartNumberMarker")?.unwrap_or(0),
             next_part_number_marker: node.value("NextPartNumberMarker")?,
             max_parts: node.value("MaxParts")?.unwrap_or(0),
-            is_truncated: node.flag("IsTruncated")?,
+            // Absent, a listing that goes on would be taken for its end.
+            is_truncated: node.required_value("IsTruncated")?,
             checksum: node.upload_checksum(),
             encoding,
             parts: node

@@ -116,6 +116,15 @@ fn a_page_that_hides_where_it_goes_on_is_refused() {
 }
 
 #[test]
+fn a_page_that_does_not_say_whether_it_is_the_last_is_refused() {
+    assert!(ObjectsPageV2::from_xml(b"<ListBucketResult></ListBucketResult>").is_err());
+    assert!(VersionsPage::from_xml(b"<ListVersionsResult></ListVersionsResult>").is_err());
+    assert!(PartsPage::from_xml(b"<ListPartsResult></ListPartsResult>").is_err());
+    let uploads = b"<ListMultipartUploadsResult></ListMultipartUploadsResult>";
+    assert!(UploadsPage::from_xml(uploads).is_err());
+}
+
+#[test]
 fn uploads_and_parts_read_back() {
     let checksum = UploadChecksum {
         algorithm: ChecksumAlgorithm::Crc32,

@@ -157,7 +157,8 @@ impl UploadsPage {
             next_key_marker: filled("NextKeyMarker")?,
             next_upload_id_marker: node.filled("NextUploadIdMarker").map(str::to_owned),
             max_uploads: node.value("MaxUploads")?.unwrap_or(0),
-            is_truncated: node.flag("IsTruncated")?,
+            // Absent, a listing that goes on would be taken for its end.
+            is_truncated: node.required_value("IsTruncated")?,
             encoding,
             entries: node
                 .children("Upload")

@@ -143,7 +143,7 @@ impl VersionsPage {
         let page = Self {
             entries,
             common_prefixes: node.prefixes(encoding)?,
-            is_truncated: node.flag("IsTruncated")?,
+            is_truncated: node.required_value("IsTruncated")?,
             next_key_marker: Some(next_key_marker).filter(|marker| !marker.is_empty()),
             next_version_id_marker: node.filled("NextVersionIdMarker").map(str::to_owned),
         };

@@ -45,6 +45,10 @@ enum Phase {
     Busy,
 }
 
+/// How much longer a head may be than its parts: blanks that mean nothing, the authority of an absolute target.
+/// So much of a next head goes uncounted at most.
+const HEAD_SLACK_BYTES: i64 = 512;
+
 /// What the byte stream and the requests on it know of each other.
 #[derive(Debug)]
 pub struct Connection {
@@ -63,6 +67,8 @@ struct State {
     /// Bytes that came and belong to no head or body that is known: those of a head that has not ended. Less
     /// than nothing while a body is still coming.
     unclaimed: i64,
+    /// Of those, what was there already when the last answer had left.
+    carried: i64,
     /// The request's body has a length that only the HTTP library knows.
     unmeasured: bool,
     /// While more of a head is waited for.
@@ -89,12 +95,23 @@ impl State {
         self.phase = if std::mem::take(&mut self.unmeasured) {
             self.unclaimed = 0;
             Phase::Head
-        } else if self.unclaimed > 0 {
+        } else if self.unclaimed > HEAD_SLACK_BYTES {
             Phase::Head
         } else {
             self.unclaimed = 0;
             Phase::Idle
         };
+        self.carried = self.unclaimed;
+    }
+
+    /// A head and its body have so many bytes. Where all of them came since the connection was at rest,
+    /// what had been carried over was blanks that belonged to the request before.
+    fn claim(&mut self, bytes: u64) {
+        let carried = std::mem::take(&mut self.carried);
+        let fresh = self.unclaimed - carried;
+        let head = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let there = if fresh >= head { fresh } else { self.unclaimed };
+        self.unclaimed = there.saturating_sub(head);
     }
 }
 
@@ -104,6 +121,7 @@ impl Connection {
         let state = State {
             phase: Phase::Head,
             unclaimed: 0,
+            carried: 0,
             unmeasured: false,
             unfinished: None,
             open: 0,
@@ -154,8 +172,8 @@ impl Connection {
         state.phase = Phase::Busy;
         state.open += 1;
         state.unmeasured |= body.is_none();
-        let claimed = (head as u64).saturating_add(body.unwrap_or(0));
-        state.unclaimed = state.unclaimed.saturating_sub_unsigned(claimed);
+        state.claim(head as u64);
+        state.unclaimed = state.unclaimed.saturating_sub_unsigned(body.unwrap_or(0));
         let ended = state.unfinished.take();
         drop(state);
         drop(ended);

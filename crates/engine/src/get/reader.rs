@@ -240,7 +240,7 @@ impl Reader {
         };
         self.ahead = Ahead::default();
         self.delivered = 0;
-        self.resumes = Resumes::default();
+        self.resumes.begin_anew();
         current.piece.range = ByteRange::whole(current.piece.extent.blob_size);
         let mut check = current.piece.check();
         current.body = open_piece(&self.engine, &mut current.piece, check.as_mut()).await?;
@@ -307,13 +307,26 @@ impl Reader {
     }
 }
 
-/// Opens a piece at the best copy that answers.
+/// Opens a piece at the best copy that answers. One that is not what was written is not asked again.
 async fn open_piece(
     engine: &Engine,
     piece: &mut Piece,
-    mut check: Option<&mut WholeCheck>,
+    check: Option<&mut WholeCheck>,
 ) -> Result<Body> {
-    let mut admitted = piece.admitted.take();
+    let admitted = piece.admitted.take();
+    let mut wrong = Vec::new();
+    let opened = try_copies(engine, piece, admitted, check, &mut wrong).await;
+    piece.refused.extend(wrong);
+    opened
+}
+
+async fn try_copies(
+    engine: &Engine,
+    piece: &Piece,
+    mut admitted: Option<(CopyId, Guarded)>,
+    mut check: Option<&mut WholeCheck>,
+    wrong: &mut Vec<CopyId>,
+) -> Result<Body> {
     let promised = admitted.as_ref().map(|(copy, _)| *copy);
     let Candidates {
         order,
@@ -344,14 +357,19 @@ async fn open_piece(
                 }
                 return Ok(body);
             }
-            Err(error) => tried.0.push((member.name().clone(), error)),
+            Err(error) => {
+                if error.kind == Kind::Corrupt {
+                    wrong.push(copy.copy);
+                }
+                tried.0.push((member.name().clone(), error));
+            }
         }
     }
     if tried.0.is_empty() && limited {
         return Err(Error::ReadLimited);
     }
-    let wrong = tried.0.iter().all(|(_, error)| error.kind == Kind::Corrupt);
-    if wrong && (corrupt || !tried.0.is_empty()) {
+    let all_wrong = tried.0.iter().all(|(_, error)| error.kind == Kind::Corrupt);
+    if all_wrong && (corrupt || !tried.0.is_empty()) {
         return Err(Error::Corrupt);
     }
     Err(Error::ReadUnavailable { tried })

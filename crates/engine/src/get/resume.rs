@@ -24,6 +24,11 @@ pub(super) struct Resumes {
 }
 
 impl Resumes {
+    /// The read begins anew, with the resumes that it has used.
+    pub(super) fn begin_anew(&mut self) {
+        self.resumed_at = 0;
+    }
+
     /// The pause before the next resume of a read that has brought `delivered` bytes in all; nothing
     /// where the read has to fail.
     pub(super) fn next(&mut self, delivered: u64) -> Option<Duration> {

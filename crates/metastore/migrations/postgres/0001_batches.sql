@@ -1357,7 +1357,7 @@ BEGIN
     WHEN 'mark_copy' THEN
         UPDATE object_locations SET state = j->>'state',
             verified = coalesce((j->>'verified')::bigint, verified)
-        WHERE copy_id = (j->>'copy')::uuid;
+        WHERE copy_id = (j->>'copy')::uuid AND (state <> 'corrupt' OR j->>'state' = 'good');
         RETURN '{"v": "done"}';
     WHEN 'adopt' THEN RETURN s3o_adopt(p_now, p_grace, j);
     WHEN 'hasten_cleanup' THEN RETURN s3o_hasten_cleanup(p_now, j);

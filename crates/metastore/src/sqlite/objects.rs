@@ -423,7 +423,7 @@ pub(super) fn mark_copy(work: &Work<'_>, copy: CopyId, state: CopyState) -> Resu
     work.conn
         .prepare_cached(
             "UPDATE object_locations SET state = ?2, verified = coalesce(?3, verified)
-             WHERE copy_id = ?1",
+             WHERE copy_id = ?1 AND (state <> 'corrupt' OR ?2 = 'good')",
         )?
         .execute(params![copy.to_bytes(), state.name(), verified])?;
     Ok(Answer::Done)

@@ -244,7 +244,8 @@ impl Store {
         )
     }
 
-    /// Marks a copy as what it is held for; as good only after its content proved it.
+    /// Marks a copy as what it is held for; as good only after its content proved it. What was proven to be
+    /// corrupt becomes nothing else but good: a read that began earlier knows less.
     pub async fn mark_copy(&self, copy: CopyId, state: CopyState) -> Result<()> {
         self.run(Job::MarkCopy { copy, state }).await.map(drop)
     }

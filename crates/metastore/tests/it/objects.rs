@@ -405,6 +405,17 @@ async fn a_marked_copy_is_read_last(db: Db) {
     );
     let verification = open.store.verify().await.unwrap();
     assert_eq!(verification.contradictions.len(), 1, "{verification:?}");
+    for (marked, state) in [
+        (CopyState::Corrupt, CopyState::Corrupt),
+        (CopyState::Suspect, CopyState::Corrupt),
+        (CopyState::Good, CopyState::Good),
+        (CopyState::Missing, CopyState::Missing),
+        (CopyState::Suspect, CopyState::Suspect),
+    ] {
+        open.store.mark_copy(copy, marked).await.unwrap();
+        let plan = open.plan("k").await.unwrap();
+        assert_eq!(plan.extents[0].copies[0].state, state, "after {marked:?}");
+    }
     open.store.mark_copy(copy, CopyState::Good).await.unwrap();
     open.check().await;
 }

@@ -90,11 +90,12 @@ const LOOKS_MAX: usize = 4;
 enum Class {
     /// Begins to read a body.
     Read,
-    /// Sends bytes, or is a small question on the way of a write.
+    /// Sends bytes, or begins to.
     Write,
     /// The provider moves bytes by itself.
     Assembly,
-    /// Deletes and lists: the work of workers.
+    /// Deletes and lists, the work of workers; and looks at what became of a write, which must not wait behind
+    /// writes.
     Upkeep,
     /// Asks whether the provider is there and the right one.
     Look,
@@ -211,15 +212,14 @@ impl Guarded {
             .with_message(permit::STARVED)
     }
 
-    /// One attempt of a call without a payload: permit, deadline, metering.
-    async fn guard<T: Send>(
+    /// One attempt of a call without a payload, for which there is a permit: deadline, metering.
+    async fn attempt<T: Send>(
         &self,
         operation: &'static str,
         class: Class,
         late: Effect,
         call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<(T, Permit)> {
-        let permit = self.permit(class, operation).await?;
+    ) -> Result<T> {
         let span = self.span(operation);
         let limit = match class {
             Class::Read | Class::Write | Class::Upkeep | Class::Look => {
@@ -233,7 +233,7 @@ impl Guarded {
             Err(_elapsed) => Err(self.error(Kind::TimedOut, late, operation)),
         };
         span.end(outcome.as_ref().map(|_| ()));
-        outcome.map(|value| (value, permit))
+        outcome
     }
 
     /// A call that changes something: tried once.
@@ -243,9 +243,8 @@ impl Guarded {
         class: Class,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        self.guard(operation, class, Effect::Unknown, call)
-            .await
-            .map(|(value, _permit)| value)
+        let _permit = self.permit(class, operation).await?;
+        self.attempt(operation, class, Effect::Unknown, call).await
     }
 
     /// A call that may be repeated: tried up to three times where trying again can help.
@@ -261,12 +260,15 @@ impl Guarded {
     {
         let mut attempt = 1;
         loop {
-            match self.guard(operation, class, Effect::None, call()).await {
+            // Who got no permit has waited long enough, and would only wait behind those who wait now.
+            let permit = self.permit(class, operation).await?;
+            match self.attempt(operation, class, Effect::None, call()).await {
                 Err(error) if error.kind.retryable() && attempt < ATTEMPTS_MAX => {
+                    drop(permit);
                     self.back_off(attempt).await;
                     attempt += 1;
                 }
-                settled => return settled,
+                resolved => return resolved.map(|value| (value, permit)),
             }
         }
     }
@@ -390,7 +392,7 @@ impl ObjectBackend for Guarded {
     }
 
     async fn head(&self, key: &BackendKey, version: Option<&str>) -> Result<Head> {
-        self.ask("head", Class::Write, || {
+        self.ask("head", Class::Upkeep, || {
             self.shared.inner.head(key, version)
         })
         .await
@@ -567,11 +569,8 @@ impl Guarded {
                 }
             }
         };
-        let guarded = self
-            .guard("delete", Class::Upkeep, Effect::Unknown, call)
-            .await;
-        match guarded {
-            Ok((outcomes, _permit)) => outcomes,
+        match self.once("delete", Class::Upkeep, call).await {
+            Ok(outcomes) => outcomes,
             Err(error) => failed.into_inner().unwrap_or_else(|| {
                 batch
                     .iter()

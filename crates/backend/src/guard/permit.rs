@@ -71,6 +71,7 @@ impl Permit {
             && let Ok(held) = Arc::clone(&self.pool).try_acquire_owned()
         {
             self.held = Some(held);
+            self.since = Instant::now();
             return Poll::Ready(Ok(()));
         }
         let waiting = self

@@ -213,6 +213,10 @@ fn amz_headers<'q>(
             continue;
         }
         let value = parameter.value.as_deref().unwrap_or("").trim();
+        // A line of its own in the text under the signature would read as another parameter.
+        if name.chars().chain(value.chars()).any(char::is_control) {
+            return Err(ErrorCode::SignatureDoesNotMatch.into());
+        }
         let known = found
             .entry(Cow::Owned(name))
             .or_insert_with(|| value.to_owned());

@@ -49,7 +49,7 @@ async fn stalled_clients_keep_no_backend_from_others() {
 #[tokio::test]
 async fn an_upload_that_drips_ends_and_gives_its_reservation_back() {
     let server = Server::with(Options {
-        server: "  min_transfer_rate: 1MiB\n  min_transfer_grace: 4s",
+        server: "  min_transfer_rate: 1MiB\n  min_transfer_grace: 8s",
         backend: "    quota_bytes: 3MiB",
         ..Options::default()
     })

@@ -415,6 +415,17 @@ mod tests {
             }
         }
         let (method, target, headers) = URLS[2];
+        // Two parameters in one: the text under the signature would be the same.
+        let merged = "x-amz-acl=private%0Ax-amz-meta-note:n%20o";
+        let merged = target.replacen("x-amz-acl=private&x-amz-meta-note=n%20o", merged, 1);
+        assert_ne!(merged, target);
+        let merged = Url {
+            method,
+            target: &merged,
+            headers,
+            bucket: None,
+        };
+        assert_eq!(merged.verify(&ours(), NOW), wrong);
         let both = [headers, &[("x-amz-acl", "private")]].concat();
         for (headers, expected) in [(&both[..], Ok(Plus::Blank)), (&[], wrong)] {
             let url = Url {

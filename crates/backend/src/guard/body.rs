@@ -15,6 +15,10 @@ use super::meter::{BodyEnd, Meter, Outcome};
 use super::permit::{Permit, STARVED};
 use crate::{Body, Effect, Error, Kind, Result};
 
+/// What a provider must bring of a body, in bytes per second of the time in which it is waited for, beyond
+/// `body_idle_timeout`: one byte now and then is no progress.
+const BODY_RATE_MIN: u64 = 1 << 10;
+
 /// The wrapped body. Its permit is held while it waits for the provider; a reader that does not ask
 /// holds none.
 pub(super) struct GuardedBody {
@@ -25,8 +29,10 @@ pub(super) struct GuardedBody {
     idle_limit: Duration,
     /// Made when the reader first waits: a small body comes with its head.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether the reader is waiting for the provider; a reader that does not ask stops no clock.
-    waiting: bool,
+    /// Since when the reader is waiting for the provider; a reader that does not ask stops no clock.
+    waiting_since: Option<Instant>,
+    /// How long it has waited in all.
+    waited: Duration,
     bytes: u64,
 }
 
@@ -47,9 +53,17 @@ impl GuardedBody {
             backend,
             idle_limit,
             timer: None,
-            waiting: false,
+            waiting_since: None,
+            waited: Duration::ZERO,
             bytes: 0,
         }
+    }
+
+    /// How long the provider may take to its next byte.
+    fn wait_max(&self) -> Duration {
+        let earned = Duration::from_millis(self.bytes.saturating_mul(1000) / BODY_RATE_MIN);
+        let allowed = self.idle_limit.saturating_add(earned);
+        self.idle_limit.min(allowed.saturating_sub(self.waited))
     }
 
     fn end(&mut self, outcome: Outcome) {
@@ -85,7 +99,9 @@ impl Stream for GuardedBody {
         }
         match body.as_mut().poll_next(cx) {
             Poll::Ready(Some(Ok(chunk))) => {
-                this.waiting = false;
+                if let Some(since) = this.waiting_since.take() {
+                    this.waited += since.elapsed();
+                }
                 this.permit.release();
                 let bytes = chunk.len() as u64;
                 this.bytes += bytes;
@@ -104,20 +120,23 @@ impl Stream for GuardedBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let limit = this.idle_limit;
+                let limit = this.wait_max();
                 let timer = this
                     .timer
                     .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-                if !this.waiting {
-                    this.waiting = true;
-                    timer.as_mut().reset(Instant::now() + limit);
+                if this.waiting_since.is_none() {
+                    let now = Instant::now();
+                    this.waiting_since = Some(now);
+                    timer.as_mut().reset(now + limit);
                 }
                 if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
                 this.end(Outcome::Fail(Kind::TimedOut));
                 let error = Error::new(Kind::TimedOut, Effect::None, &this.backend, "get");
-                Poll::Ready(Some(Err(error.with_message("the body made no progress"))))
+                Poll::Ready(Some(Err(
+                    error.with_message("the body made no progress, or too little")
+                )))
             }
         }
     }

@@ -244,6 +244,34 @@ fn guarded_body(bench: &Bench, body: Body, permit: Permit) -> GuardedBody {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_drips_ends_in_an_error() {
+    let bench = bench(GuardOptions::DEFAULT);
+    let drips = stream::iter(0..1_000_000).then(|_| async {
+        tokio::time::sleep(SECOND).await;
+        Ok(Bytes::from_static(b"x"))
+    });
+    let permit = bench.guarded.permit(Class::Read, "get").await;
+    let mut body = guarded_body(&bench, Box::pin(drips), permit.expect("a free permit"));
+    let begun = Instant::now();
+    let error = loop {
+        if let Err(error) = body.next().await.expect("bytes") {
+            break error;
+        }
+    };
+    assert_eq!(error.kind, Kind::TimedOut);
+    // What it brought is worth hardly anything; who is slow and steady goes on.
+    let limit = GuardOptions::DEFAULT.body_idle_timeout;
+    assert!((limit..limit + SECOND * 2).contains(&begun.elapsed()));
+    let steady = stream::iter(0..1000).then(|_| async {
+        tokio::time::sleep(SECOND * 20).await;
+        Ok(Bytes::from(vec![7; 20 << 10]))
+    });
+    let permit = bench.guarded.permit(Class::Read, "get").await;
+    let body = guarded_body(&bench, Box::pin(steady), permit.expect("a free permit"));
+    assert!(body.all(|chunk| async move { chunk.is_ok() }).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_stalls_ends_in_an_error_and_frees_its_permit() {
     let bench = bench(GuardOptions {
         concurrency: 1,

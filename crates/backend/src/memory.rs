@@ -174,6 +174,12 @@ impl MemoryBackend {
         self.state.lock().rot(key)
     }
 
+    /// Makes the next object that is assembled of another first part than was listed, and says so in its
+    /// entity tag.
+    pub fn misassemble(&self) {
+        self.state.lock().misassembles = true;
+    }
+
     fn count(&self, operation: &'static str) {
         *self
             .state

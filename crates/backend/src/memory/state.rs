@@ -160,6 +160,8 @@ pub(super) struct State {
     objects: BTreeMap<String, Vec<Entry>>,
     uploads: BTreeMap<String, Upload>,
     drawn: u64,
+    /// The next object that is assembled is made of another first part than was listed.
+    pub(super) misassembles: bool,
 }
 
 impl State {
@@ -170,6 +172,7 @@ impl State {
             objects: BTreeMap::new(),
             uploads: BTreeMap::new(),
             drawn: 0,
+            misassembles: false,
         }
     }
 
@@ -390,6 +393,16 @@ impl State {
                 return Err(Kind::InvalidPart);
             }
             named.push(held);
+        }
+        let spoilt = std::mem::take(&mut self.misassembles).then(|| {
+            let mut bytes = BytesMut::from(named[0].joined());
+            if let Some(first) = bytes.first_mut() {
+                *first ^= 1;
+            }
+            Content::of_body(bytes.freeze())
+        });
+        if let Some(spoilt) = &spoilt {
+            named[0] = spoilt;
         }
         let content = Content::of_parts(&named);
         let open = self

@@ -420,6 +420,32 @@ async fn an_interrupted_complete_is_taken_up_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_assembly_that_its_own_entity_tag_contradicts_is_not_acknowledged() {
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let upload = create(&engine, "a").await;
+    let contents: Vec<Bytes> = (1..=2).map(|n| bytes(n, PART)).collect();
+    for (number, content) in (1..).zip(&contents) {
+        part(&engine, "a", upload, number, content).await.unwrap();
+    }
+    let parts: Vec<_> = (1..)
+        .zip(contents.iter().map(|content| tag(content)))
+        .collect();
+    world.places[0].memory.misassemble();
+    let error = complete(&engine, "a", upload, &parts).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidPart { .. }), "{error}");
+    assert!(matches!(get(&engine, "a").await, Err(Error::NoSuchKey)));
+    // Its parts went with the assembly; a client that sends them again has its object.
+    for (number, content) in (1..).zip(&contents) {
+        part(&engine, "a", upload, number, content).await.unwrap();
+    }
+    complete(&engine, "a", upload, &parts).await.unwrap();
+    assert_eq!(get(&engine, "a").await.unwrap(), contents.concat());
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_part_copy_is_native_or_streamed_and_the_same_bytes() {
     for checksum in [
         None,

@@ -22,7 +22,7 @@ use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
 use crate::fleet::Member;
 use crate::keys::{Label, OWN_META, ParsedKey, Role, label_of, parse_backend_key};
 use crate::verify::{LocationFault, look_at_all};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Result, Tried};
 
 /// Keys listed at a time.
 const KEYS_PER_PAGE: u32 = 1000;
@@ -62,7 +62,8 @@ impl Recovered {
 
 impl Engine {
     /// Reconciles a restored catalogue with its backends and, if all of them could be looked at,
-    /// ends the recovery state.
+    /// ends the recovery state. Of a catalogue that was not restored nothing was forgotten: what it
+    /// does not know is reported and not adopted.
     pub async fn recover(&self) -> Result<Recovered> {
         let inner = &self.inner;
         let mut found = Recovered::default();
@@ -130,7 +131,8 @@ impl Engine {
         legs: &mut Vec<FoundLeg>,
     ) -> Result<()> {
         self.report_uploads(member, found).await?;
-        let mut after = None;
+        let (mut after, mut in_row) = (None, 0);
+        let mut unread: Option<(String, Tried)> = None;
         loop {
             let request = ListRequest {
                 prefix: String::new(),
@@ -144,10 +146,19 @@ impl Engine {
                 .map_err(|e| unseen(member, e))?;
             for listed in &page.objects {
                 found.listed += 1;
-                self.recover_key(member, &listed.key, found, legs).await?;
+                match self.recover_key(member, &listed.key, found, legs).await {
+                    Ok(()) => in_row = 0,
+                    // One key that cannot be read keeps the recovery from being complete, and no other key from
+                    // being adopted; where several follow each other, it is the backend.
+                    Err(Error::ReadUnavailable { tried }) if in_row < FAILURES_IN_ROW_MAX => {
+                        in_row += 1;
+                        unread.get_or_insert((listed.key.clone(), tried));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if !page.truncated {
-                return Ok(());
+                break;
             }
             // An end that was not said is no end: what lies behind it may be acknowledged objects.
             let last = page.objects.into_iter().next_back().map(|last| last.key);
@@ -155,6 +166,17 @@ impl Engine {
                 return Err(unseen(member, stuck(member, "list")));
             }
             after = last;
+        }
+        match unread {
+            None => Ok(()),
+            Some((key, tried)) => {
+                found.leave(
+                    member.name(),
+                    &key,
+                    format!("it could not be looked at: {tried}"),
+                );
+                Err(Error::ReadUnavailable { tried })
+            }
         }
     }
 
@@ -172,7 +194,13 @@ impl Engine {
             if page.truncated && page.uploads.is_empty() {
                 return Err(unseen(member, stuck(member, "list_uploads")));
             }
-            for upload in page.uploads {
+            let mut uploads = page.uploads;
+            if !page.truncated {
+                // Some providers list them in the order in which they began. Where nothing follows, the order
+                // does not matter.
+                uploads.sort_by(|one, other| one.key.cmp(&other.key));
+            }
+            for upload in uploads {
                 let last = after.as_ref().map(|last| last.key.as_str());
                 if last != Some(upload.key.as_str()) {
                     of_key.clear();
@@ -218,6 +246,13 @@ impl Engine {
             found.leave(member.name(), key, "it carries no label of ours");
             return Ok(());
         };
+        // Nothing was forgotten: these are the bytes of a write that was refused, or that was deleted, which the
+        // backend has not let go of.
+        if store.catalogue().recovery.is_none() {
+            let why = "this catalogue was not restored, so it was deleted or never acknowledged";
+            found.leave(member.name(), key, why);
+            return Ok(());
+        }
         if label.catalogue != store.catalogue().uuid {
             found.leave(
                 member.name(),
@@ -332,6 +367,9 @@ enum Adoption {
     Left(String),
 }
 
+/// Keys that cannot be looked at, one behind the other, after which a backend is given up for this time.
+const FAILURES_IN_ROW_MAX: u32 = 3;
+
 /// How often an object is asked for before what it says of itself is believed: one odd answer must not decide
 /// over an object that was acknowledged.
 const LOOKS_MAX: u32 = 2;
@@ -427,6 +465,6 @@ fn stuck(member: &Member, operation: &'static str) -> backend::Error {
 
 fn unseen(member: &Member, error: backend::Error) -> Error {
     Error::ReadUnavailable {
-        tried: crate::Tried(vec![(member.name().clone(), error)]),
+        tried: Tried(vec![(member.name().clone(), error)]),
     }
 }

@@ -225,11 +225,37 @@ async fn delete_objects(member: &Member, items: &[CleanupItem]) -> Vec<backend::
         match result {
             Ok(()) if results[place].is_ok() => results[place] = Ok(Found::Deleted),
             Ok(()) => {}
-            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) if error.kind == Kind::NotFound => {
+                if let Err(error) = is_gone(member, &items[place]).await {
+                    results[place] = Err(error);
+                }
+            }
             Err(error) => results[place] = Err(error),
         }
     }
     results
+}
+
+/// Looks for an object that its backend denied having when it was to be deleted: bytes that stay there without
+/// a row are counted by nobody.
+async fn is_gone(member: &Member, item: &CleanupItem) -> backend::Result<()> {
+    let version = match &item.kind {
+        CleanupKind::Object { version } => version.as_deref(),
+        CleanupKind::Upload { .. } => None,
+    };
+    match member.backend().head(&item.key, version).await {
+        Ok(_) => {
+            let error = backend::Error::new(
+                Kind::Unavailable,
+                backend::Effect::None,
+                member.name(),
+                "delete",
+            );
+            Err(error.with_message("a delete denies the object, and a HEAD finds it"))
+        }
+        Err(error) if error.kind == Kind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The provider's ids of the open uploads under a key.

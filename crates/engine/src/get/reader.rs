@@ -396,7 +396,17 @@ async fn conclude(engine: &Engine, piece: &mut Piece, check: WholeCheck) -> Resu
             let rows: Vec<&CopyRow> = rows.collect();
             let state = spoilt(&rows);
             for row in rows {
-                tracing::error!(copy = %row.copy, key = %row.key, "copy has other bytes than were written");
+                let member = engine.inner.fleet.member(row.backend);
+                let backend = member.map_or("unknown", |member| member.name().as_str());
+                // A person is woken once, not by every reader of a copy that is known to be wrong.
+                if row.state == CopyState::Corrupt {
+                    tracing::warn!(copy = %row.copy, %backend, key = %row.key, "corrupt copy read again");
+                } else {
+                    tracing::error!(
+                        copy = %row.copy, %backend, key = %row.key,
+                        "copy has other bytes than were written"
+                    );
+                }
                 Box::pin(mark(engine, row, state)).await;
             }
             piece.refused.extend(used.iter());
@@ -429,7 +439,10 @@ async fn read_copy(
         return Ok(fetched.body);
     };
     if copy.state == CopyState::Good {
-        tracing::error!(copy = %copy.copy, key = %copy.key, differs, "copy is not what was written");
+        tracing::error!(
+            copy = %copy.copy, backend = %backend.name(), key = %copy.key, differs,
+            "copy is not what was written"
+        );
         mark(engine, copy, CopyState::Suspect).await;
     }
     let error = backend::Error::new(Kind::Corrupt, Effect::None, backend.name(), "get");

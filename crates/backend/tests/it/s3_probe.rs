@@ -62,7 +62,9 @@ fn everything() -> Vec<Action> {
         document(EMPTY_LIST),
         document(COPIED),
         document("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"),
-        document("<ListMultipartUploadsResult/>"),
+        document(
+            "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>",
+        ),
         document("<DeleteResult/>"),
     ]
 }

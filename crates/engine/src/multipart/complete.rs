@@ -64,6 +64,9 @@ pub struct CompleteRequest {
 
 /// How long a Complete waits for the same one: as long as a backend may take to assemble an object.
 const WAIT_MAX: Duration = backend::GuardOptions::DEFAULT.assembly_timeout;
+/// How many Completes of one upload wait for it at a time. A client that gave up has gone, so those that
+/// are left are sent side by side, and each keeps a request's place for as long as it waits.
+const WAITING_MAX: usize = 16;
 /// Pauses between looks at an upload that another instance completes.
 const LOOK_FIRST: Duration = Duration::from_millis(100);
 const LOOK_LONGEST: Duration = Duration::from_secs(2);
@@ -72,27 +75,39 @@ const LOOK_LONGEST: Duration = Duration::from_secs(2);
 #[derive(Clone, Default)]
 pub(crate) struct Completing(Arc<Mutex<Vec<Running>>>);
 
-/// An upload whose Complete runs, with what tells its end.
-type Running = (UploadId, watch::Receiver<()>);
+/// An upload whose Complete runs, with what tells its end once nobody has it any more.
+type Running = (UploadId, Arc<watch::Sender<()>>);
 
 /// A Complete that runs. When it is dropped, those that wait for its end are woken.
 struct CompletingGuard {
     completing: Completing,
     upload: UploadId,
     /// Dropped behind the removal from the list: who is woken finds the place free.
-    _end: watch::Sender<()>,
+    _end: Arc<watch::Sender<()>>,
+}
+
+/// The place of an upload's only Complete in this process.
+enum Place {
+    /// Free until now.
+    Ours(CompletingGuard),
+    /// Another Complete has it until this changes.
+    Taken(watch::Receiver<()>),
+    /// As many wait for it as may.
+    Crowded,
 }
 
 impl Completing {
-    /// The place of the upload's only Complete in this process, or the end of the one that has it.
-    fn begin(&self, upload: UploadId) -> std::result::Result<CompletingGuard, watch::Receiver<()>> {
+    fn begin(&self, upload: UploadId) -> Place {
         let mut running = self.0.lock();
         if let Some((_, end)) = running.iter().find(|(found, _)| *found == upload) {
-            return Err(end.clone());
+            if end.receiver_count() >= WAITING_MAX {
+                return Place::Crowded;
+            }
+            return Place::Taken(end.subscribe());
         }
-        let (end, ended) = watch::channel(());
-        running.push((upload, ended));
-        Ok(CompletingGuard {
+        let end = Arc::new(watch::Sender::new(()));
+        running.push((upload, Arc::clone(&end)));
+        Place::Ours(CompletingGuard {
             completing: self.clone(),
             upload,
             _end: end,
@@ -141,8 +156,9 @@ impl Engine {
         };
         let _running = loop {
             match self.inner.completing.begin(request.upload) {
-                Ok(running) => break running,
-                Err(mut end) => {
+                Place::Ours(running) => break running,
+                Place::Crowded => return Err(late()),
+                Place::Taken(mut end) => {
                     // It can only end: nothing is ever sent.
                     let ended = timeout_at(deadline, end.changed()).await;
                     drop(ended.map_err(|_| late())?);
@@ -291,7 +307,7 @@ impl Engine {
     pub(crate) async fn resume_completes(&self, max: u32) -> Result<u64> {
         let mut done = 0;
         for record in self.inner.store.completing_uploads(max).await? {
-            let Ok(_running) = self.inner.completing.begin(record.upload) else {
+            let Place::Ours(_running) = self.inner.completing.begin(record.upload) else {
                 continue;
             };
             if !self.inner.store.drive_upload(record.upload).await? {

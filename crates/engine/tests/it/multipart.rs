@@ -930,6 +930,40 @@ async fn a_complete_does_not_wait_for_the_same_one_for_ever() {
     assert_eq!(again().await.unwrap(), first);
 }
 
+#[tokio::test(start_paused = true)]
+async fn only_so_many_completes_wait_for_the_same_one() {
+    const MANY: usize = 100;
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    let upload = create(&engine, "a").await;
+    part(&engine, "a", upload, 1, &content).await.unwrap();
+    let parts = [(1, tag(&content))];
+    let again = || complete(&engine, "a", upload, &parts);
+    let mut first = Box::pin(again());
+    assert!(hang_up_after(2, first.as_mut()).await.is_none());
+    let mut waiting = Vec::new();
+    let mut refused = 0;
+    for _ in 0..MANY {
+        let mut one = Box::pin(again());
+        match hang_up_after(1, one.as_mut()).await {
+            None => waiting.push(one),
+            Some(Err(Error::TimedOut { .. })) => refused += 1,
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(refused >= MANY / 2, "{refused}");
+    // Who hangs up makes room.
+    drop(waiting.pop());
+    let mut one = Box::pin(again());
+    assert!(waits(one.as_mut()).await);
+    waiting.push(one);
+    let first = first.await.unwrap();
+    for one in waiting {
+        assert_eq!(one.await.unwrap(), first);
+    }
+}
+
 #[tokio::test]
 async fn a_complete_waits_for_the_same_one_on_another_instance() {
     let mut world = World::on_postgres(&[None], 7);

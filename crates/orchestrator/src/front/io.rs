@@ -71,6 +71,10 @@ struct State {
     carried: i64,
     /// The request's body has a length that only the HTTP library knows.
     unmeasured: bool,
+    /// The length of the last read.
+    last_read: usize,
+    /// What of the last read may lie behind such a body, and so belong to the next head: all of it.
+    perhaps_behind: usize,
     /// While more of a head is waited for.
     unfinished: Option<Unfinished>,
     /// Requests whose answer has not left. More than one where a client does not wait for answers.
@@ -94,6 +98,9 @@ impl State {
     fn rest(&mut self) {
         self.phase = if std::mem::take(&mut self.unmeasured) {
             self.unclaimed = 0;
+            // The HTTP library reads on only where it needs more of the body: what came with an
+            // earlier read was the body's.
+            self.perhaps_behind = self.last_read;
             Phase::Head
         } else if self.unclaimed > HEAD_SLACK_BYTES {
             Phase::Head
@@ -123,6 +130,8 @@ impl Connection {
             unclaimed: 0,
             carried: 0,
             unmeasured: false,
+            last_read: 0,
+            perhaps_behind: 0,
             unfinished: None,
             open: 0,
             leaving: Vec::new(),
@@ -144,6 +153,7 @@ impl Connection {
     /// So many bytes came; between requests they begin a head.
     fn came(&self, bytes: usize) {
         let mut state = self.state.lock();
+        state.last_read = bytes;
         state.unclaimed = state.unclaimed.saturating_add_unsigned(bytes as u64);
         if state.phase == Phase::Idle {
             state.phase = Phase::Head;
@@ -154,7 +164,7 @@ impl Connection {
     /// Whether the connection has to end for that.
     fn awaits_head(&self, cx: &Context<'_>) -> bool {
         let mut state = self.state.lock();
-        let bytes = state.head_bytes();
+        let bytes = state.head_bytes() + state.perhaps_behind;
         match &state.unfinished {
             Some(unfinished) => unfinished.goes_on(bytes, cx.waker()),
             None if bytes == 0 => return false,
@@ -172,6 +182,7 @@ impl Connection {
         state.phase = Phase::Busy;
         state.open += 1;
         state.unmeasured |= body.is_none();
+        state.perhaps_behind = 0;
         state.claim(head as u64);
         state.unclaimed = state.unclaimed.saturating_sub_unsigned(body.unwrap_or(0));
         let ended = state.unfinished.take();
@@ -483,5 +494,36 @@ impl AsyncWrite for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::super::heads::UNFINISHED_HEADS_BYTES_MAX;
+    use super::*;
+
+    #[test]
+    fn what_may_have_come_behind_a_body_without_a_length_counts_as_a_begun_head() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let heads = Arc::<Heads>::default();
+        let connection = Connection::new(Scheme::Http, Arc::clone(&heads));
+        let answer = |body, last_read| {
+            connection.came(100);
+            connection.begin(100, body);
+            connection.came(last_read);
+            connection.leave(None);
+            assert!(connection.flushed());
+        };
+        answer(None, UNFINISHED_HEADS_BYTES_MAX);
+        assert!(!connection.awaits_head(&mut cx));
+        let other = heads.wait(1, Waker::noop());
+        assert!(connection.awaits_head(&mut cx), "it was not counted");
+        assert!(!other.is_evicted());
+        // The next head is its own, and a body of a known length leaves nothing behind.
+        let known = UNFINISHED_HEADS_BYTES_MAX;
+        answer(Some(known as u64), known);
+        assert!(!connection.awaits_head(&mut cx));
     }
 }

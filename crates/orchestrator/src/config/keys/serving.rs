@@ -96,7 +96,8 @@ pub(super) static GROUPS: &[Group] = &[
                 "backend_timeout",
                 "30s",
                 "The longest wait for the head of a backend's answer; the total for calls without \
-                 a body. At most write_timeout.",
+                 a body. At most write_timeout. Copies and Complete, in which the backend moves \
+                 bytes itself, have ten minutes.",
             ),
             timeout(
                 "read_header_timeout",

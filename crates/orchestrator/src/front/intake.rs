@@ -97,7 +97,7 @@ impl Intake {
         let absent = self.body.is_end_stream()
             && length.map_or(bodiless, |length| length.as_bytes() == b"0");
         match self.cover.payload {
-            payload @ PayloadMode::Sha256(_) if absent && payload != PayloadMode::of(b"") => {
+            payload @ PayloadMode::Sha256(_) if absent && payload != PayloadMode::EMPTY => {
                 Err(ErrorCode::XAmzContentSha256Mismatch.into())
             }
             PayloadMode::Sha256(_) | PayloadMode::Unsigned | PayloadMode::Streaming(_) => Ok(()),

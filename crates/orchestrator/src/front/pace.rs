@@ -31,23 +31,26 @@ impl PaceRule {
         }
     }
 
-    /// What is left of an allowance after a wait that ended with so many bytes.
-    fn after(&self, allowance: Duration, waited: Duration, bytes: usize) -> Duration {
+    /// What is left of an allowance after waits, and after so many bytes.
+    fn after(&self, allowance: Duration, waited: Duration, bytes: u64) -> Duration {
         let Some(rate) = self.min_rate else {
             return self.pause_max;
         };
         let left = allowance.saturating_sub(waited);
-        // At most some hundred years: bytes of one read or write over at least one per second.
-        let earned = Duration::from_secs_f64(bytes as f64 / rate.bytes_per_second.get() as f64);
+        let earned = Duration::from_secs(bytes / rate.bytes_per_second);
+        let rest = (bytes % rate.bytes_per_second) as f64 / rate.bytes_per_second.get() as f64;
+        let earned = earned.saturating_add(Duration::from_secs_f64(rest));
         self.pause_max.min(left.saturating_add(earned))
     }
 }
 
-/// The clock of one body, or of one connection's answers. It costs nothing while nobody waits.
+/// The clock of one body, or of one connection's answers. It costs next to nothing while nobody waits.
 #[derive(Debug)]
 pub(super) struct Pace {
     rule: PaceRule,
     allowance: Duration,
+    /// Moved since the allowance was last reckoned, which only a wait has to.
+    moved: u64,
     waiting_since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -57,6 +60,7 @@ impl Pace {
         Self {
             rule,
             allowance: rule.begin(),
+            moved: 0,
             waiting_since: None,
             alarm: None,
         }
@@ -65,22 +69,27 @@ impl Pace {
     /// Begins anew, with the next body.
     pub(super) fn reset(&mut self) {
         self.allowance = self.rule.begin();
+        self.moved = 0;
         self.waiting_since = None;
     }
 
     /// The client has moved bytes; or it was not waited for, and has moved none.
     pub(super) fn moved(&mut self, bytes: usize) {
-        let waited = match self.waiting_since.take() {
-            Some(since) => since.elapsed(),
-            None if self.allowance == self.rule.pause_max => return,
-            None => Duration::ZERO,
-        };
+        self.moved = self.moved.saturating_add(bytes as u64);
+        if let Some(since) = self.waiting_since.take() {
+            self.reckon(since.elapsed());
+        }
+    }
+
+    fn reckon(&mut self, waited: Duration) {
+        let bytes = std::mem::take(&mut self.moved);
         self.allowance = self.rule.after(self.allowance, waited, bytes);
     }
 
     /// The client is waited for: resolves when it has been too slow.
     pub(super) fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waiting_since.is_none() {
+            self.reckon(Duration::ZERO);
             let now = Instant::now();
             self.waiting_since = Some(now);
             let end = now + self.allowance;

@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::digest::{SHA256, digest};
 
 use super::{ALGORITHM, Hex, RequestHead, hex};
@@ -86,34 +86,36 @@ impl Form {
 /// because an escape has three bytes. It is built before anybody has proven anything.
 pub const CANONICAL_BYTES_MAX: usize = 384 << 10;
 
-/// The most bytes that the canonical request of this head can have, in any of its forms. `signed` are
-/// names of headers, each there once at most.
-pub(super) fn bytes_max<'n>(
-    head: &RequestHead<'_>,
-    signed: impl Iterator<Item = &'n str>,
-    payload: &str,
-) -> usize {
+/// The most bytes that the canonical request of this head can have, in any of its forms, whichever of its
+/// headers are signed, each once.
+pub(super) fn bytes_max(head: &RequestHead<'_>, payload: &str) -> usize {
     const ESCAPE: usize = 3;
-    let line = |name: &str| {
-        let values = head.headers.get_all(name).iter();
-        let values: usize = values.map(|value| value.len() + 1).sum();
-        // The name stands in its line and in the list of names.
-        2 * (name.len() + 1) + values
+    // The name stands in its line and in the list of names. Which headers are signed is not asked:
+    // a lookup of each name would cost more than all the rest of the checks.
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        2 * (name.as_str().len() + 1) + value.len() + 1
     };
-    let headers: usize = signed.map(line).sum();
+    let headers: usize = head.headers.iter().map(line).sum();
     // A parameter without a value gets its equals sign.
     let bare = head.query.len() + 1;
     let target = ESCAPE * (head.path.len() + head.query.len()) + bare;
     head.method.as_str().len() + target + headers + payload.len() + 8
 }
 
+/// A header that is signed and is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Absent<'n>(pub(super) &'n str);
+
 /// Hashes the canonical request. `signed` are the names of the signed headers in their order.
+///
+/// # Errors
+/// The first of these names that the head does not have.
 pub(super) fn hash<'n>(
     head: &RequestHead<'_>,
     form: Form,
     signed: impl Iterator<Item = &'n str> + Clone,
     payload: &str,
-) -> [u8; 32] {
+) -> Result<[u8; 32], Absent<'n>> {
     // Hashed in one piece: a hash takes many small ones slowly.
     let mut sink = Sink(Vec::with_capacity(CANONICAL_BYTES));
     sink.put(head.method.as_str().as_bytes());
@@ -123,7 +125,7 @@ pub(super) fn hash<'n>(
     put_query(&mut sink, head.query, form.plus);
     sink.put(b"\n");
     for name in signed.clone() {
-        put_header(&mut sink, head.headers, name);
+        put_header(&mut sink, head.headers, name)?;
     }
     for (place, name) in signed.enumerate() {
         sink.put(if place == 0 { b"\n" } else { b";" });
@@ -131,10 +133,8 @@ pub(super) fn hash<'n>(
     }
     sink.put(b"\n");
     sink.put(payload.as_bytes());
-    digest(&SHA256, &sink.0)
-        .as_ref()
-        .try_into()
-        .expect("SHA-256 has 32 bytes")
+    let hash = digest(&SHA256, &sink.0);
+    Ok(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }
 
 /// The text under the signature, in the parts that [`super::key::SigningKey::sign`] takes.
@@ -237,10 +237,14 @@ fn recode(wire: &str, plus: Plus) -> Vec<u8> {
 
 /// A header line: values joined by commas, trimmed, runs of blanks folded into one. Tabs are no
 /// blanks for S3.
-fn put_header(sink: &mut Sink, headers: &HeaderMap, name: &str) {
+fn put_header<'n>(sink: &mut Sink, headers: &HeaderMap, name: &'n str) -> Result<(), Absent<'n>> {
+    let mut values = headers.get_all(name).iter().peekable();
+    if values.peek().is_none() {
+        return Err(Absent(name));
+    }
     sink.put(name.as_bytes());
     sink.put(b":");
-    for (place, value) in headers.get_all(name).iter().enumerate() {
+    for (place, value) in values.enumerate() {
         if place > 0 {
             sink.put(b",");
         }
@@ -256,4 +260,5 @@ fn put_header(sink: &mut Sink, headers: &HeaderMap, name: &str) {
         }
     }
     sink.put(b"\n");
+    Ok(())
 }

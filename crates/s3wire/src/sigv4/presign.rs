@@ -97,6 +97,7 @@ impl Signer {
             headers: &headers,
         };
         let hash = canonical::hash(&head, Form::STANDARD, names.iter().copied(), payload);
+        let hash = hash.expect("the names are those of its headers");
         let (signature, _) = self.signature(amz_date, &hash);
         let path = request.path;
         Ok(format!(

@@ -100,6 +100,7 @@ impl Signer {
             headers,
         };
         let hash = canonical::hash(&head, Form::STANDARD, names.iter().copied(), &payload);
+        let hash = hash.expect("the names are those of its headers");
         let (signature, chain) = self.signature(amz_date, &hash);
         let authorization = format!(
             "{ALGORITHM} Credential={}/{}, SignedHeaders={}, Signature={}",

@@ -515,7 +515,8 @@ fn the_hash_of_a_body_in_a_presigned_url_counts_in_any_case() {
             canonical::Form::STANDARD,
             names,
             &sum.to_text(),
-        );
+        )
+        .unwrap();
         let (signature, _) = signer().signature(*b"20130524T000000Z", &hash);
         request.query = format!("{}&X-Amz-Signature={}", request.query, hex_str(&signature));
         assert_eq!(request.verify().unwrap().payload, sum, "{name}");

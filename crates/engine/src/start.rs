@@ -254,9 +254,9 @@ impl Engine {
         if let Err(error) = inner.usage.close().await {
             tracing::warn!(error = %report(&error), "last usage not written");
         }
-        inner.store.close().await?;
+        let closed = inner.store.close().await;
         self.report_enqueued();
-        Ok(())
+        Ok(closed?)
     }
 
     /// Sets the recovery state of a catalogue that is known to be restored.

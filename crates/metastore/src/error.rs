@@ -63,6 +63,27 @@ pub enum Error {
         /// Which file, and what is there instead.
         found: String,
     },
+    /// The catalogue's file is not what was written to it.
+    #[error(
+        "the catalogue {path} is not used any more: {found}: stop this process, put a backup in the catalogue's place without the other files of its name, and run `s3-orchestrator reconcile --recover`"
+    )]
+    Broken {
+        /// The database file.
+        path: PathBuf,
+        /// Which file, and what is amiss.
+        found: String,
+    },
+    /// The database found its file malformed.
+    #[error(
+        "the catalogue's file is damaged ({operation}): stop this process, put a backup in the catalogue's place without the other files of its name, and run `s3-orchestrator reconcile --recover`"
+    )]
+    Corrupt {
+        /// What was attempted.
+        operation: &'static str,
+        /// The database's words.
+        #[source]
+        source: DatabaseError,
+    },
     /// The catalogue is missing where one is required.
     #[error("there is no catalogue at {path}")]
     Missing {
@@ -130,6 +151,13 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Whether the catalogue's file is not what was written to it.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::Broken { .. } | Self::Corrupt { .. })
+    }
+}
+
 /// A database's words.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
@@ -167,6 +195,14 @@ pub(crate) fn is_full(error: &DatabaseError) -> bool {
         DatabaseError::Sqlite(error) => crate::sqlite::batch::is_full(error),
         DatabaseError::Postgres(error) => error.code() == Some(&SqlState::DISK_FULL),
         DatabaseError::Connection(_) => false,
+    }
+}
+
+/// Whether SQLite finds its file malformed.
+pub(crate) fn is_corrupt(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Sqlite(error) => crate::sqlite::batch::is_corrupt(error),
+        DatabaseError::Postgres(_) | DatabaseError::Connection(_) => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What stopped a statement or a job, before it is known what was attempted.
 
 use crate::Error;
-use crate::error::{DatabaseError, is_full};
+use crate::error::{DatabaseError, is_corrupt, is_full};
 
 /// A statement or a job that did not happen.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ pub(crate) fn database<E: Into<DatabaseError>>(operation: &'static str) -> impl 
         let source = source.into();
         match () {
             () if is_full(&source) => Error::Full { operation, source },
+            () if is_corrupt(&source) => Error::Corrupt { operation, source },
             () if source.is_connection() => Error::Unavailable { operation, source },
             () => Error::Database { operation, source },
         }

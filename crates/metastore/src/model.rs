@@ -38,6 +38,11 @@ pub enum Unwritable {
         /// Which, and what is there instead.
         found: String,
     },
+    /// Its file was overwritten, or is malformed.
+    Damaged {
+        /// Which, and what is amiss.
+        found: String,
+    },
     /// The last write failed, for instance because the disk is full.
     WriteFailed,
 }

@@ -180,9 +180,11 @@ impl Store {
     }
 
     /// Writes what waits, checkpoints, gives the lock back. Later calls fail with `Error::Closed`.
+    ///
+    /// Fails, closed all the same, where the files are gone, replaced or overwritten.
     pub async fn close(&self) -> Result<()> {
         match &self.inner.dialect {
-            Dialect::Sqlite(files) => files.close().await,
+            Dialect::Sqlite(files) => files.close().await?,
             Dialect::Postgres(shared) => Box::pin(shared.close()).await,
         }
         Ok(())

@@ -20,6 +20,7 @@ use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::condition::{Condition, Target};
 use crate::sqlite::connection::leave_files;
 use crate::sqlite::lock::LockFile;
+use crate::sqlite::overwrite::Tracker;
 use crate::sqlite::readers::ReadPool;
 use crate::sqlite::{INSTANCE, cleanup, legs, names, objects, parts, uploads, usage};
 use crate::values::Cells;
@@ -37,6 +38,7 @@ pub(crate) struct MainApplier {
     pub(crate) fatal: Arc<dyn Fn(&Error) + Send + Sync>,
     pub(crate) fault: CommitFault,
     pub(crate) condition: Arc<Condition>,
+    pub(crate) tracker: Arc<Tracker>,
     /// Held until the last batch is done.
     #[expect(dead_code, reason = "a guard: only its life matters")]
     pub(crate) lock: Arc<LockFile>,
@@ -70,9 +72,9 @@ impl BlockingApplier for MainApplier {
         let condition = Arc::clone(&self.condition);
         let _admission = match condition.admit() {
             Ok(admission) => admission,
-            Err(found) => {
+            Err(amiss) => {
                 self.settler
-                    .refuse(items, |_| condition.gone(found.clone()));
+                    .refuse(items, |_| condition.refusal(amiss.clone()));
                 return Health::Sound;
             }
         };
@@ -104,8 +106,12 @@ impl BlockingApplier for MainApplier {
         if self.condition.check().is_err() {
             return leave_files(&self.conn);
         }
-        if let Err(error) = truncate(&self.conn) {
+        if let Err(error) = truncate(&self.conn, &self.tracker) {
             warn!(error = %base::report(&error), "the log was not copied back at the end");
+        }
+        // That was the last look before the connections end.
+        if self.condition.check().is_err() {
+            leave_files(&self.conn);
         }
     }
 }
@@ -180,6 +186,7 @@ impl MainApplier {
             }
             Err(error) => {
                 warn!(error = %base::report(&error), "the log was not looked at");
+                self.condition.note_corrupt(Target::Catalogue, &error);
                 Health::Sound
             }
             Ok(()) => Health::Sound,

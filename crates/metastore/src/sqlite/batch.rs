@@ -60,6 +60,14 @@ pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether the file is not, or not any more, what SQLite wrote.
+pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
 /// Whether the error concerns one job only.
 fn is_about_data(error: &rusqlite::Error) -> bool {
     match error {

@@ -21,6 +21,7 @@ use crate::fault::database;
 use crate::sqlite::condition::Condition;
 use crate::sqlite::connection::{Role, connect, leave_files};
 use crate::sqlite::lock::LockFile;
+use crate::sqlite::overwrite::{Tracker, Turn};
 use crate::sqlite::readers::ReadPool;
 
 /// Frames (pages of 4 KiB) that are not copied back yet from which on a checkpoint is due.
@@ -39,21 +40,31 @@ pub(crate) struct Nudge {
     restart: Arc<AtomicBool>,
     /// Length of the log when the checkpointer was last called.
     called_at: i64,
+    /// Length of the log after the last commit.
+    frames: i64,
     /// Who keeps snapshots of the file, if anybody does.
     readers: Option<Arc<ReadPool>>,
+    tracker: Arc<Tracker>,
 }
 
 impl Nudge {
     /// Called between two transactions of the connection that writes.
     pub(crate) fn after_commit(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         if self.restart.swap(false, Ordering::AcqRel) {
-            let _progress = passive(conn, self.readers.as_deref())?;
+            // As in SQLite: where another checkpoint is under way, this one is not made.
+            self.tracker
+                .checkpoint(Turn::Yields, || passive(conn, self.readers.as_deref()))?;
             // A snapshot that was taken meanwhile would keep the log from beginning anew; one that is
             // taken from here on, while the whole log is copied, does not use the log.
             release(self.readers.as_deref());
         }
         // NOOP reads the counters of the log and does nothing else.
         let Progress { frames, copied } = run(conn, "PRAGMA wal_checkpoint(NOOP)")?;
+        if frames < self.frames {
+            // The log began anew, after which nothing tells whether there was a checkpoint before.
+            self.tracker.look();
+        }
+        self.frames = frames;
         let grown = frames < self.called_at || frames - self.called_at >= PAUSE_FRAMES;
         if frames - copied >= PASSIVE_FRAMES && grown {
             self.called_at = frames;
@@ -75,7 +86,7 @@ impl Checkpointer {
     pub(crate) fn start(
         path: &Path,
         readers: Option<Arc<ReadPool>>,
-        (lock, condition): (&Arc<LockFile>, &Arc<Condition>),
+        (lock, condition, tracker): (&Arc<LockFile>, &Arc<Condition>, &Arc<Tracker>),
         fatal: impl Fn(crate::Error) + Send + Sync + 'static,
     ) -> Result<(Self, Nudge)> {
         let (queue, mut nudges) = mpsc::channel(1);
@@ -85,15 +96,19 @@ impl Checkpointer {
             queue,
             restart: Arc::clone(&restart),
             called_at: 0,
+            frames: 0,
             readers: readers.clone(),
+            tracker: Arc::clone(tracker),
         };
         let mut conn = connect(path, Role::Writer)?;
         let (lock, condition) = (Arc::clone(lock), Arc::clone(condition));
+        let tracker = Arc::clone(tracker);
         drop(spawn(async move {
             while nudges.recv().await.is_some() {
-                let readers = readers.clone();
+                let (readers, tracked) = (readers.clone(), Arc::clone(&tracker));
                 let work = spawn_blocking(move || {
-                    let progress = passive(&conn, readers.as_deref());
+                    let run = || passive(&conn, readers.as_deref());
+                    let progress = tracked.checkpoint(Turn::Waits, run);
                     (conn, progress)
                 });
                 let Ok((back, progress)) = work.await else {
@@ -101,14 +116,17 @@ impl Checkpointer {
                 };
                 conn = back;
                 match progress {
-                    Ok(progress) if progress.frames >= RESTART_FRAMES => {
+                    Ok(Some(progress)) if progress.frames >= RESTART_FRAMES => {
                         restart.store(true, Ordering::Release);
                     }
                     Ok(_) => {}
                     Err(error) if is_io(&error) => {
                         return fatal(database("copy the log back")(error));
                     }
-                    Err(error) => warn!(error = %report(&error), "checkpoint not done"),
+                    Err(error) => {
+                        warn!(error = %report(&error), "checkpoint not done");
+                        condition.note_corrupt(tracker.target(), &error);
+                    }
                 }
             }
             if condition.check().is_err() {
@@ -130,9 +148,16 @@ impl Checkpointer {
 
 /// Copies the whole log back and cuts it, unless a reader is in the way: the last step of a clean
 /// stop.
-pub(crate) fn truncate(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn truncate(conn: &Connection, tracker: &Tracker) -> rusqlite::Result<()> {
     conn.busy_timeout(Duration::ZERO)?;
-    run(conn, "PRAGMA wal_checkpoint(TRUNCATE)").map(drop)
+    let run = || run(conn, "PRAGMA wal_checkpoint(TRUNCATE)");
+    tracker.checkpoint(Turn::Waits, run).map(drop)
+}
+
+/// Copies back what a process before this one left in the log, so that it is known how far the last
+/// checkpoint came.
+pub(crate) fn settle(conn: &Connection) -> rusqlite::Result<()> {
+    run(conn, "PRAGMA wal_checkpoint(PASSIVE)").map(drop)
 }
 
 /// Whether an fsync may have failed.
@@ -152,7 +177,9 @@ fn release(readers: Option<&ReadPool>) {
     }
 }
 
-struct Progress {
+/// What a checkpoint found and did.
+#[derive(Debug)]
+pub(crate) struct Progress {
     /// Length of the log.
     frames: i64,
     /// How much of it is in the database.

@@ -21,6 +21,7 @@ use crate::sqlite::checkpoint::{Nudge, is_io, truncate};
 use crate::sqlite::condition::{Condition, Target};
 use crate::sqlite::connection::{Role, connect, leave_files, make_durable};
 use crate::sqlite::lock::{LockFile, beside};
+use crate::sqlite::overwrite::Tracker;
 use crate::sqlite::private;
 use crate::values::{backend_key, blob_id, copy_id, int, uint};
 use crate::writer::{BlockingApplier, Health};
@@ -174,6 +175,7 @@ pub(crate) struct IntentApplier {
     pub(crate) fatal: Arc<dyn Fn(&Error) + Send + Sync>,
     pub(crate) fault: CommitFault,
     pub(crate) condition: Arc<Condition>,
+    pub(crate) tracker: Arc<Tracker>,
     /// Held until the last batch is done.
     #[expect(dead_code, reason = "a guard: only its life matters")]
     pub(crate) lock: Arc<LockFile>,
@@ -190,8 +192,8 @@ impl BlockingApplier for IntentApplier {
         let condition = Arc::clone(&self.condition);
         let _admission = match condition.admit() {
             Ok(admission) => admission,
-            Err(found) => {
-                refuse(items, || condition.gone(found.clone()));
+            Err(amiss) => {
+                refuse(items, || condition.refusal(amiss.clone()));
                 return Health::Sound;
             }
         };
@@ -234,7 +236,7 @@ impl BlockingApplier for IntentApplier {
             let tx = self.conn.unchecked_transaction()?;
             delete(&tx, &stale)?;
             tx.commit()?;
-            truncate(&self.conn)
+            truncate(&self.conn, &self.tracker)
         };
         if let Err(error) = end() {
             warn!(error = %base::report(&error), "settled intents not removed from their file");
@@ -286,6 +288,7 @@ impl IntentApplier {
             }
             Err(error) => {
                 warn!(error = %base::report(&error), "the log was not looked at");
+                self.condition.note_corrupt(Target::Intents, &error);
                 Health::Sound
             }
             Ok(()) => Health::Sound,

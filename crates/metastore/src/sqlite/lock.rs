@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, NFS_SUPER_MAGIC, flock, fstatfs};
 
+use crate::sqlite::condition::Target;
+use crate::sqlite::overwrite::{self, Opened};
 use crate::sqlite::private;
 use crate::{Error, Result};
 
@@ -25,12 +27,14 @@ const PID_BYTES_MAX: u64 = 20;
 #[derive(Debug)]
 pub(crate) struct LockFile(Mutex<Option<Locked>>);
 
-/// The locked files.
+/// The locked files, and those that are looked at.
 #[derive(Debug)]
-#[expect(dead_code, reason = "guards: only their lives matter")]
 struct Locked {
+    kept: Vec<(Target, Opened)>,
+    #[expect(dead_code, reason = "a guard: only its life matters")]
     catalogue: File,
     /// Last: whoever finds it free finds the other one free too.
+    #[expect(dead_code, reason = "a guard: only its life matters")]
     lock: File,
 }
 
@@ -60,11 +64,36 @@ impl LockFile {
             let (path, pid) = (path.into(), None);
             return Err(Error::InUse { path, pid });
         }
+        overwrite::check_together(path, &catalogue)?;
         lock.set_len(0)
             .and_then(|()| lock.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(lock, "{}", std::process::id()))
             .map_err(failed("writing the lock file", &beside_it))?;
-        Ok(Self(Mutex::new(Some(Locked { catalogue, lock }))))
+        let kept = Vec::new();
+        Ok(Self(Mutex::new(Some(Locked {
+            kept,
+            catalogue,
+            lock,
+        }))))
+    }
+
+    /// Keeps files open for as long as it is held: they are files that SQLite has open too.
+    pub(crate) fn keep(&self, target: Target, opened: Opened) {
+        if let Some(locked) = &mut *self.0.lock() {
+            locked.kept.push((target, opened));
+        }
+    }
+
+    /// Lends files that are kept.
+    pub(crate) fn with_kept<T>(
+        &self,
+        target: Target,
+        look: impl FnOnce(&Opened) -> T,
+    ) -> Option<T> {
+        let held = self.0.lock();
+        let mut kept = held.as_ref()?.kept.iter();
+        let (_, opened) = kept.find(|(of, _)| *of == target)?;
+        Some(look(opened))
     }
 
     /// Gives the locks back. No connection to the catalogue may be open any more.

@@ -18,6 +18,7 @@ mod names;
 mod objects;
 pub(crate) mod open;
 pub(crate) mod overview;
+pub(crate) mod overwrite;
 pub(crate) mod parts;
 pub(crate) mod private;
 pub(crate) mod read;

@@ -13,12 +13,13 @@ use crate::live::Live;
 use crate::model::Catalogue;
 use crate::settle::Settler;
 use crate::sqlite::apply::MainApplier;
-use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::condition::{Condition, Watch};
+use crate::sqlite::checkpoint::{self, Checkpointer};
+use crate::sqlite::condition::{Condition, Target, Watch};
 use crate::sqlite::connection::{Role, connect};
 use crate::sqlite::intents;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::migrate::{self, Opened};
+use crate::sqlite::overwrite::Tracker;
 use crate::sqlite::private::{resolve, tighten};
 use crate::sqlite::readers::ReadPool;
 use crate::sqlite::store::{Files, Verifier, Writing};
@@ -68,12 +69,26 @@ pub(crate) async fn writer(mut options: OpenOptions, tuning: Tuning) -> Result<F
             })
         }
     };
-    let kept = (&lock, &condition);
-    let (checkpoints, nudge) =
-        Checkpointer::start(&options.path, Some(Arc::clone(&readers)), kept, fatal())?;
-    let (intent_checkpoints, intent_nudge) =
-        Checkpointer::start(&intents::path_of(&options.path), None, kept, fatal())?;
-    let watch = Watch::start(&given, &condition, &readers, options.ids)?;
+    let intents_path = intents::path_of(&options.path);
+    let kept = (&lock, &condition, &readers);
+    let catalogue_file = (Target::Catalogue, &*options.path);
+    let tracker = Tracker::start(catalogue_file, (&opened.conn, "catalogue"), kept)?;
+    let intents_file = (Target::Intents, &*intents_path);
+    let intent_tracker = Tracker::start(intents_file, (&intents, "write_intents"), kept)?;
+    let (checkpoints, nudge) = Checkpointer::start(
+        &options.path,
+        Some(Arc::clone(&readers)),
+        (&lock, &condition, &tracker),
+        fatal(),
+    )?;
+    let (intent_checkpoints, intent_nudge) = Checkpointer::start(
+        &intents_path,
+        None,
+        (&lock, &condition, &intent_tracker),
+        fatal(),
+    )?;
+    let trackers = [Arc::clone(&tracker), Arc::clone(&intent_tracker)];
+    let watch = Watch::start(&given, &condition, &readers, (trackers, options.ids))?;
     let main = MainApplier {
         conn: opened.conn,
         settler: Settler {
@@ -88,6 +103,7 @@ pub(crate) async fn writer(mut options: OpenOptions, tuning: Tuning) -> Result<F
         fatal: Arc::clone(&tuning.on_fatal),
         fault: tuning.commit_fault.clone(),
         condition: Arc::clone(&condition),
+        tracker,
         lock: Arc::clone(&lock),
     };
     let main = Lane::start(Blocking(main), panicked());
@@ -98,6 +114,7 @@ pub(crate) async fn writer(mut options: OpenOptions, tuning: Tuning) -> Result<F
         fatal: Arc::clone(&tuning.on_fatal),
         fault: tuning.commit_fault.clone(),
         condition: Arc::clone(&condition),
+        tracker: intent_tracker,
         lock: Arc::clone(&lock),
     };
     let intents = Lane::start(Blocking(intents), panicked());
@@ -147,6 +164,9 @@ fn parts(options: &OpenOptions, pages_max: Option<u32>) -> Result<Parts> {
         live.load_intent(row);
     }
     live.put_back_stale(stale);
+    for conn in [&opened.conn, &intents] {
+        checkpoint::settle(conn).map_err(database("copy the log back"))?;
+    }
     if let Some(pages) = pages_max {
         let limit = opened
             .conn

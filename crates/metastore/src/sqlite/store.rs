@@ -8,6 +8,7 @@ use base::ObjectKey;
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::fault::{Fault, database};
 use crate::guard::Unclaimed;
@@ -16,11 +17,12 @@ use crate::live::Live;
 use crate::model::{BucketId, Catalogue, ObjectRecord, ReadPlan, Verification};
 use crate::settle::{IntentItem, Item};
 use crate::sqlite::checkpoint::Checkpointer;
-use crate::sqlite::condition::{Condition, Watch};
+use crate::sqlite::condition::{Condition, Looker, Watch};
 use crate::sqlite::connection::leave_files;
 use crate::sqlite::lock::LockFile;
 use crate::sqlite::readers::ReadPool;
 use crate::sqlite::{open, read, verify};
+use crate::store::blocking;
 use crate::writer::{Lane, Priority};
 use crate::{Error, Intent, Result};
 
@@ -52,7 +54,6 @@ pub(super) struct Writing {
     pub(super) main: Lane<Item>,
     pub(super) intents: Lane<IntentItem>,
     pub(super) checkpointers: [Checkpointer; 2],
-    #[expect(dead_code, reason = "a guard: only its life matters")]
     pub(super) watch: Watch,
     pub(super) lock: Arc<LockFile>,
 }
@@ -75,17 +76,23 @@ impl Files {
         self.writing.is_some()
     }
 
-    pub(crate) async fn close(&self) {
+    /// Fails where the files are not what will be found at the next start.
+    pub(crate) async fn close(&self) -> Result<()> {
         if let Some(writing) = &self.writing {
+            // Whoever removes the files and stops the process at once is too fast for the clock.
+            look(&writing.watch, Looker::look).await;
             // The catalogue first: what its last jobs settle leaves the intent file with the second.
             writing.main.close().await;
+            // Still before any file goes with the last connection to it.
+            look(&writing.watch, Looker::end).await;
             writing.intents.close().await;
             for checkpointer in &writing.checkpointers {
                 checkpointer.ended().await;
             }
         }
         let verifier = self.verifier.lock().take();
-        if self.condition.check().is_err() {
+        let checked = self.condition.check();
+        if checked.is_err() {
             self.readers.leave_files();
             if let Some(verifier) = &verifier {
                 leave_files(&verifier.catalogue);
@@ -97,6 +104,7 @@ impl Files {
         if let Some(writing) = &self.writing {
             writing.lock.release();
         }
+        checked
     }
 
     /// Queues a job with the guards that it settles; those that it did not come back.
@@ -162,23 +170,27 @@ impl Files {
         operation: &'static str,
         body: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
-        self.readers.read(operation, body)
+        self.explained(self.readers.read(operation, body))
+    }
+
+    fn explained<T>(&self, read: Result<T>) -> Result<T> {
+        read.map_err(|error| self.condition.explain(error))
     }
 
     /// The current version of a key.
     pub(crate) fn object(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ObjectRecord>> {
         let look = |conn: &Connection| read::object(conn, bucket, key);
-        self.readers.read(LOOKUP, look)
+        self.explained(self.readers.read(LOOKUP, look))
     }
 
     /// The current version of a key and where its bytes are, in one snapshot.
     pub(crate) fn plan(&self, bucket: BucketId, key: &ObjectKey) -> Result<Option<ReadPlan>> {
         let look = |conn: &Connection| read::plan(conn, bucket, key);
-        match self.readers.read(LOOKUP, look)? {
+        match self.explained(self.readers.read(LOOKUP, look))? {
             ControlFlow::Break(plan) => Ok(plan),
             ControlFlow::Continue(()) => {
                 let look = |conn: &Connection| read::plan_of_extents(conn, bucket, key);
-                self.readers.read(LOOKUP, look)
+                self.explained(self.readers.read(LOOKUP, look))
             }
         }
     }
@@ -200,6 +212,18 @@ impl Files {
         let verified = verify::verify(&tx, &live, files.intents.as_ref());
         drop(tx);
         *self.verifier.lock() = Some(files);
-        verified.map_err(|fault| fault.named(OPERATION))
+        self.explained(verified.map_err(|fault| fault.named(OPERATION)))
+    }
+}
+
+/// Blocks for as long as a copy takes, where one has to be made.
+async fn look(watch: &Watch, look: fn(&mut Looker)) {
+    let looker = watch.looker();
+    let looked = blocking(move || {
+        look(&mut looker.lock());
+        Ok(())
+    });
+    if let Err(error) = looked.await {
+        warn!(error = %base::report(&error), "files not looked at before the end");
     }
 }

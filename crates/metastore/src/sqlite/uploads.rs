@@ -348,8 +348,10 @@ fn to_purge(conn: &Connection) -> Result<Vec<(UploadId, Stage)>, Fault> {
     Ok(uploads)
 }
 
-/// Forgets uploads that ended before a moment and whose part rows are gone, and of aborted ones those
-/// that are more than may be remembered, the oldest first.
+/// Forgets uploads that ended before a moment and whose part rows are gone, the oldest first. What is
+/// left of `max` goes to aborted ones that are more than may be remembered: the newest of them are kept,
+/// and of the rest those nearest to the kept ones go first, so that their end is found by skipping
+/// nothing but what is kept.
 pub(super) fn forget(work: &Work<'_>, forget: ForgetUploads) -> Result<u64, Fault> {
     let ForgetUploads {
         before,

@@ -254,9 +254,9 @@ impl Store {
         )
     }
 
-    /// Forgets uploads that ended before a moment, and of aborted ones those beyond their number;
-    /// the number of them. Also removes the
-    /// part rows of all ended uploads, in batches behind everything that somebody waits for.
+    /// Forgets uploads that ended before a moment, and of aborted ones all but the newest that may be
+    /// remembered; the number of them. Before that it removes the part rows of all ended uploads, in
+    /// batches behind everything that somebody waits for.
     pub async fn forget_uploads(&self, forget: ForgetUploads) -> Result<u64> {
         loop {
             let job = self.run_with(Job::PurgeParts, Held::Nothing, Priority::Low);

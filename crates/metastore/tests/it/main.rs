@@ -77,6 +77,7 @@ mod multipart;
 mod objects;
 mod opening;
 mod overview;
+mod overwrites;
 mod proxy;
 mod support;
 mod tls;

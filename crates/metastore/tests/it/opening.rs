@@ -4,11 +4,13 @@ use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base::{Ids, ManualClock};
 use metastore::model::{ListQuery, ListStart, Unwritable};
 use metastore::{Error, Store};
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use crate::support::{Db, Open, key};
 
@@ -228,7 +230,7 @@ async fn intents_of_another_incarnation_are_moved_aside(db: Db) {
 }
 
 /// The files whose names begin with the catalogue's, with their modes.
-fn modes(db: &Db) -> Vec<(String, u32)> {
+pub(crate) fn modes(db: &Db) -> Vec<(String, u32)> {
     let entries = fs::read_dir(db.path().parent().unwrap()).unwrap();
     let found = entries.filter_map(|entry| {
         let entry = entry.unwrap();
@@ -293,14 +295,28 @@ async fn a_second_name_of_the_catalogue_is_in_use_too(db: Db) {
     open.check().await;
 }
 
+/// Nothing takes so long: who waits for longer waits for ever.
+pub(crate) const HANGS: Duration = Duration::from_secs(120);
+
 /// Writes until it is noticed; what it says then, and how many writes were acknowledged.
-async fn noticed(open: &Open<'_>) -> (String, u32) {
+pub(crate) async fn noticed(open: &Open<'_>) -> (String, u32) {
     let mut written = 0;
+    let begun = Instant::now();
     loop {
+        assert!(
+            begun.elapsed() < HANGS,
+            "not noticed after {written} writes, {:?}",
+            open.store.unwritable()
+        );
         let bucket = format!("bucket-{written}");
         match open.store.create_bucket(&bucket.parse().unwrap()).await {
             Ok(_) => written += 1,
-            Err(Error::Gone { found, .. }) => return (found, written),
+            Err(Error::Broken { found, .. }) if found.contains("malformed") => {}
+            Err(Error::Gone { found, .. } | Error::Broken { found, .. }) => {
+                return (found, written);
+            }
+            // Pages of another file are met before it is known that they are.
+            Err(Error::Corrupt { .. }) => {}
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -328,9 +344,11 @@ async fn is_refused(open: &Open<'_>) {
 }
 
 /// The copy that was made; it is complete once it has its name.
-async fn saved(db: &Db) -> PathBuf {
+pub(crate) async fn saved(db: &Db) -> PathBuf {
+    let begun = Instant::now();
     loop {
         let found = modes(db);
+        assert!(begun.elapsed() < HANGS, "no copy among {found:?}");
         let copy = found.iter().find(|(name, _)| {
             name.starts_with("catalogue.db.saved-") && !name.contains(".partial")
         });
@@ -342,7 +360,7 @@ async fn saved(db: &Db) -> PathBuf {
     }
 }
 
-fn remove_files(db: &Db) {
+pub(crate) fn remove_files(db: &Db) {
     for (name, _) in modes(db) {
         if name.starts_with("catalogue.db") {
             fs::remove_file(db.beside(&name)).unwrap();
@@ -359,7 +377,8 @@ async fn a_catalogue_whose_files_are_removed_takes_no_writes_and_is_copied(db: D
     assert!(found.contains("catalogue.db-wal is gone"), "{found}");
     is_refused(&open).await;
     let copy = saved(&db).await;
-    open.store.close().await.unwrap();
+    let closed = open.store.close().await;
+    assert!(matches!(closed, Err(Error::Gone { .. })), "{closed:?}");
     drop(open);
     // What was acknowledged before it was noticed is in the copy.
     let mut options = db.options();
@@ -402,7 +421,8 @@ async fn a_catalogue_that_is_replaced_takes_no_writes_and_leaves_the_other_alone
     let wal = db.beside("catalogue.db-wal");
     let before = fs::read(&wal).unwrap();
     assert!(!before.is_empty());
-    open.store.close().await.unwrap();
+    let closed = open.store.close().await;
+    assert!(matches!(closed, Err(Error::Gone { .. })), "{closed:?}");
     drop(open);
     assert_eq!(fs::read(&wal).unwrap(), before);
     drop(other);
@@ -415,7 +435,9 @@ async fn a_catalogue_whose_files_come_back_goes_on(db: Db) {
     noticed(&open).await;
     is_refused(&open).await;
     fs::rename(db.beside("away.db"), db.path()).unwrap();
-    while open.store.unwritable().is_some() {
+    let begun = Instant::now();
+    while let Some(why) = open.store.unwritable() {
+        assert!(begun.elapsed() < HANGS, "still {why:?}");
         tokio::task::yield_now().await;
     }
     open.put(open.one(), "k", 20).await;

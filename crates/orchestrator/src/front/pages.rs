@@ -45,12 +45,18 @@ impl Front {
     /// What needs an operator. Words of a fixed list: the page needs no credentials, so it names neither
     /// files nor backends; the log does.
     async fn degraded(&self) -> Vec<&'static str> {
-        let Ok(status) = self.engine.status().await else {
-            return vec!["catalogue_unreachable"];
+        let status = match self.engine.status().await {
+            Ok(status) => status,
+            // An overwritten catalogue is not read either.
+            Err(engine::Error::Catalogue(error)) if error.is_broken() => {
+                return vec!["catalogue_damaged"];
+            }
+            Err(_) => return vec!["catalogue_unreachable"],
         };
         let backends = &status.backends;
         let catalogue = status.unwritable.map(|why| match why {
             Unwritable::FilesGone { .. } => "catalogue_files_gone",
+            Unwritable::Damaged { .. } => "catalogue_damaged",
             Unwritable::WriteFailed => "catalogue_write_failed",
         });
         let reasons = [

@@ -271,6 +271,8 @@ fn show_catalogue(error: &CatalogueError) -> Shown {
         | CatalogueError::Unavailable { .. }
         | CatalogueError::Database { .. }
         | CatalogueError::Gone { .. }
+        | CatalogueError::Broken { .. }
+        | CatalogueError::Corrupt { .. }
         | CatalogueError::Closed => ErrorCode::ServiceUnavailable,
         CatalogueError::InUse { .. }
         | CatalogueError::TooNew { .. }

@@ -8,7 +8,8 @@ use s3wire::sigv4::PayloadMode;
 use tokio::process::Command;
 
 use super::{
-    SMALL_BYTES, STREAMED_BYTES, is_absent, key, reads, reads_as, reads_later, store, write,
+    SMALL_BYTES, STREAMED_BYTES, can_unshare, is_absent, key, reads, reads_as, reads_later, store,
+    write,
 };
 use crate::support::content::Content;
 use crate::support::home::{Home, PROGRAM, s3_backend};
@@ -344,11 +345,7 @@ async fn a_full_quota_refuses_before_the_body_is_sent() {
 /// a tmpfs that nobody else sees and that goes with the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_insufficient_storage_and_keeps_what_is_there() {
-    let probe = Command::new("unshare").args(["-rm", "true"]).output().await;
-    if !probe.is_ok_and(|probe| probe.status.success()) {
-        println!("NOT RUN: this machine permits no namespace for a disk of its own");
-        return;
-    }
+    can_unshare().await;
     let home = Home::with_local(&["one"]);
     fs::create_dir(home.path("one")).unwrap();
     home.write_config();

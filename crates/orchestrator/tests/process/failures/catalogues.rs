@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,10 @@ use backend::{DeleteTarget, ObjectBackend as _};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-use super::{SMALL_BYTES, STREAMED_BYTES, is_absent, key, reads, reads_as, store, write};
+use super::{
+    SMALL_BYTES, STREAMED_BYTES, can_unshare, is_absent, key, reads, reads_as, reads_later, store,
+    write,
+};
 use crate::support::content::Content;
 use crate::support::home::{Home, PROGRAM};
 use crate::support::raw;
@@ -200,21 +203,98 @@ async fn without_its_lock_file_and_under_another_name_a_catalogue_is_still_in_us
     home.nothing_unknown().await;
 }
 
+/// The catalogue's file and those whose names begin with its name.
+fn files(home: &Home) -> Vec<PathBuf> {
+    let entries = fs::read_dir(home.dir()).unwrap().map(Result::unwrap);
+    let names = entries.map(|entry| entry.path());
+    let of = |path: &PathBuf| path.to_string_lossy().contains("/catalogue.db");
+    names.filter(of).collect()
+}
+
+fn remove_files(home: &Home) {
+    for file in files(home) {
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalogue_whose_files_vanish_before_a_stop_is_copied_and_the_exit_code_tells() {
+    let home = Home::with_local(&["one"]);
+    let server = home.serve().await;
+    store(&server.client(), "kept", STREAMED_BYTES).await;
+    remove_files(&home);
+    let err = server.stop_failing().await;
+    assert!(err.contains("removed or replaced"), "{err}");
+    let left = files(&home);
+    let [copy] = &left[..] else {
+        panic!("only the copy is there: {left:?}");
+    };
+    fs::rename(copy, &home.database).unwrap();
+    let done = home.run(&["reconcile", "--recover"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let server = home.serve().await;
+    reads(&server.client(), "kept", STREAMED_BYTES).await;
+    server.stop().await;
+    home.verify().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalogue_that_is_overwritten_stops_writes_and_reads_and_is_recovered_from_a_backup() {
+    let home = Home::with_local(&["one"]);
+    let mut server = home.serve().await;
+    let client = server.client();
+    store(&client, "kept", STREAMED_BYTES).await;
+    let backup = home.path("backup.db");
+    let done = home
+        .run(&["catalogue", "backup", "--to", backup.to_str().unwrap()])
+        .await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    store(&client, "later", STREAMED_BYTES).await;
+    let done = Command::new("cp")
+        .args([&backup, &home.database])
+        .status()
+        .await;
+    assert!(done.unwrap().success());
+    server
+        .logged(&["\"ERROR\"", "catalogue damaged or overwritten"])
+        .await;
+    let health = raw::plain_get(server.addr, "/health").await;
+    assert_eq!(
+        health.body,
+        br#"{"status":"degraded","reasons":["catalogue_damaged"]}"#
+    );
+    let refused = write(&client, "never", Content::of_key("never", SMALL_BYTES)).await;
+    assert!(refused.unwrap_err().contains("ServiceUnavailable"));
+    reads_later(&client, "later").await;
+    let err = server.stop_failing().await;
+    assert!(err.contains("catalogue.db was overwritten"), "{err}");
+
+    assert_eq!(
+        fs::read(&home.database).unwrap(),
+        fs::read(&backup).unwrap()
+    );
+    let done = home.run(&["serve"]).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("it is a backup"), "{done:?}");
+    remove_files(&home);
+    fs::copy(&backup, &home.database).unwrap();
+    let done = home.run(&["reconcile", "--recover"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let server = home.serve().await;
+    reads(&server.client(), "kept", STREAMED_BYTES).await;
+    reads(&server.client(), "later", STREAMED_BYTES).await;
+    server.stop().await;
+    home.verify().await;
+    home.nothing_unknown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalogue_whose_files_vanish_stops_writes_and_is_recovered_from_its_copy() {
     let home = Home::with_local(&["one"]);
     let mut server = home.serve().await;
     let client = server.client();
     store(&client, "kept", STREAMED_BYTES).await;
-    let files = || {
-        let entries = fs::read_dir(home.dir()).unwrap().map(Result::unwrap);
-        let names = entries.map(|entry| entry.path());
-        let of = |path: &std::path::PathBuf| path.to_string_lossy().contains("/catalogue.db");
-        names.filter(of).collect::<Vec<_>>()
-    };
-    for file in files() {
-        fs::remove_file(file).unwrap();
-    }
+    remove_files(&home);
     server
         .logged(&["\"ERROR\"", "catalogue files removed or replaced"])
         .await;
@@ -245,9 +325,10 @@ async fn a_catalogue_whose_files_vanish_stops_writes_and_is_recovered_from_its_c
             .contains("ServiceUnavailable")
     );
     reads(&client, "kept", STREAMED_BYTES).await;
-    server.stop().await;
+    let err = server.stop_failing().await;
+    assert!(err.contains("removed or replaced"), "{err}");
 
-    let left = files();
+    let left = files(&home);
     let [copy] = &left[..] else {
         panic!("only the copy is there: {left:?}");
     };
@@ -265,11 +346,7 @@ async fn a_catalogue_whose_files_vanish_stops_writes_and_is_recovered_from_its_c
 /// As for a backend: the disk that fills up is a tmpfs that nobody else sees.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_of_the_catalogue_is_said_by_health_until_a_write_succeeds() {
-    let probe = Command::new("unshare").args(["-rm", "true"]).output().await;
-    if !probe.is_ok_and(|probe| probe.status.success()) {
-        println!("NOT RUN: this machine permits no namespace for a disk of its own");
-        return;
-    }
+    can_unshare().await;
     let mut home = Home::with_local(&["one"]);
     let disk = home.path("disk");
     fs::create_dir(&disk).unwrap();
@@ -359,7 +436,7 @@ async fn a_database_of_another_program_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_catalogue_is_verified_beside_the_running_server() {
+async fn a_catalogue_is_verified_and_backed_up_beside_the_running_server() {
     let home = Home::with_local(&["one", "two"]);
     let server = home.serve().await;
     let (stop, stopped) = tokio::sync::watch::channel(());
@@ -389,6 +466,13 @@ async fn a_catalogue_is_verified_beside_the_running_server() {
         let failed = writers.iter().any(JoinHandle::is_finished);
         assert!(!failed, "a writer ended before it was told to");
         home.verify().await;
+        let copy = home.path(&format!("copy-{looks}.db"));
+        let done = home
+            .run(&["catalogue", "backup", "--to", copy.to_str().unwrap()])
+            .await;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let health = raw::plain_get(server.addr, "/health").await;
+        assert_eq!(health.body, br#"{"status":"ok"}"#, "no alarm");
         looks += 1;
     }
     stop.send_replace(());

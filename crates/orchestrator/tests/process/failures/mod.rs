@@ -9,6 +9,7 @@ mod restores;
 mod stopping;
 
 use backend::{BackendKey, Kind, ObjectBackend as _, Payload, PutMeta, S3Backend};
+use tokio::process::Command;
 
 use crate::support::content::{Content, ContentExt as _};
 
@@ -19,6 +20,19 @@ const STREAMED_BYTES: u64 = 300_000;
 
 fn key(name: &str) -> BackendKey {
     BackendKey::new(name).unwrap()
+}
+
+/// A disk of a test's own takes a namespace: `unshare` of util-linux, as root or where user namespaces
+/// are permitted. Without it the test fails: one that is left out proves nothing.
+async fn can_unshare() {
+    let probe = Command::new("unshare").args(["-rm", "true"]).output().await;
+    let probe = probe.expect("`unshare` (util-linux) is needed to run this test");
+    assert!(
+        probe.status.success(),
+        "this test needs user namespaces (kernel.unprivileged_userns_clone, and what AppArmor or a \
+         container forbids): {}",
+        String::from_utf8_lossy(&probe.stderr)
+    );
 }
 
 /// Stores the content that belongs to the key.

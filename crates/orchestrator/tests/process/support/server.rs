@@ -142,6 +142,15 @@ impl Server {
         );
     }
 
+    /// Stops it as an operator does, and expects that its exit code tells of a failure; what it wrote to
+    /// standard error.
+    pub(crate) async fn stop_failing(self) -> String {
+        self.signal(Signal::TERM);
+        let (code, err) = self.last_words().await;
+        assert_eq!(code, Some(1), "{err}");
+        err
+    }
+
     /// Waits for its end and returns what it wrote to standard error.
     pub(crate) async fn last_words(mut self) -> (Option<i32>, String) {
         let status = self.ended().await;

@@ -428,9 +428,7 @@ async fn an_assembly_that_its_own_entity_tag_contradicts_is_not_acknowledged() {
     for (number, content) in (1..).zip(&contents) {
         part(&engine, "a", upload, number, content).await.unwrap();
     }
-    let parts: Vec<_> = (1..)
-        .zip(contents.iter().map(|content| tag(content)))
-        .collect();
+    let parts: Vec<_> = (1..).zip(contents.iter().map(tag)).collect();
     world.places[0].memory.misassemble();
     let error = complete(&engine, "a", upload, &parts).await.unwrap_err();
     assert!(matches!(error, Error::InvalidPart { .. }), "{error}");

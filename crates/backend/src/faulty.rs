@@ -6,6 +6,7 @@
 //! is tokio's, so paused time works.
 
 mod faults;
+mod turns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::{
 };
 use faults::Shape;
 pub use faults::{Fault, Faults, Rates};
+pub use turns::Turns;
 
 /// How long a stalled call waits before it gives up by itself: longer than any caller's patience.
 pub const STALL: Duration = Duration::from_secs(3600);
@@ -100,8 +102,9 @@ impl FaultyBackend {
             | Fault::ShortBody
             | Fault::FirstByte
             | Fault::WrongByte
-            | Fault::EmptyPage => {
-                unreachable!("these fit only a get or a list, which handle them themselves")
+            | Fault::EmptyPage
+            | Fault::IgnoreCondition => {
+                unreachable!("these fit only a call that handles them itself")
             }
         }
     }
@@ -157,7 +160,8 @@ impl FaultyBackend {
             | Fault::ShortBody
             | Fault::FirstByte
             | Fault::WrongByte
-            | Fault::EmptyPage => Err(self.error(Kind::Unavailable, Effect::None, operation)),
+            | Fault::EmptyPage
+            | Fault::IgnoreCondition => Err(self.error(Kind::Unavailable, Effect::None, operation)),
         }
     }
 }
@@ -295,7 +299,8 @@ impl ObjectBackend for FaultyBackend {
                 | Fault::LoseReply
                 | Fault::Late
                 | Fault::Full
-                | Fault::EmptyPage,
+                | Fault::EmptyPage
+                | Fault::IgnoreCondition,
             ) => {
                 return Err(self.error(Kind::Unavailable, Effect::None, "get"));
             }
@@ -362,7 +367,8 @@ impl ObjectBackend for FaultyBackend {
                 | Fault::ShortBody
                 | Fault::FirstByte
                 | Fault::WrongByte
-                | Fault::EmptyPage,
+                | Fault::EmptyPage
+                | Fault::IgnoreCondition,
             ) => all(&|| self.error(Kind::Unavailable, Effect::None, "delete")),
         }
     }
@@ -484,6 +490,7 @@ impl ObjectBackend for FaultyBackend {
     }
 
     async fn read_marker(&self) -> Result<Option<Bytes>> {
+        let _turn = self.faults.turn().await;
         let inner = Arc::clone(&self.inner);
         self.act(
             "read_marker",
@@ -494,9 +501,21 @@ impl ObjectBackend for FaultyBackend {
     }
 
     async fn write_marker(&self, content: Bytes) -> Result<()> {
+        let _turn = self.faults.turn().await;
         let inner = Arc::clone(&self.inner);
         let call = async move { inner.write_marker(content).await };
         self.act("write_marker", Shape::Change, Box::pin(call))
+            .await
+    }
+
+    async fn create_marker(&self, content: Bytes) -> Result<()> {
+        let _turn = self.faults.turn().await;
+        if self.faults.take("create_marker", Fault::IgnoreCondition) {
+            return self.inner.write_marker(content).await;
+        }
+        let inner = Arc::clone(&self.inner);
+        let call = async move { inner.create_marker(content).await };
+        self.act("create_marker", Shape::Change, Box::pin(call))
             .await
     }
 }

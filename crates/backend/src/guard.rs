@@ -547,6 +547,17 @@ impl ObjectBackend for Guarded {
         };
         self.once("write_marker", Class::Look, call).await
     }
+
+    async fn create_marker(&self, content: Bytes) -> Result<()> {
+        let call = async {
+            note_bytes(Traffic {
+                ingress: content.len() as u64,
+                ..Traffic::NONE
+            });
+            self.shared.inner.create_marker(content).await
+        };
+        self.once("create_marker", Class::Look, call).await
+    }
 }
 
 impl Guarded {

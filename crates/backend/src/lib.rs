@@ -154,4 +154,11 @@ pub trait ObjectBackend: Send + Sync + 'static {
     /// the replaced version is deleted by its id. A `local` backend that was never marked must have
     /// an existing directory: a missing mount is `Kind::Unavailable`, never a fresh directory.
     async fn write_marker(&self, content: bytes::Bytes) -> Result<()>;
+
+    /// Writes the marker object where there is none: of several that begin to use a place at the same
+    /// moment, one succeeds. `Kind::Precondition` where there is one already. A provider that knows no
+    /// such condition writes nothing and says so, by `Kind::Unsupported` or as it refuses anything else
+    /// that it does not understand; or it ignores it and replaces the marker, and only reading it back
+    /// tells.
+    async fn create_marker(&self, content: bytes::Bytes) -> Result<()>;
 }

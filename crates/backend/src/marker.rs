@@ -16,8 +16,20 @@ use crate::{
 /// Where the marker lies; no bucket name begins with a dot, so no object of a client can be there.
 pub const MARKER_KEY: &str = ".s3o/backend";
 
-fn marker_key() -> BackendKey {
+pub(crate) fn marker_key() -> BackendKey {
     BackendKey::new(MARKER_KEY).expect("the marker's key is a legal key")
+}
+
+/// The marker as a payload, unless it is too long.
+pub(crate) fn marker_payload(
+    backend: &BackendName,
+    operation: &'static str,
+    content: Bytes,
+) -> Result<Payload> {
+    match content.len() <= MARKER_BYTES_MAX {
+        true => Ok(Payload::from_bytes(content)),
+        false => Err(too_long(backend, operation)),
+    }
 }
 
 fn too_long(backend: &BackendName, operation: &'static str) -> Error {
@@ -46,13 +58,9 @@ pub async fn read_marker_of(backend: &dyn ObjectBackend) -> Result<Option<Bytes>
 /// Replaces the marker with an ordinary put; on a versioned bucket the older versions go by their
 /// ids. What a crash leaves of them goes with the next write.
 pub async fn write_marker_to(backend: &dyn ObjectBackend, content: Bytes) -> Result<()> {
-    if content.len() > MARKER_BYTES_MAX {
-        return Err(too_long(backend.name(), "write_marker"));
-    }
+    let payload = marker_payload(backend.name(), "write_marker", content)?;
     let key = marker_key();
-    let written = backend
-        .put(&key, &PutMeta::default(), Payload::from_bytes(content))
-        .await?;
+    let written = backend.put(&key, &PutMeta::default(), payload).await?;
     if !backend.capabilities().versioned || written.version.is_none() {
         return Ok(());
     }

@@ -17,11 +17,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 
-use crate::marker::{read_marker_of, write_marker_to};
+use crate::marker::{marker_payload, read_marker_of, write_marker_to};
 use crate::{
     BackendKey, Capabilities, Copied, DeleteTarget, Effect, Error, Fetched, Head, Kind, ListPage,
-    ListRequest, ListedUpload, ObjectBackend, PartFact, PartListPage, PartSource, Payload, Proof,
-    PutMeta, Result, Stored, UploadListPage, VersionPage,
+    ListRequest, ListedUpload, MARKER_KEY, ObjectBackend, PartFact, PartListPage, PartSource,
+    Payload, Proof, PutMeta, Result, Stored, UploadListPage, VersionPage,
 };
 use state::{Content, State};
 
@@ -509,6 +509,27 @@ impl ObjectBackend for MemoryBackend {
     async fn write_marker(&self, content: Bytes) -> Result<()> {
         self.count("write_marker");
         write_marker_to(self, content).await
+    }
+
+    async fn create_marker(&self, content: Bytes) -> Result<()> {
+        const OPERATION: &str = "create_marker";
+        self.count(OPERATION);
+        let payload = marker_payload(&self.name, OPERATION, content)?;
+        let content = self.take(OPERATION, payload).await?;
+        let mut state = self.state.lock();
+        if state.find(MARKER_KEY, None).is_some() {
+            return Err(self.refuse(Kind::Precondition, OPERATION));
+        }
+        if !state.has_room(content.size) {
+            return Err(self.refuse(Kind::Full, OPERATION));
+        }
+        state.store(
+            MARKER_KEY,
+            content,
+            ObjectHeaders::default(),
+            self.clock.now(),
+        );
+        Ok(())
     }
 }
 

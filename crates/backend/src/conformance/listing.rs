@@ -116,8 +116,10 @@ pub async fn versions_are_those_of_exactly_one_key(backend: &dyn ObjectBackend, 
     assert!(page.versions.is_empty(), "left: {page:?}");
 }
 
-/// The marker reads back whole, is replaced whole, and a too long one is refused.
+/// The marker reads back whole, is replaced whole, and a too long one is refused. A first one is
+/// written where there is none, and replaces none unless the provider ignores the condition.
 pub async fn the_marker_is_read_as_it_was_written(backend: &dyn ObjectBackend, _prefix: &str) {
+    a_first_marker_is_written_where_there_is_none(backend).await;
     for content in ["first", "", "second, longer than the first"] {
         let content = Bytes::from_static(content.as_bytes());
         backend
@@ -141,6 +143,49 @@ pub async fn the_marker_is_read_as_it_was_written(backend: &dyn ObjectBackend, _
         .await
         .expect("versions can be asked for");
     assert_eq!(page.versions.len(), 1, "older versions are deleted");
+}
+
+async fn a_first_marker_is_written_where_there_is_none(backend: &dyn ObjectBackend) {
+    let long = Bytes::from(vec![b'm'; crate::MARKER_BYTES_MAX + 1]);
+    expect_kind(
+        backend.create_marker(long).await,
+        Kind::Rejected,
+        "a long first marker",
+    );
+    let marker = base::BackendKey::new(crate::MARKER_KEY).expect("a legal key");
+    let page = backend.versions(&marker).await;
+    let left_by_an_earlier_run = page.expect("versions can be asked for").versions;
+    let targets: Vec<DeleteTarget> = left_by_an_earlier_run
+        .into_iter()
+        .map(|version| DeleteTarget {
+            key: marker.clone(),
+            version: version.version,
+        })
+        .collect();
+    for outcome in backend.delete(&targets).await {
+        outcome.expect("a marker is deleted like any object");
+    }
+    let (first, second) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
+    match backend.create_marker(first.clone()).await {
+        Ok(()) => {
+            let read = backend.read_marker().await.expect("the marker is read");
+            assert_eq!(read, Some(first.clone()));
+        }
+        Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Rejected) => {
+            let read = backend.read_marker().await.expect("the marker is read");
+            assert_eq!(read, None, "nothing is written");
+            return;
+        }
+        Err(error) => panic!("the first marker: {}", base::report(&error)),
+    }
+    // A provider that ignores the condition replaces it; whoever refuses has left it.
+    let stays = match backend.create_marker(second.clone()).await {
+        Ok(()) => second,
+        Err(error) if error.kind == Kind::Precondition => first,
+        Err(error) => panic!("the second marker: {}", base::report(&error)),
+    };
+    let read = backend.read_marker().await.expect("the marker is read");
+    assert_eq!(read, Some(stays));
 }
 
 /// What the probe claims is so, and it leaves nothing behind.

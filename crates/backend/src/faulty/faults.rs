@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::turns::{Turn, Turns};
 use crate::Kind;
 
 /// The scale of [`Rates`].
@@ -44,6 +45,8 @@ pub enum Fault {
     Reply(Kind),
     /// A page of a listing is empty and says that there are more. Only by script.
     EmptyPage,
+    /// A first marker replaces the one that is there: the condition is ignored. Only by script.
+    IgnoreCondition,
 }
 
 /// How probable each fault is, per mille of the calls that it fits.
@@ -104,7 +107,7 @@ impl Rates {
             Fault::CutBody => self.cut_body,
             Fault::ShortBody => self.short_body,
             Fault::FirstByte => self.first_byte,
-            Fault::WrongByte | Fault::Reply(_) | Fault::EmptyPage => 0,
+            Fault::WrongByte | Fault::Reply(_) | Fault::EmptyPage | Fault::IgnoreCondition => 0,
         }
     }
 }
@@ -165,6 +168,7 @@ struct State {
     script: VecDeque<(&'static str, Fault)>,
     injected: BTreeMap<Fault, u64>,
     late: Vec<BoxFuture<'static, ()>>,
+    turns: Option<(Turns, u32)>,
 }
 
 /// The test's hand on a [`FaultyBackend`]. Clones share one state.
@@ -191,6 +195,7 @@ impl Faults {
             script: VecDeque::new(),
             injected: BTreeMap::new(),
             late: Vec::new(),
+            turns: None,
         })))
     }
 
@@ -208,6 +213,17 @@ impl Faults {
     /// Draws at other rates from now on.
     pub fn set_rates(&self, rates: Rates) {
         self.0.lock().rates = rates;
+    }
+
+    /// Calls of the marker wait for this player's turns.
+    pub fn take_turns(&self, turns: &Turns, player: u32) {
+        self.0.lock().turns = Some((turns.clone(), player));
+    }
+
+    /// The turn of a call of the marker, where there are turns.
+    pub(super) async fn turn(&self) -> Option<Turn> {
+        let (turns, player) = self.0.lock().turns.clone()?;
+        Some(turns.wait(player).await)
     }
 
     /// No further faults. Late effects still wait for [`Self::land`].

@@ -47,6 +47,9 @@ pub(super) trait Files: Send + Sync {
     /// Gives a file another name, atomically; a file of that name is replaced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file a second name, atomically, which no file may have.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     fn make_dir(&self, path: &Path) -> io::Result<()>;
@@ -121,6 +124,10 @@ impl Files for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -36,7 +36,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
-use crate::marker::{read_marker_of, write_marker_to};
+use crate::marker::{marker_key, marker_payload, read_marker_of, write_marker_to};
 use crate::{
     Capabilities, Chunks, Copied, DeleteTarget, Error, Fetched, Head, Kind, ListPage, ListRequest,
     ListedUpload, ObjectBackend, PartFact, PartListPage, PartSource, Payload, PayloadCut, PutMeta,
@@ -451,5 +451,21 @@ impl ObjectBackend for LocalBackend {
 
     async fn write_marker(&self, content: Bytes) -> Result<()> {
         write_marker_to(self, content).await
+    }
+
+    async fn create_marker(&self, content: Bytes) -> Result<()> {
+        const OPERATION: &str = "create_marker";
+        let payload = marker_payload(&self.name, OPERATION, content)?;
+        let (store, path) = (
+            Arc::clone(&self.store),
+            PathBuf::from(names::path_of(marker_key().as_str())),
+        );
+        let headers = ObjectHeaders::default();
+        let created = receive(&self.store, payload, headers, move |sealed| {
+            store.place_new(sealed.file, &path)
+        });
+        created
+            .await
+            .map_err(|failure| failure.into_error(&self.name, OPERATION))
     }
 }

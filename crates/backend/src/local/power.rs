@@ -437,3 +437,55 @@ async fn a_full_disk_is_full_at_whatever_step_it_shows_and_leaves_nothing() {
         step += 1;
     }
 }
+
+#[tokio::test]
+async fn a_first_marker_is_whole_or_absent_after_a_power_cut_and_stays_once_acknowledged() {
+    let mut cut = 0;
+    loop {
+        let disk = Scripted::new(Plant::Nothing);
+        disk.power_off_after(cut);
+        let (first, second) = (bytes(1, 100), bytes(2, 100));
+        let backend = on(&disk);
+        let created = backend.create_marker(first.clone()).await;
+        let replaced = backend.create_marker(second).await;
+        for survival in [Survival::Nothing, Survival::Everything] {
+            let found = on(&disk.after_power_cut(survival)).read_marker().await;
+            let found = found.unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+            let fits = found.as_ref().is_none_or(|found| *found == first);
+            assert!(fits, "cut at {cut}, {survival:?}: {found:?}");
+            assert!(
+                created.is_err() || found.is_some(),
+                "cut at {cut}, {survival:?}"
+            );
+        }
+        if let Err(error) = replaced
+            && error.kind == Kind::Precondition
+        {
+            assert!(cut > 8, "a first marker is longer than {cut} changes");
+            return;
+        }
+        cut += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_without_hard_links_takes_a_first_marker_only_without_its_condition() {
+    let mut step = 0;
+    loop {
+        let disk = Scripted::new(Plant::Nothing);
+        let backend = on(&disk);
+        disk.fail_after(step, std::io::ErrorKind::Unsupported);
+        let created = backend.create_marker(bytes(1, 100)).await;
+        let error = created.expect_err("one of the steps names the marker");
+        if error.kind == Kind::Unsupported {
+            assert_eq!(error.effect, crate::Effect::None);
+            assert_eq!(disk.file_paths(), Vec::<String>::new());
+            backend
+                .write_marker(bytes(2, 100))
+                .await
+                .expect("the condition is all that fails");
+            return;
+        }
+        step += 1;
+    }
+}

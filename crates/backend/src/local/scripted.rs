@@ -366,6 +366,18 @@ impl Files for Scripted {
         Ok(())
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut machine = self.0.lock();
+        machine.change(format!("link {} {}", from.display(), to.display()))?;
+        let node = machine.find(from)?;
+        let (directory, name) = machine.slot(to)?;
+        if machine.find(to).is_ok() {
+            return Err(error(io::ErrorKind::AlreadyExists));
+        }
+        machine.apply(Change(vec![(directory, name, Some(node))]));
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut machine = self.0.lock();
         machine.change(format!("remove {}", path.display()))?;

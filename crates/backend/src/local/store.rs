@@ -98,6 +98,30 @@ pub(super) enum Owners {
     Several,
 }
 
+/// What becomes of a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    /// It is replaced.
+    Replace,
+    /// It stays, and nothing is named.
+    Create,
+}
+
+impl Naming {
+    /// Why a file did not get its name.
+    fn failure(self, error: io::Error) -> Failure {
+        use io::ErrorKind as Io;
+        match (self, error.kind()) {
+            (Self::Create, Io::AlreadyExists) => Failure::new(Kind::Precondition),
+            // File systems without hard links say it in one of these words (FAT: not permitted).
+            (Self::Create, Io::Unsupported | Io::PermissionDenied | Io::CrossesDevices) => {
+                Failure::saying(Kind::Unsupported, "this file system has no hard links")
+            }
+            (Self::Create | Self::Replace, _) => Failure::harmless(error),
+        }
+    }
+}
+
 /// A temporary file of this age belongs to nobody any more, where several processes write: no body takes
 /// so long.
 const ABANDONED_MS: i64 = 24 * 3600 * 1000;
@@ -276,25 +300,39 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a synced temporary file its name, durably.
+    /// Gives a synced temporary file its name, durably; a file of that name is replaced.
     pub(super) fn place(&self, mut file: Temporary, target: &Path) -> Result<(), Failure> {
         let directory = target.parent().unwrap_or(Path::new("")).to_owned();
-        let (known, forgotten) = self.move_to(&file.path, &directory, target)?;
+        let named = self.name(Naming::Replace, &file.path, &directory, target)?;
         file.placed = true;
+        self.keep_name(&directory, named)
+    }
+
+    /// Gives a synced temporary file a name that no file has, durably: `Kind::Precondition` where one
+    /// has it, whoever made it. The temporary name goes with the value.
+    pub(super) fn place_new(&self, file: Temporary, target: &Path) -> Result<(), Failure> {
+        let directory = target.parent().unwrap_or(Path::new("")).to_owned();
+        let named = self.name(Naming::Create, &file.path, &directory, target)?;
+        self.keep_name(&directory, named)
+    }
+
+    /// Makes a name in a directory survive a power cut.
+    fn keep_name(&self, directory: &Path, (known, forgotten): (bool, u64)) -> Result<(), Failure> {
         self.files
-            .sync_dir(&self.absolute(&directory))
+            .sync_dir(&self.absolute(directory))
             .map_err(Failure::unsure)?;
         if !known {
-            self.make_durable(&directory, forgotten)
+            self.make_durable(directory, forgotten)
                 .map_err(Failure::unsure)?;
         }
         Ok(())
     }
 
-    /// Renames a file into a directory that is made if need be, and tells whether that directory was
+    /// Names a file in a directory that is made if need be, and tells whether that directory was
     /// known to be durable at that moment. From then on it is not empty, so it cannot be pruned.
-    fn move_to(
+    fn name(
         &self,
+        naming: Naming,
         from: &Path,
         directory: &Path,
         target: &Path,
@@ -303,7 +341,11 @@ impl Store {
         for _ in 0..PLACE_ATTEMPTS_MAX {
             {
                 let durable = self.durable.read();
-                match self.files.rename(from, &target) {
+                let named = match naming {
+                    Naming::Replace => self.files.rename(from, &target),
+                    Naming::Create => self.files.link(from, &target),
+                };
+                match named {
                     Ok(()) => {
                         let remembered =
                             self.owners == Owners::One && durable.directories.contains(directory);
@@ -311,7 +353,7 @@ impl Store {
                         return Ok((known, durable.forgotten));
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(Failure::harmless(error)),
+                    Err(error) => return Err(naming.failure(error)),
                 }
             }
             match self.make_directories(directory) {
@@ -490,7 +532,8 @@ impl Store {
         self.make_directories(trash).map_err(Failure::harmless)?;
         self.make_durable(trash, forgotten)
             .map_err(Failure::harmless)?;
-        self.move_to(&self.absolute(path), trash, &trash.join(&upload))?;
+        let trashed = trash.join(&upload);
+        self.name(Naming::Replace, &self.absolute(path), trash, &trashed)?;
         self.files
             .sync_dir(&self.absolute(trash))
             .map_err(Failure::unsure)?;

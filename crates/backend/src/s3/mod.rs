@@ -195,4 +195,8 @@ impl ObjectBackend for S3Backend {
     async fn write_marker(&self, content: Bytes) -> Result<()> {
         write_marker_to(self, content).await
     }
+
+    async fn create_marker(&self, content: Bytes) -> Result<()> {
+        self.put_first_marker(content).await
+    }
 }

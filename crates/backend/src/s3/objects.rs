@@ -4,7 +4,7 @@ use base::{ByteRange, Crc64};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use http::header::{CONTENT_LENGTH, RANGE};
+use http::header::{CONTENT_LENGTH, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use s3wire::headers::ObjectChecksum;
 use s3wire::xml::{
@@ -18,6 +18,7 @@ use super::client::{CONTENT_MD5, Call, Content, words};
 use super::download::Download;
 use super::pages::EMPTY_PAGES_MAX;
 use super::upload::Staged;
+use crate::marker::{marker_key, marker_payload};
 use crate::{
     BackendKey, Capabilities, Copied, DeleteTarget, Effect, Error, Fetched, Head, Kind, ListPage,
     ListRequest, Listed, Payload, Proof, PutMeta, Result, Stored, VersionPage, VersionRef,
@@ -66,6 +67,20 @@ impl S3Backend {
             .send(call, Content::Object(staged, cover))
             .await?;
         Ok(stored(&reply.headers, cover.proof()))
+    }
+
+    /// Puts the marker on the condition that there is none.
+    pub(super) async fn put_first_marker(&self, content: Bytes) -> Result<()> {
+        const OPERATION: &str = "create_marker";
+        let payload = marker_payload(&self.client.name, OPERATION, content)?;
+        let cover = self.client.policy.object(self.known(), &payload);
+        let staged = self.staged(OPERATION, payload).await?;
+        let call = self
+            .client
+            .object(OPERATION, Access::Write, Method::PUT, &marker_key())
+            .header(IF_NONE_MATCH, HeaderValue::from_static("*"));
+        let sent = self.client.send(call, Content::Object(staged, cover)).await;
+        sent.map(|_| ())
     }
 
     pub(super) async fn staged(&self, operation: &'static str, payload: Payload) -> Result<Staged> {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backend::{
-    BackendKey, Body, Chunks, DeleteTarget, Kind, ListRequest, LocalBackend, ObjectBackend as _,
-    PartFact, Payload, PayloadCut, PutMeta, conformance,
+    BackendKey, Body, Chunks, DeleteTarget, Effect, Kind, ListRequest, LocalBackend,
+    ObjectBackend as _, PartFact, Payload, PayloadCut, PutMeta, conformance,
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -444,4 +444,25 @@ async fn a_fifo_in_an_objects_place_is_corrupt_and_holds_no_thread() {
     backend.list(&ListRequest::default()).await.unwrap();
     delete(&backend, "b/fifo").await;
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn of_two_first_markers_in_one_directory_the_first_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = || LocalBackend::new("local".parse().unwrap(), directory.path()).unwrap();
+    let (one, two) = (backend(), backend());
+    assert_eq!(one.read_marker().await.unwrap(), None);
+    assert_eq!(two.read_marker().await.unwrap(), None);
+    let (first, second) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
+    one.create_marker(first.clone()).await.unwrap();
+    let refused = two.create_marker(second.clone()).await.unwrap_err();
+    assert_eq!(
+        (refused.kind, refused.effect),
+        (Kind::Precondition, Effect::None)
+    );
+    assert_eq!(two.read_marker().await.unwrap(), Some(first));
+    assert_eq!(files(directory.path()), [".s3o/backend%f"]);
+    // Replacing is another matter.
+    two.write_marker(second.clone()).await.unwrap();
+    assert_eq!(one.read_marker().await.unwrap(), Some(second));
 }

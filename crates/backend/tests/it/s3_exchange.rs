@@ -637,3 +637,41 @@ async fn only_a_named_404_says_that_an_upload_is_unknown() {
         assert_eq!(error.kind, kind);
     }
 }
+
+#[tokio::test]
+async fn a_first_marker_is_put_on_the_condition_that_there_is_none() {
+    let named = "<Error><Code>InvalidArgument</Code><Message>Unsupported header 'If-None-Match' \
+        received for this API call.</Message></Error>";
+    let answers = [
+        (ok(), None),
+        (
+            Action::Answer(refusal("412 Precondition Failed", "PreconditionFailed")),
+            Some((Kind::Precondition, Effect::None)),
+        ),
+        // Another one is being written: what there is afterwards is seen by reading.
+        (
+            Action::Answer(refusal("409 Conflict", "ConditionalRequestConflict")),
+            Some((Kind::Throttled, Effect::None)),
+        ),
+        (
+            Action::Answer(refusal("501 Not Implemented", "NotImplemented")),
+            Some((Kind::Unsupported, Effect::None)),
+        ),
+        (
+            Action::Answer(answer("400 Bad Request", &[], named)),
+            Some((Kind::Rejected, Effect::None)),
+        ),
+    ];
+    let (actions, expected): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    let script = Script::play(actions).await;
+    let backend = script.backend();
+    for expected in expected {
+        let created = backend.create_marker(Bytes::from_static(b"m")).await;
+        let found = created.err().map(|error| (error.kind, error.effect));
+        assert_eq!(found, expected);
+    }
+    for seen in script.seen() {
+        assert_eq!(seen.path, "/bucket/.s3o/backend");
+        assert_eq!(seen.headers["if-none-match"], "*");
+    }
+}

@@ -176,6 +176,7 @@ impl Engine {
     /// # Errors
     /// [`Error::BucketNotEmpty`]; [`Error::BucketOfConfig`] where it belongs to the configuration.
     pub async fn delete_bucket(&self, bucket: &Bucket) -> Result<()> {
+        self.knows_absence()?;
         for _ in 0..REMOVAL_ROUNDS_MAX {
             match self.inner.store.remove_bucket(bucket.id).await? {
                 BucketRemoval::Gone => {

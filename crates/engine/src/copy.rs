@@ -177,7 +177,7 @@ impl Engine {
             .store
             .plan(source.bucket, &source.key)
             .await?
-            .ok_or(Error::NoSuchKey)?;
+            .ok_or_else(|| self.absent(Error::NoSuchKey))?;
         let object = &plan.object;
         let current = Validators {
             etag: &object.etag,

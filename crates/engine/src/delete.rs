@@ -33,7 +33,7 @@ impl Engine {
                 precondition,
             })
             .await;
-        let result = outcome(removed);
+        let result = self.removal(removed);
         self.report_removal("DeleteObject", &result, began);
         result
     }
@@ -52,11 +52,22 @@ impl Engine {
         };
         let removals = keys.into_iter().map(removal).collect();
         let removed = self.inner.store.remove_many(removals).await;
-        let results: Vec<_> = removed.into_iter().map(outcome).collect();
+        let results: Vec<_> = removed
+            .into_iter()
+            .map(|removed| self.removal(removed))
+            .collect();
         for result in &results {
             self.report_removal("DeleteObjects", result, began);
         }
         results
+    }
+
+    fn removal(&self, removed: metastore::Result<Removed>) -> Result<DeleteOutcome> {
+        match removed? {
+            Removed::Gone { .. } => Ok(DeleteOutcome::Deleted),
+            Removed::Absent => self.knows_absence().map(|()| DeleteOutcome::Absent),
+            Removed::PreconditionFailed => Err(Error::PreconditionFailed),
+        }
     }
 
     fn report_removal(
@@ -76,13 +87,5 @@ impl Engine {
             outcome,
             took: began.elapsed(),
         });
-    }
-}
-
-fn outcome(removed: metastore::Result<Removed>) -> Result<DeleteOutcome> {
-    match removed? {
-        Removed::Gone { .. } => Ok(DeleteOutcome::Deleted),
-        Removed::Absent => Ok(DeleteOutcome::Absent),
-        Removed::PreconditionFailed => Err(Error::PreconditionFailed),
     }
 }

@@ -50,6 +50,15 @@ pub enum Error {
     /// The key has no current version.
     #[error("the key does not exist")]
     NoSuchKey,
+    /// The catalogue knows nothing of it, and is too new to know that it does not exist: a backend has
+    /// not told yet that it belongs to no other catalogue.
+    #[error(
+        "what this new catalogue lacks may exist, for not every backend has told whose it is: {unseen}"
+    )]
+    AbsenceUnknown {
+        /// Which backends, with why.
+        unseen: String,
+    },
     /// The upload does not exist, or is not this bucket's and key's.
     #[error("the upload does not exist")]
     NoSuchUpload,

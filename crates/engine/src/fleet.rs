@@ -1,14 +1,17 @@
 //! The backends that this process runs with: what each is, whether it is in service, and the mark
 //! that says that it is still the one the catalogue means.
 
+mod first;
 mod member;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backend::{Capabilities, LocalBackend, ObjectBackend as _};
 use base::{BackendName, Clock, Month, Traffic, report};
+use bytes::Bytes;
 use futures_util::future::join_all;
 use metastore::Store;
 use metastore::model::{BackendId, BackendRow, UsageRow};
@@ -19,6 +22,8 @@ use crate::observe::Observer;
 use crate::placement::{self, Candidate, Refusal};
 use crate::usage::{Usage, written};
 use crate::{BackendKind, BackendSettings, Error, Result, Routing, Settings, Tried};
+use first::Beginning;
+pub(crate) use first::ReadBack;
 pub(crate) use member::Member;
 use member::guard;
 
@@ -68,6 +73,26 @@ impl fmt::Display for OutOfService {
 pub(crate) struct Fleet {
     members: Vec<Arc<Member>>,
     routing: Routing,
+    beginning: Beginning,
+}
+
+/// What a look at a marker found, and the row that it was compared with.
+struct Look {
+    finding: Finding,
+    row: BackendRow,
+}
+
+impl Finding {
+    /// Why a backend of which this was found is not used.
+    fn out_of_service(self) -> Option<OutOfService> {
+        match self {
+            Self::Missing => Some(OutOfService::MarkerMissing),
+            Self::OtherBackend { found } | Self::Foreign { found } => {
+                Some(OutOfService::MarkerForeign { found })
+            }
+            Self::First | Self::Ours | Self::Implausible { .. } | Self::Newer { .. } => None,
+        }
+    }
 }
 
 /// What a look at a backend found, for `validate --connect`.
@@ -164,8 +189,11 @@ impl Fleet {
             }
             members.push(Arc::new(member));
         }
-        let routing = settings.routing;
-        Ok(Self { members, routing })
+        Ok(Self {
+            members,
+            routing: settings.routing,
+            beginning: Beginning::of(rows),
+        })
     }
 
     pub(crate) fn members(&self) -> &[Arc<Member>] {
@@ -227,35 +255,26 @@ impl Fleet {
     ///
     /// Row first, marker second: a crash between the two leaves a mark that is behind the row's,
     /// which is harmless. A mark that is ahead of the row's can only mean that the row is older.
-    pub(crate) async fn enlist(&self, store: &Store, member: &Member) -> Result<Option<String>> {
-        let catalogue = store.catalogue();
-        let look = tokio::time::timeout(LOOK_MAX, member.backend().read_marker());
-        let found = match look.await {
-            Ok(Ok(found)) => found,
-            Err(_elapsed) => {
-                let reason = "no answer in time".to_owned();
-                self.retire(member, OutOfService::Unreachable { reason });
-                return Ok(None);
-            }
-            Ok(Err(error)) => {
-                let reason = report(&error).to_string();
-                self.retire(member, OutOfService::Unreachable { reason });
-                return Ok(None);
-            }
+    pub(crate) async fn enlist(
+        &self,
+        store: &Store,
+        member: &Member,
+        read_back: ReadBack,
+    ) -> Result<Option<String>> {
+        let recovering = store.catalogue().recovery.is_some();
+        let Some(mut look) = self.look(store, member).await? else {
+            return Ok(None);
         };
-        // Behind the marker: another instance may advance both at any time, the row first.
-        let row = self.row(store, member).await?;
-        let finding = Mark::judge(found.as_deref(), &catalogue, &row);
-        let first = finding == Finding::First;
-        let suspicion = match finding {
-            Finding::Missing => {
-                self.retire(member, OutOfService::MarkerMissing);
+        let first = look.finding == Finding::First && !recovering;
+        if first {
+            let marked = self.mark_first(store, member, look.row, read_back).await?;
+            let Some(marked) = marked else {
                 return Ok(None);
-            }
-            Finding::Foreign { found } => {
-                self.retire(member, OutOfService::MarkerForeign { found });
-                return Ok(None);
-            }
+            };
+            look = marked;
+        }
+        let Look { finding, row } = look;
+        let suspicion = match &finding {
             Finding::Newer { found } => Some(format!(
                 "backend {} was marked by a newer state of this catalogue ({found}); where this \
                  catalogue was not restored, its marker .s3o/backend was forged or copied: \
@@ -269,28 +288,24 @@ impl Fleet {
                 );
                 None
             }
-            Finding::First | Finding::Ours => None,
+            Finding::First
+            | Finding::Ours
+            | Finding::Missing
+            | Finding::OtherBackend { .. }
+            | Finding::Foreign { .. } => None,
         };
-        let recovering = suspicion.is_some() || catalogue.recovery.is_some();
-        let marked = match (recovering, first && row.marked) {
-            (true, _) => Ok(()),
-            // An earlier first mark never arrived: it is written again, not advanced.
-            (false, true) => self.write_mark(store, member, row.mark).await,
-            (false, false) => self.mark(store, member).await,
-        };
-        match marked {
-            Ok(()) => {}
-            // Without its first marker a backend cannot be told from another one.
-            Err(error) if first => {
-                let reason = report(&error).to_string();
-                self.retire(member, OutOfService::Unreachable { reason });
-                return Ok(None);
-            }
-            // A full or read-only disk takes no mark, but it can be read, and deletes make room.
-            Err(error) => {
-                let error = report(&error);
-                tracing::warn!(backend = %member.name(), %error, "mark not advanced");
-            }
+        if let Some(reason) = finding.out_of_service() {
+            self.retire(member, reason);
+            return Ok(None);
+        }
+        // A full or read-only disk takes no mark, but it can be read, and deletes make room.
+        if !first
+            && !recovering
+            && suspicion.is_none()
+            && let Err(error) = self.mark(store, member).await
+        {
+            let error = report(&error);
+            tracing::warn!(backend = %member.name(), %error, "backend marker not written, its generation stays behind the catalogue's");
         }
         self.learn(store, member, &row).await?;
         if member.service.write().take().is_some() {
@@ -299,8 +314,31 @@ impl Fleet {
         Ok(suspicion)
     }
 
-    /// Advances the mark: row first, marker second.
+    /// Reads a member's marker and compares it with the row; a member that does not answer is out of
+    /// service.
+    async fn look(&self, store: &Store, member: &Member) -> Result<Option<Look>> {
+        let look = tokio::time::timeout(LOOK_MAX, member.backend().read_marker());
+        let reason = match look.await {
+            Ok(Ok(found)) => {
+                // Behind the marker: another instance may advance both at any time, the row first.
+                let row = self.row(store, member).await?;
+                let finding = Mark::judge(found.as_deref(), &store.catalogue(), &row);
+                let own = !matches!(finding, Finding::Foreign { .. } | Finding::Missing);
+                member.seen.store(own, Ordering::Relaxed);
+                return Ok(Some(Look { finding, row }));
+            }
+            Ok(Err(error)) => report(&error).to_string(),
+            Err(_elapsed) => "no answer in time".to_owned(),
+        };
+        self.retire(member, OutOfService::Unreachable { reason });
+        Ok(None)
+    }
+
+    /// Advances the mark, but not past the first one while the catalogue begins.
     pub(crate) async fn mark(&self, store: &Store, member: &Member) -> Result<()> {
+        if self.is_beginning() {
+            return Ok(());
+        }
         self.mark_past(store, member, 0).await
     }
 
@@ -310,6 +348,14 @@ impl Fleet {
     }
 
     async fn write_mark(&self, store: &Store, member: &Member, mark: u64) -> Result<()> {
+        let content = self.marker_text(store, member, mark);
+        let written = member.backend().write_marker(content).await;
+        written.map_err(|error| Error::WriteUnavailable {
+            tried: Tried(vec![(member.name().clone(), error)]),
+        })
+    }
+
+    fn marker_text(&self, store: &Store, member: &Member, mark: u64) -> Bytes {
         let catalogue = store.catalogue();
         let content = Mark {
             catalogue: catalogue.uuid,
@@ -317,13 +363,7 @@ impl Fleet {
             backend: member.name().clone(),
             mark,
         };
-        let written = member
-            .backend()
-            .write_marker(content.to_text().into())
-            .await;
-        written.map_err(|error| Error::WriteUnavailable {
-            tried: Tried(vec![(member.name().clone(), error)]),
-        })
+        content.to_text().into()
     }
 
     /// Brings the row's mark past the one that the backend carries, and writes it: the end of a
@@ -344,33 +384,6 @@ impl Fleet {
             .filter(|found| found.plausible(&row));
         self.mark_past(store, member, found.map_or(0, |found| found.mark))
             .await
-    }
-
-    /// Reads the first marker of a member back, after all members have written theirs: two names of
-    /// one place have both found it unmarked, and the one whose marker is gone is not to be used.
-    pub(crate) async fn confirm_first(&self, member: &Member) {
-        let look = tokio::time::timeout(LOOK_MAX, member.backend().read_marker()).await;
-        let reason = match look {
-            Ok(Ok(Some(found))) => match Mark::parse(&found) {
-                Some(found) if found.backend == *member.name() => return,
-                Some(found) => OutOfService::MarkerForeign {
-                    found: found.owner(),
-                },
-                None => OutOfService::MarkerForeign {
-                    found: "something that is not ours".to_owned(),
-                },
-            },
-            Ok(Ok(None)) => OutOfService::Unreachable {
-                reason: "its first marker does not read back".to_owned(),
-            },
-            Ok(Err(error)) => OutOfService::Unreachable {
-                reason: report(&error).to_string(),
-            },
-            Err(_elapsed) => OutOfService::Unreachable {
-                reason: "no answer in time".to_owned(),
-            },
-        };
-        self.retire(member, reason);
     }
 
     async fn row(&self, store: &Store, member: &Member) -> Result<BackendRow> {

@@ -158,7 +158,7 @@ impl Engine {
             .store
             .object(request.bucket, &request.key)
             .await?;
-        let object = object.ok_or(Error::NoSuchKey)?;
+        let object = object.ok_or_else(|| self.absent(Error::NoSuchKey))?;
         let chosen = self.decide(&object, request).await?;
         Ok(Looked { object, chosen })
     }
@@ -177,12 +177,12 @@ impl Engine {
             .store
             .plan(request.bucket, &request.key)
             .await?
-            .ok_or(Error::NoSuchKey)?;
+            .ok_or_else(|| self.absent(Error::NoSuchKey))?;
         match self.begin(request, plan).await {
             // The object may have been replaced, and its bytes deleted, since the look-up.
             Err((Error::ReadUnavailable { tried }, version)) if any_missing(&tried) => {
                 let plan = self.inner.store.plan(request.bucket, &request.key).await?;
-                let plan = plan.ok_or(Error::NoSuchKey)?;
+                let plan = plan.ok_or_else(|| self.absent(Error::NoSuchKey))?;
                 if plan.object.version == version {
                     self.suspect(&tried, &plan).await;
                     return Err(Error::ReadUnavailable { tried });

@@ -4,6 +4,7 @@
 //! functions (`placement`, `keys`), acts are here. The crate refuses to know HTTP, XML and SQL: a
 //! front end turns requests into these calls and these errors into answers.
 
+mod absence;
 mod body;
 mod buckets;
 mod copy;

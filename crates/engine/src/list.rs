@@ -7,6 +7,7 @@ use crate::{Engine, Result};
 impl Engine {
     /// One page of keys and common prefixes.
     pub async fn list(&self, query: &ListQuery) -> Result<Listing> {
+        self.knows_absence()?;
         Ok(self.inner.store.list(query).await?)
     }
 }

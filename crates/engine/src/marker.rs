@@ -32,7 +32,13 @@ pub(crate) enum Finding {
         /// What it says.
         found: String,
     },
-    /// It names another catalogue or another backend.
+    /// It names another backend of this catalogue: two names lead to one place, or a name was pointed
+    /// elsewhere.
+    OtherBackend {
+        /// Which.
+        found: String,
+    },
+    /// It names another catalogue, or is not one of ours.
     Foreign {
         /// Whose.
         found: String,
@@ -73,11 +79,6 @@ impl Mark {
         self.mark <= row.mark.saturating_add(MARK_LEAP_MAX)
     }
 
-    /// Whose the place is.
-    pub(crate) fn owner(&self) -> String {
-        format!("backend {} of this catalogue", self.backend)
-    }
-
     /// Compares what a backend carries with what the catalogue knows.
     pub(crate) fn judge(
         content: Option<&[u8]>,
@@ -101,16 +102,19 @@ impl Mark {
             };
         }
         if found.backend != row.name {
-            return Finding::Foreign {
-                found: found.owner(),
+            return Finding::OtherBackend {
+                found: format!("backend {} of this catalogue", found.backend),
             };
         }
         if !found.plausible(row) {
-            let found = format!("mark {}", found.mark);
+            let found = format!("generation {}", found.mark);
             return Finding::Implausible { found };
         }
         if found.mark > row.mark || found.incarnation != catalogue.incarnation {
-            let found = format!("mark {} of incarnation {}", found.mark, found.incarnation);
+            let found = format!(
+                "generation {} of incarnation {}",
+                found.mark, found.incarnation
+            );
             return Finding::Newer { found };
         }
         Finding::Ours
@@ -118,7 +122,7 @@ impl Mark {
 }
 
 /// The mark of the first use.
-const FIRST_MARK: u64 = 1;
+pub(crate) const FIRST_MARK: u64 = 1;
 
 /// Whether the backend must carry a marker. A process that dies between its first mark's row and the
 /// marker itself leaves a row with the first mark and nothing else that names the backend.
@@ -189,7 +193,7 @@ mod tests {
             backend: "other".parse().unwrap(),
             ..mark
         };
-        assert!(matches!(judge(&renamed), Finding::Foreign { .. }));
+        assert!(matches!(judge(&renamed), Finding::OtherBackend { .. }));
         assert!(matches!(
             Mark::judge(Some(b"?"), &catalogue, &row),
             Finding::Foreign { .. }

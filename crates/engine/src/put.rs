@@ -101,8 +101,10 @@ impl Engine {
         let current = self.inner.store.object(bucket, key).await?;
         let etag = current.as_ref().map(|object| &object.etag);
         match (precondition.holds(etag), precondition, etag) {
+            // That there is no such key is what the caller relies on.
+            (true, Precondition::Absent, _) => self.knows_absence(),
             (true, _, _) => Ok(()),
-            (false, Precondition::Match(_), None) => Err(Error::NoSuchKey),
+            (false, Precondition::Match(_), None) => Err(self.absent(Error::NoSuchKey)),
             (false, _, _) => Err(Error::PreconditionFailed),
         }
     }
@@ -211,7 +213,7 @@ impl Engine {
                 Ok(())
             }
             Verdict::PreconditionFailed => Err(Error::PreconditionFailed),
-            Verdict::Absent => Err(Error::NoSuchKey),
+            Verdict::Absent => Err(self.absent(Error::NoSuchKey)),
             Verdict::IntentGone | Verdict::Changed => Err(Error::Conflict),
             Verdict::NoSuchBucket => Err(Error::NoSuchBucket),
         }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::buckets::Buckets;
-use crate::fleet::{self, BackendCheck, Fleet};
+use crate::fleet::{self, BackendCheck, Fleet, ReadBack};
 use crate::get::Reads;
 use crate::marker;
 use crate::multipart::Completing;
@@ -22,6 +22,12 @@ use crate::{CataloguePlace, Engine, Inner, Settings};
 
 /// How long a clean stop waits for the last marks.
 const STOP_MARK_MAX: Duration = Duration::from_secs(5);
+
+/// What it means that a backend belongs to another catalogue than one that begins, and the way out.
+pub(crate) const CATALOGUE_MISSING: &str = "the catalogue of these objects is missing here. Put it, or \
+     a backup of it, in its place and run `s3-orchestrator reconcile --recover`. To begin anew on these \
+     backends all the same, remove the marker `.s3o/backend` from each: what lies there stays, and is \
+     unknown to the new catalogue";
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +55,9 @@ pub enum StartError {
     },
     /// A catalogue was about to begin on backends that belong to another one.
     #[error(
-        "no catalogue is begun: {}, so the catalogue of these objects is missing here. Put it, or a \
-         backup of it, in its place and run `s3-orchestrator reconcile --recover`. To begin anew on \
-         these backends all the same, remove the marker `.s3o/backend` from each: what lies there \
-         stays, and is unknown to the new catalogue",
-        taken_by(.taken)
+        "no catalogue is begun: {}, so {}",
+        taken_by(.taken),
+        CATALOGUE_MISSING
     )]
     BackendsTaken {
         /// Which, with the catalogue that each belongs to.
@@ -87,7 +91,7 @@ impl Engine {
     /// backend.
     ///
     /// A backend that cannot be reached does not prevent the start; it is out of service until it
-    /// answers.
+    /// answers. Of a new catalogue nothing is said to be absent before each has answered once.
     pub async fn start(
         settings: Settings,
         clock: Arc<dyn Clock>,
@@ -185,16 +189,18 @@ impl Engine {
     async fn enlist_all(&self) -> Result<(), StartError> {
         let inner = &self.inner;
         let rows = inner.store.backends().await?;
-        let looks =
-            inner.fleet.members().iter().map(|member| async move {
-                (member, inner.fleet.enlist(&inner.store, member).await)
-            });
+        let looks = inner.fleet.members().iter().map(|member| async move {
+            let read_back = ReadBack::AfterAll;
+            let look = inner.fleet.enlist(&inner.store, member, read_back);
+            (member, look.await)
+        });
         for (member, look) in join_all(looks).await {
             match look {
                 Ok(Some(reason)) => inner.store.enter_recovery(reason).await?,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(backend = %member.name(), error = %report(&error), "no look");
+                    let error = report(&error);
+                    tracing::error!(backend = %member.name(), %error, "backend not looked at");
                 }
             }
         }
@@ -205,12 +211,22 @@ impl Engine {
                 let fresh = row.is_none_or(|row| !marker::expected(row));
                 fresh && member.in_service() && !member.is_memory()
             };
-            let fresh: Vec<_> = inner.fleet.members().iter().filter(unmarked).collect();
-            // Where there is one only, the marker of every other was there before its own.
-            if fresh.len() > 1 {
-                let looks = fresh.into_iter();
-                join_all(looks.map(|member| inner.fleet.confirm_first(member))).await;
+            let fresh = inner.fleet.members().iter().filter(unmarked);
+            let looks = fresh.map(|member| async move {
+                (
+                    member,
+                    inner.fleet.confirm_first(&inner.store, member).await,
+                )
+            });
+            for (member, look) in join_all(looks).await {
+                if let Err(error) = look {
+                    let error = report(&error);
+                    tracing::error!(backend = %member.name(), %error, "first marker not read back");
+                }
             }
+        }
+        if let Err(error) = inner.fleet.conclude_beginning(&inner.store).await {
+            tracing::error!(error = %report(&error), "beginning of the catalogue not ended");
         }
         if let Some(reason) = recovery {
             tracing::error!(
@@ -247,7 +263,7 @@ impl Engine {
         });
         for (member, marked) in join_all(marks).await {
             if !matches!(marked, Ok(Ok(()))) {
-                tracing::warn!(backend = %member.name(), "last mark not written");
+                tracing::warn!(backend = %member.name(), "last marker not written");
             }
         }
         // The last marks were requests too.
@@ -357,7 +373,8 @@ async fn refuse_new(
 }
 
 /// Refuses to begin a catalogue where a backend belongs to another one: every object there would be
-/// unknown to it, and answered with 404. A backend that cannot be looked at prevents nothing.
+/// unknown to it, and answered with 404. One that cannot be looked at keeps nothing from beginning:
+/// until it has told whose it is, nothing is answered with 404 ([`Engine::knows_absence`]).
 async fn refuse_taken(
     settings: &Settings,
     own: Option<Uuid>,

@@ -10,7 +10,8 @@ impl Engine {
     /// The tags of the current version.
     pub async fn tags(&self, bucket: BucketId, key: &ObjectKey) -> Result<Tags> {
         let object = self.inner.store.object(bucket, key).await?;
-        Ok(object.ok_or(Error::NoSuchKey)?.tags)
+        let object = object.ok_or_else(|| self.absent(Error::NoSuchKey))?;
+        Ok(object.tags)
     }
 
     /// Gives the current version other tags.
@@ -19,7 +20,7 @@ impl Engine {
         let retag = Retag { bucket, key, tags };
         let result = match self.inner.store.retag(retag).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Error::NoSuchKey),
+            Ok(false) => Err(self.absent(Error::NoSuchKey)),
             Err(error) => Err(error.into()),
         };
         self.observe_verb(verb, None, &result);
@@ -42,7 +43,7 @@ impl Engine {
             .store
             .object_with_parts(bucket, key, after, max)
             .await?;
-        let (object, parts) = found.ok_or(Error::NoSuchKey)?;
+        let (object, parts) = found.ok_or_else(|| self.absent(Error::NoSuchKey))?;
         let current = Validators {
             etag: &object.etag,
             last_modified: object.last_modified,

@@ -27,6 +27,8 @@ pub(crate) struct Member {
     writes: Arc<Writes>,
     /// `None` is in service.
     pub(super) service: RwLock<Option<OutOfService>>,
+    /// Whether its last look told that it belongs to no other catalogue.
+    pub(super) seen: AtomicBool,
     accepts: bool,
 }
 
@@ -59,6 +61,7 @@ impl Member {
             usage,
             writes,
             service: RwLock::new(Some(unseen)),
+            seen: AtomicBool::new(false),
             accepts: row.state == BackendState::Active,
         })
     }
@@ -184,12 +187,13 @@ impl Writes {
 }
 
 /// Calls that store bytes.
-const WRITES: [&str; 5] = [
+const WRITES: [&str; 6] = [
     "put",
     "copy",
     "upload_part",
     "upload_part_copy",
     "write_marker",
+    "create_marker",
 ];
 
 /// Whether the storage has no space left, or admits no writes: a read-only file system, missing

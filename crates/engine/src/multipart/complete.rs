@@ -182,7 +182,7 @@ impl Engine {
             .store
             .upload(request.bucket, &request.key, request.upload)
             .await?;
-        let record = record.ok_or(Error::NoSuchUpload)?;
+        let record = record.ok_or_else(|| self.absent(Error::NoSuchUpload))?;
         let stored = inner
             .store
             .parts(request.upload, 0, PART_NUMBER_MAX)
@@ -398,7 +398,7 @@ impl Engine {
         let refusal = match verdict {
             Verdict::Committed { .. } => return Ok(written),
             Verdict::PreconditionFailed => Error::PreconditionFailed,
-            Verdict::Absent => Error::NoSuchKey,
+            Verdict::Absent => self.absent(Error::NoSuchKey),
             Verdict::IntentGone | Verdict::Changed => Error::Conflict,
             Verdict::NoSuchBucket => Error::NoSuchBucket,
         };

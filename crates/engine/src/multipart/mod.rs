@@ -133,7 +133,10 @@ impl Engine {
     ) -> Result<()> {
         let verdict = self.inner.store.abort_upload(bucket, key, upload).await?;
         self.inner.bells.settle();
-        accept(verdict)
+        match verdict {
+            UploadVerdict::NoSuchUpload => Err(self.absent(Error::NoSuchUpload)),
+            other => accept(other),
+        }
     }
 
     /// A page of the parts of an open upload, and whether more follow.
@@ -160,6 +163,7 @@ impl Engine {
 
     /// A page of the open uploads of a bucket.
     pub async fn list_uploads(&self, query: &UploadQuery) -> Result<Uploads> {
+        self.knows_absence()?;
         Ok(self.inner.store.uploads(query).await?)
     }
 
@@ -176,7 +180,7 @@ impl Engine {
             .store
             .upload(bucket, key, upload)
             .await?
-            .ok_or(Error::NoSuchUpload)?;
+            .ok_or_else(|| self.absent(Error::NoSuchUpload))?;
         match record.state {
             UploadState::Open | UploadState::Completing { .. } => Ok(record),
             UploadState::Completed { .. } => Err(Error::NoSuchUpload),

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Schedule, Step, Worker};
+use crate::fleet::ReadBack;
 use crate::{Engine, Result};
 
 /// How often a mark advances.
@@ -58,11 +59,13 @@ impl Worker for Marker {
             if member.in_service() && !due && !lost {
                 continue;
             }
-            if let Some(reason) = inner.fleet.enlist(&inner.store, member).await? {
+            let look = inner.fleet.enlist(&inner.store, member, ReadBack::Now);
+            if let Some(reason) = look.await? {
                 inner.store.enter_recovery(reason).await?;
             }
             done += 1;
         }
+        inner.fleet.conclude_beginning(&inner.store).await?;
         Ok(Step { done, more: false })
     }
 }

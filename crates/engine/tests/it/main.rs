@@ -5,6 +5,7 @@
     reason = "a clone that also becomes a trait object reads best so"
 )]
 
+mod beginning;
 mod content;
 mod model;
 mod multipart;

@@ -694,7 +694,9 @@ async fn displaced_bytes_go_early_when_room_is_needed() {
 async fn a_first_marker_that_never_arrived_is_written_again() {
     let world = World::new(&[None]);
     for _ in 0..3 {
-        world.places[0].faults.script("write_marker", Fault::Refuse);
+        world.places[0]
+            .faults
+            .script("create_marker", Fault::Refuse);
     }
     let engine = world.engine().await;
     assert!(put(&engine, "a", &bytes(1, 10)).await.is_err());

@@ -254,7 +254,8 @@ fn show_engine(error: &engine::Error, body: &BodyState) -> Shown {
             "The bucket has too many open multipart uploads.".into(),
         ),
         engine::Error::Conflict => ErrorCode::OperationAborted.into(),
-        engine::Error::WriteUnavailable { .. }
+        engine::Error::AbsenceUnknown { .. }
+        | engine::Error::WriteUnavailable { .. }
         | engine::Error::ReadUnavailable { .. }
         | engine::Error::TimedOut { .. } => ErrorCode::ServiceUnavailable.into(),
         engine::Error::Corrupt => ErrorCode::InternalError.into(),

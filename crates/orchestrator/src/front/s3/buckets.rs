@@ -33,6 +33,7 @@ impl Front {
         let behind = params.continuation_token.as_deref().unwrap_or("");
         let max =
             usize::try_from(params.max_buckets.unwrap_or(BUCKETS_PER_PAGE)).unwrap_or(usize::MAX);
+        self.engine.knows_absence()?;
         let all = self.engine.all_buckets().await?;
         // By name, so that a token is the last name of the page before.
         let mut shown = all.iter().filter(|bucket| {

@@ -168,6 +168,7 @@ impl Call<'_> {
     /// The source, if the caller may read it.
     async fn source(&self, from: headers::CopySource) -> Result<CopySource, Failure> {
         let Some(bucket) = self.front.engine.find_bucket(&from.bucket).await? else {
+            self.front.engine.knows_absence()?;
             return Err(ErrorCode::NoSuchBucket.into());
         };
         let key = from.key.as_str();

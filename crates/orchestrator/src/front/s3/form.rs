@@ -120,7 +120,10 @@ impl Front {
     ) -> Result<(PutRequest, Declared), Failure> {
         let key = form.key()?;
         ticket.key = Some(key.clone());
-        let found = found.ok_or(ErrorCode::NoSuchBucket)?;
+        let Some(found) = found else {
+            self.engine.knows_absence()?;
+            return Err(ErrorCode::NoSuchBucket.into());
+        };
         let tags = form.tags()?;
         let may = |verb| rights.allow(verb, &found.name, key.as_str());
         if !may(Verb::Write) || !(tags.is_empty() || may(Verb::Tags)) {

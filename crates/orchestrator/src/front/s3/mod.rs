@@ -187,7 +187,10 @@ impl Front {
             (Some(bucket), Ok(())) => Ok(Place::Bucket(bucket)),
             (None, _) if creates && rights.are_all() => Ok(Place::New(name.clone())),
             // Whether a name is free is nobody's business.
-            (None, _) if !creates => Err(ErrorCode::NoSuchBucket.into()),
+            (None, _) if !creates => {
+                self.engine.knows_absence()?;
+                Err(ErrorCode::NoSuchBucket.into())
+            }
             (Some(_) | None, _) => {
                 ticket.event = RequestEvent::BucketMismatch;
                 Err(ErrorCode::AccessDenied.into())

@@ -255,6 +255,69 @@ async fn a_backend_that_is_down_does_not_prevent_the_first_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_catalogue_answers_503_for_what_it_lacks_until_all_its_backends_were_seen() {
+    let mut home = Home::with_local(&["one"]);
+    home.backends.push(s3_backend("away", "http://127.0.0.1:9"));
+    let mut server = home.serve().await;
+    server
+        .logged(&[
+            "\"ERROR\"",
+            "new catalogue has not seen all its backends",
+            "backend away is out of service, unreachable",
+            "take them out of the configuration",
+            "reconcile --recover",
+        ])
+        .await;
+    let client = server.client();
+    store(&client, "kept", SMALL_BYTES).await;
+    reads(&client, "kept", SMALL_BYTES).await;
+    reads_later(&client, "absent").await;
+    let get = |path, query| Head {
+        method: Method::GET,
+        path,
+        query,
+        headers: &[],
+        payload: PayloadMode::EMPTY,
+    };
+    let delete = Head {
+        method: Method::DELETE,
+        ..get("/b/absent", "")
+    };
+    let requests = [
+        get("/b/absent", ""),
+        get("/b", "list-type=2"),
+        get("/b", "versions="),
+        get("/b", "uploads="),
+        get("/no-such-bucket", "list-type=2"),
+        get("/", ""),
+        delete,
+    ];
+    for head in requests {
+        let reply = raw::request(server.addr, &head, b"").await.unwrap();
+        let told = (reply.status, reply.code());
+        assert_eq!(
+            told,
+            (503, "ServiceUnavailable".to_owned()),
+            "{}",
+            head.path
+        );
+        assert!(reply.headers.contains_key("retry-after"), "{}", head.path);
+    }
+    server.stop().await;
+    // The operator does without it.
+    home.backends.pop();
+    let server = home.serve().await;
+    is_absent(&server.client(), "absent").await;
+    reads(&server.client(), "kept", SMALL_BYTES).await;
+    server.stop().await;
+    // One that is added later, and is down then, is nothing that a catalogue begins with.
+    home.backends.push(s3_backend("away", "http://127.0.0.1:9"));
+    let server = home.serve().await;
+    is_absent(&server.client(), "absent").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_that_point_to_each_others_storage_are_noticed() {
     let mut home = two_backends().await;
     let right = home.backends.clone();

@@ -425,7 +425,7 @@ impl Fleet {
             }
             Err(error) => {
                 let error = report(&error);
-                tracing::warn!(backend = %member.name(), %error, "probe failed, assuming little");
+                tracing::warn!(backend = %member.name(), %error, "probe failed, using conservative capabilities");
             }
         }
         Ok(())

@@ -333,7 +333,7 @@ impl Engine {
                     .mark_copy(copy.copy, denied(copy.state))
                     .await
                 {
-                    tracing::warn!(error = %base::report(&error), "suspect copy not recorded");
+                    tracing::warn!(error = %base::report(&error), "could not record a suspect copy");
                 }
             }
         }

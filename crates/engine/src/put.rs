@@ -237,7 +237,7 @@ pub(crate) async fn give_up(store: &Store, intent: Intent, effect: Effect) {
         Effect::Unknown => store.abandon_intent(intent).await,
     };
     if let Err(error) = settled {
-        tracing::warn!(error = %base::report(&error), "intent left to the reaper");
+        tracing::warn!(error = %base::report(&error), "could not resolve an intent, it will expire");
     }
 }
 

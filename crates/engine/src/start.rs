@@ -268,7 +268,7 @@ impl Engine {
         }
         // The last marks were requests too.
         if let Err(error) = inner.usage.close().await {
-            tracing::warn!(error = %report(&error), "last usage not written");
+            tracing::warn!(error = %report(&error), "could not flush the last usage");
         }
         let closed = inner.store.close().await;
         self.report_enqueued();

@@ -163,7 +163,7 @@ impl State {
     }
 }
 
-/// Counts how often this process lost all that it held, because it was taken for dead.
+/// Counts how often this process lost all that it held, because its lease expired.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Generation(u64);
 

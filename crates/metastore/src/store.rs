@@ -72,7 +72,7 @@ impl fmt::Debug for Tuning {
 }
 
 fn abort(error: &Error) {
-    tracing::error!(error = %base::report(error), "the catalogue cannot be trusted any more");
+    tracing::error!(error = %base::report(error), "catalogue failed, stopping");
     std::process::abort();
 }
 

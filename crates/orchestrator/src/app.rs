@@ -116,7 +116,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), AppError> {
     };
     let ended = run(parts, options.announce, &mut signals).await;
     if let Err(error) = &ended {
-        error!(error = %base::report(error), "ended");
+        error!(error = %base::report(error), "stopped by an error");
     }
     control.flush();
     ended
@@ -210,7 +210,7 @@ impl Task {
         match timeout(patience, &mut self.handle).await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                error!(task = self.name, error = %error, "task ended by a defect");
+                error!(task = self.name, error = %error, "task panicked");
                 true
             }
             Err(_) => false,
@@ -319,7 +319,7 @@ impl App {
         // Nobody may wait for the workers any more, however long a step takes.
         self.stop_workers.send_replace(true);
         if !self.workers.join(WORKERS_STOP_MAX).await {
-            warn!(task = self.workers.name, "task cut off");
+            warn!(task = self.workers.name, "task aborted at stop");
             self.workers.handle.abort();
             self.workers.join(WORKERS_STOP_MAX).await;
         }
@@ -362,7 +362,7 @@ impl Served {
             return;
         }
         if !patience.is_zero() {
-            warn!(listener = self.task.name, "requests cut off");
+            warn!(listener = self.task.name, "requests aborted at stop");
         }
         self.stopper.cut();
         // Every connection is dropped at its next await.
@@ -394,7 +394,7 @@ async fn bind_pages(config: &Config) -> Result<Option<Listener>, AppError> {
         Ok(socket) => Ok(Some(socket)),
         Err(source) if metrics.require_listener => Err(listen_error(addr, source)),
         Err(error) => {
-            warn!(addr = %addr, error = %error, "no metrics: their listener cannot be had");
+            warn!(addr = %addr, error = %error, "could not open the metrics listener, metrics are off");
             Ok(None)
         }
     }

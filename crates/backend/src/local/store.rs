@@ -228,7 +228,7 @@ impl Store {
             }
             if let Err(error) = self.files.remove(&path) {
                 warn!(root = %self.root.display(), error = report(&error).to_string(),
-                    "temporary file not removed");
+                    "could not remove temporary file");
             }
         }
         for upload in self.names_in(Path::new(TRASH)).unwrap_or_default() {

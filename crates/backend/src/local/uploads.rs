@@ -198,7 +198,7 @@ fn close(store: &Store, upload: &str, parts: &[PartRef]) {
         warn!(
             upload,
             error = report(&error).to_string(),
-            "completed upload not cleaned up"
+            "could not remove the directory of a completed upload"
         );
     }
 }

@@ -299,7 +299,7 @@ impl<'a> Probe<'a> {
             {
                 let error = base::report(&error);
                 tracing::warn!(backend = %self.backend.client.name, key = %target.key, %error,
-                    "an object of the probe stays behind");
+                    "could not delete an object of the probe");
             }
         }
     }

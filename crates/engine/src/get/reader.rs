@@ -294,7 +294,7 @@ impl Reader {
                 });
             };
             if let Some(error) = failure {
-                tracing::warn!(error = %base::report(&error), "body goes on from another answer");
+                tracing::warn!(error = %base::report(&error), "backend response broke off, read resumed");
             }
             // What the broken answer still owed is not owed any more.
             current.body = Box::pin(stream::empty());
@@ -419,7 +419,7 @@ async fn conclude(engine: &Engine, piece: &mut Piece, check: WholeCheck) -> Resu
 async fn mark(engine: &Engine, copy: &CopyRow, state: CopyState) {
     if let Err(error) = engine.inner.store.mark_copy(copy.copy, state).await {
         let error = base::report(&error);
-        tracing::warn!(copy = %copy.copy, state = state.name(), %error, "state of a copy not recorded");
+        tracing::warn!(copy = %copy.copy, state = state.name(), %error, "could not record the state of a copy");
     }
 }
 

@@ -317,7 +317,7 @@ impl Engine {
                 Ok(_) => done += 1,
                 Err(error) => {
                     let error = base::report(&error);
-                    tracing::warn!(upload = %record.upload, %error, "complete not taken up");
+                    tracing::warn!(upload = %record.upload, %error, "could not resume CompleteMultipartUpload");
                 }
             }
         }

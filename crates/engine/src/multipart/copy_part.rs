@@ -175,7 +175,7 @@ impl Engine {
                     store.withdraw_part(claim).await?;
                 }
                 let error = base::report(&error);
-                tracing::warn!(backend = %member.name(), %error, "part copy is streamed");
+                tracing::warn!(backend = %member.name(), %error, "UploadPartCopy by the backend failed, streaming the part");
                 return Ok(None);
             }
         };

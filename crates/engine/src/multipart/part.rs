@@ -345,7 +345,7 @@ impl Attempts for PartAttempts {
         match effect {
             Effect::None => {
                 if let Err(error) = self.engine.inner.store.withdraw_part(claim).await {
-                    tracing::warn!(error = %base::report(&error), "part claim left as unsettled");
+                    tracing::warn!(error = %base::report(&error), "could not withdraw a part claim");
                 }
             }
             // What the backend holds under this number is unknown until it is written again or the

@@ -70,7 +70,7 @@ async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
             Err(error) if error.kind == Kind::NoSuchUpload => return true,
             Err(error) => {
                 let (backend, error) = (member.name(), base::report(&error));
-                tracing::warn!(%backend, key = %leg.key, %error, "refused parts not looked at");
+                tracing::warn!(%backend, key = %leg.key, %error, "could not list the parts of a refused CompleteMultipartUpload");
                 return false;
             }
         };

@@ -110,18 +110,18 @@ impl Sharing {
         match (change, exchanged) {
             (Change::Open, Err(error)) => {
                 let error = base::report(&error);
-                tracing::warn!(%error, "redis is down: usage of other instances is known by rows only");
+                tracing::warn!(%error, "Redis unreachable, usage of other instances is known from the catalogue only");
                 state.forget(book);
                 self.observer.observe(Event::RedisFallback { active: true });
             }
             (Change::Close, _) => {
-                tracing::info!("redis is back: usage is shared");
+                tracing::info!("Redis reachable again, usage sync resumed");
                 self.observer
                     .observe(Event::RedisFallback { active: false });
             }
             (Change::Stay, Err(error)) => {
                 let error = base::report(&error);
-                tracing::debug!(%error, "usage not shared");
+                tracing::debug!(%error, "usage sync failed");
             }
             (Change::Stay | Change::Open, Ok(())) => {}
         }
@@ -163,7 +163,7 @@ impl Sharing {
                 Ok(false) => return Ok(()),
                 Err(error) => {
                     let error = base::report(&error);
-                    tracing::warn!(%error, "usage not read again");
+                    tracing::warn!(%error, "could not reload usage from the catalogue");
                     return Ok(());
                 }
             }
@@ -196,7 +196,7 @@ impl Sharing {
         let names: Vec<&BackendName> = book.entries().iter().map(|entry| &entry.name).collect();
         if let Err(error) = state.link.leave(&self.instance, book.month(), &names).await {
             let error = base::report(&error);
-            tracing::warn!(%error, "the last publication stays until its keys expire");
+            tracing::warn!(%error, "could not withdraw published usage, its keys will expire");
         }
     }
 }

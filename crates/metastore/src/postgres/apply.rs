@@ -42,7 +42,7 @@ const SILENT_TRIES: u32 = 3;
 const RESTORED: &str = "the database was restored to an earlier state under running instances: objects \
     written since are not in the catalogue, and bytes on the backends may be theirs";
 
-/// Which instance we are; it changes where we were taken for dead.
+/// Which instance we are; it changes where our lease expired.
 pub(crate) struct Identity(Mutex<Registered>);
 
 impl Identity {
@@ -115,7 +115,7 @@ impl Line {
     pub(crate) fn answered(&mut self) {
         self.unanswered = 0;
         if *self.reach.borrow() == Reach::Silent {
-            info!("the catalogue answers again");
+            info!("catalogue reachable again");
             self.reach.send_replace(Reach::Answers);
         }
     }
@@ -125,7 +125,7 @@ impl Line {
         self.session = None;
         self.unanswered += 1;
         if self.unanswered == SILENT_TRIES {
-            warn!(error = %report(error), "the catalogue does not answer; trying on");
+            warn!(error = %report(error), "catalogue unreachable, retrying");
             self.reach.send_replace(Reach::Silent);
         }
         if *self.closing.borrow() {
@@ -210,7 +210,7 @@ impl Applier for MainApplier {
                     self.refuse(items, error);
                 }
                 Ended::Fenced => {
-                    warn!("this instance was taken for dead; it begins again");
+                    warn!("instance lease expired, re-registering");
                     self.begin_again(items, None).await;
                 }
                 Ended::Lost => {
@@ -239,7 +239,7 @@ impl Applier for MainApplier {
             left.await.map(drop)
         };
         if let Err(error) = leave.await {
-            warn!(error = %report(&error), "the catalogue was left without a word");
+            warn!(error = %report(&error), "could not deregister instance");
         }
     }
 }
@@ -396,14 +396,14 @@ impl MainApplier {
                 }
                 Err(fault) => {
                     let error = fault.named("register");
-                    error!(error = %report(&error), "this instance cannot begin again");
+                    error!(error = %report(&error), "could not re-register instance");
                     pause(u32::MAX).await;
                 }
             }
         }
         self.settler.refuse(items, |work| Error::Unavailable {
             operation: work.operation(),
-            source: DatabaseError::Connection("this instance was taken for dead".into()),
+            source: DatabaseError::Connection("the lease of this instance expired".into()),
         });
     }
 

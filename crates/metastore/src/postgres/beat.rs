@@ -58,7 +58,7 @@ pub(super) async fn run(shared: Weak<Shared>, lease: Duration) {
             }
             Err(fault) => {
                 seen_since = Instant::now();
-                debug!(error = %report(&fault.named("look at the other instances")), "not seen");
+                debug!(error = %report(&fault.named("look at the other instances")), "could not read the heartbeats of other instances");
             }
         }
     }
@@ -134,7 +134,7 @@ async fn return_room(shared: &Shared, backend: BackendId) {
             Error::Unavailable { .. } | Error::Closed => {}
             other => {
                 shared.live.keep_unused(backend, bytes, generation);
-                warn!(error = %report(&other), "room not given back");
+                warn!(error = %report(&other), "could not return reserved quota");
             }
         }
     }
@@ -146,8 +146,10 @@ async fn bury(shared: &Shared, instance: i32, lease: Duration) {
         lease_ms: i64::try_from(lease.as_millis()).unwrap_or(i64::MAX / 2),
     };
     match shared.run(work).await {
-        Ok(Answer::Count(intents)) => warn!(instance, intents, "a silent instance was buried"),
+        Ok(Answer::Count(intents)) => warn!(instance, intents, "expired instance fenced"),
         Ok(_) => {}
-        Err(error) => debug!(instance, error = %report(&error), "not buried"),
+        Err(error) => {
+            debug!(instance, error = %report(&error), "could not fence an expired instance")
+        }
     }
 }

@@ -128,14 +128,14 @@ impl Connector {
                         info!(
                             from = self.names[before],
                             to = self.names[n],
-                            "the catalogue is reached by another host"
+                            "catalogue connected through another host"
                         );
                     }
                     return Ok(session);
                 }
                 Err(error) => {
                     if self.hosts.len() > 1 {
-                        debug!(host = self.names[n], error = %base::report(&error), "host not used");
+                        debug!(host = self.names[n], error = %base::report(&error), "could not connect to a host of the catalogue");
                     }
                     failed.get_or_insert(error);
                 }
@@ -149,7 +149,7 @@ impl Connector {
             let (client, connection) = config.connect(self.tls.clone()).await?;
             drop(tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    debug!(error = %base::report(&error), "a connection to the catalogue ended");
+                    debug!(error = %base::report(&error), "catalogue connection closed");
                 }
             }));
             let session = Session {
@@ -240,9 +240,9 @@ impl Pool {
         let ready = opened.iter().filter(|session| session.is_ok()).count();
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Some(Err(error)) = opened.into_iter().find(std::result::Result::is_err) {
-            warn!(ready, wanted = sessions, error = %base::report(&error), "the pool is not warm");
+            warn!(ready, wanted = sessions, error = %base::report(&error), "could not fill the connection pool of the catalogue");
         } else {
-            info!(ready, ms, "the pool of the catalogue is warm");
+            info!(ready, ms, "connection pool of the catalogue filled");
         }
     }
 

@@ -61,7 +61,7 @@ impl Applier for IntentApplier {
             Ended::Fenced => {
                 let buried = |_: u64| Error::Unavailable {
                     operation: OPERATION,
-                    source: DatabaseError::Connection("this instance was taken for dead".into()),
+                    source: DatabaseError::Connection("the lease of this instance expired".into()),
                 };
                 items.into_iter().for_each(|item| refuse(item, buried));
             }

@@ -164,7 +164,7 @@ impl Shared {
         }
         match &recovery {
             Some(reason) => entered_recovery(reason),
-            None => info!("the recovery is complete"),
+            None => info!("recovery complete"),
         }
         self.catalogue.write().recovery = recovery;
     }

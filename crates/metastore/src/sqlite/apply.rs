@@ -107,7 +107,7 @@ impl BlockingApplier for MainApplier {
             return leave_files(&self.conn);
         }
         if let Err(error) = truncate(&self.conn, &self.tracker) {
-            warn!(error = %base::report(&error), "the log was not copied back at the end");
+            warn!(error = %base::report(&error), "WAL checkpoint at stop failed");
         }
         // That was the last look before the connections end.
         if self.condition.check().is_err() {
@@ -185,7 +185,7 @@ impl MainApplier {
                 Health::Dead
             }
             Err(error) => {
-                warn!(error = %base::report(&error), "the log was not looked at");
+                warn!(error = %base::report(&error), "WAL checkpoint check failed");
                 self.condition.note_corrupt(Target::Catalogue, &error);
                 Health::Sound
             }

@@ -124,7 +124,7 @@ impl Checkpointer {
                         return fatal(database("copy the log back")(error));
                     }
                     Err(error) => {
-                        warn!(error = %report(&error), "checkpoint not done");
+                        warn!(error = %report(&error), "WAL checkpoint failed");
                         condition.note_corrupt(tracker.target(), &error);
                     }
                 }

@@ -57,7 +57,7 @@ pub(crate) fn connect(path: &Path, role: Role) -> Result<Connection> {
 pub(crate) fn leave_files(conn: &Connection) {
     let set = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     if let Err(error) = set {
-        warn!(error = %base::report(&error), "connection ends as usual");
+        warn!(error = %base::report(&error), "could not keep the WAL of a closing connection");
     }
 }
 

@@ -239,7 +239,7 @@ impl BlockingApplier for IntentApplier {
             truncate(&self.conn, &self.tracker)
         };
         if let Err(error) = end() {
-            warn!(error = %base::report(&error), "settled intents not removed from their file");
+            warn!(error = %base::report(&error), "could not delete resolved intents from their file");
         }
     }
 }
@@ -287,7 +287,7 @@ impl IntentApplier {
                 Health::Dead
             }
             Err(error) => {
-                warn!(error = %base::report(&error), "the log was not looked at");
+                warn!(error = %base::report(&error), "WAL checkpoint check failed");
                 self.condition.note_corrupt(Target::Intents, &error);
                 Health::Sound
             }

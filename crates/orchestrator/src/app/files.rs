@@ -20,6 +20,6 @@ pub(super) fn raise_limit() {
     };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => info!(from = now, to = wanted, "limit on open files raised"),
-        Err(error) => warn!(limit = now, %error, "limit on open files not raised"),
+        Err(error) => warn!(limit = now, %error, "could not raise the limit on open files"),
     }
 }

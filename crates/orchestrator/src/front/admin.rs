@@ -48,7 +48,7 @@ pub(super) enum Refusal {
     NoLog,
     /// The engine refused or failed.
     Engine(engine::Error),
-    /// A defect of the program.
+    /// A panic: a bug of the program.
     Defect,
 }
 
@@ -80,7 +80,7 @@ impl Front {
         let outcome = match AssertUnwindSafe(served).catch_unwind().await {
             Ok(outcome) => outcome,
             Err(_) => {
-                error!("an admin call met a defect; its backtrace is on standard error");
+                error!("admin handler panicked (backtrace on stderr)");
                 self.telemetry.metrics.panics.inc(["admin".into()]);
                 Err(Refusal::Defect)
             }

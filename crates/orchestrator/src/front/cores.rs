@@ -84,7 +84,7 @@ impl Drop for Core {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            error!("a thread that served connections ended by a defect");
+            error!("connection thread panicked");
         }
     }
 }

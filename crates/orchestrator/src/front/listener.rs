@@ -157,7 +157,7 @@ impl Listener {
                     connections.spawn_on(served, core);
                 }
                 Err(error) => {
-                    warn!(error = %error, "connection not accepted");
+                    warn!(error = %error, "could not accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -211,7 +211,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        error!(error = %error, "connection ended by a defect");
+        error!(error = %error, "connection handler panicked");
     }
 }
 
@@ -236,7 +236,7 @@ impl Peer {
             Some(tls) => match timeout(patience.head, tls.acceptor().accept(stream)).await {
                 Ok(Ok(stream)) => (Scheme::Https, Transport::Tls(Box::new(stream))),
                 Ok(Err(error)) => {
-                    debug!(remote = %self.remote, error = %error, "no TLS connection");
+                    debug!(remote = %self.remote, error = %error, "TLS handshake failed");
                     return;
                 }
                 Err(_) => return,
@@ -267,7 +267,7 @@ impl Peer {
             .await
             .is_err()
         {
-            debug!(remote = %self.remote, "a refusal was not taken");
+            debug!(remote = %self.remote, "client closed before an error response was sent");
         }
     }
 

@@ -217,7 +217,7 @@ impl Front {
             let outcome = match AssertUnwindSafe(served).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    error!("a request met a defect; its backtrace is on standard error");
+                    error!("request handler panicked (backtrace on stderr)");
                     self.telemetry
                         .metrics
                         .panics

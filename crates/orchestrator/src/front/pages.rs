@@ -80,7 +80,7 @@ impl Front {
             Ok(status) => observe(metrics, &status),
             Err(error) => {
                 let error = base::report(&error).to_string();
-                warn!(error, "metrics without the catalogue's part");
+                warn!(error, "could not read the catalogue's metrics");
             }
         }
         metrics.render()

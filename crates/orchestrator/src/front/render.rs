@@ -103,7 +103,7 @@ pub(super) enum Failure {
     Engine(engine::Error),
     /// Too many requests are in flight.
     Busy,
-    /// A defect of the program.
+    /// A panic: a bug of the program.
     Defect,
 }
 

@@ -121,7 +121,7 @@ impl Reply {
 
     fn cut(&mut self, cut: Cut) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let text = base::report(&cut).to_string();
-        warn!(error = text, "answer cut");
+        warn!(error = text, "response cut off");
         if let Some(ticket) = &mut self.ticket {
             ticket.error = Some(text.into());
         }

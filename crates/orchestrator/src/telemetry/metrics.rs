@@ -368,7 +368,7 @@ metrics! {
     worker_consecutive_failures: Gauges<1> = Gauge "worker_consecutive_failures" ["service"]
         "Steps of a worker that failed in a row.";
     panics: Counters<1> = Counter "http_panic_recovered_total" ["route"]
-        "Requests that ended in a defect of the program and were answered with 500.";
+        "Requests whose handler panicked; they were answered with 500.";
     build_info: Gauges<1> = Gauge "build_info" ["version"]
         "Always 1; the label tells the version.";
 }

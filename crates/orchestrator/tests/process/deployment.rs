@@ -203,7 +203,7 @@ async fn a_managed_server_and_a_pooler_are_used_as_documented() {
     pooler.kill();
     store(&client, "past the pooler").await;
     reads(&client, "through the pooler").await;
-    let moved = "the catalogue is reached by another host";
+    let moved = "catalogue connected through another host";
     server
         .logged(&[moved, &format!("\"to\":\"localhost:{direct}\"")])
         .await;

@@ -77,7 +77,7 @@ fn show_refusal(refusal: &Refusal, ticket: &Ticket) -> (StatusCode, String) {
         }
         Refusal::Defect => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            "a defect of the program; its backtrace is on standard error".into(),
+            "the handler panicked; the backtrace is on standard error".into(),
         ),
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn in_time(
     Ok(answer)
 }
 
-/// A defect of the work is its outcome: the answer that was begun must end.
+/// A panic of the work is its outcome: the answer that was begun must end.
 async fn finish(
     work: impl Future<Output = Result<String, Failure>>,
     subject: Subject,
@@ -114,7 +114,7 @@ mod tests {
         assert!(document(done).await.ends_with(" <Done/>"));
         let broken = async move {
             sleep(late).await;
-            panic!("a defect, as ordered")
+            panic!("as ordered")
         };
         let broken = in_time(broken, &ticket).await.unwrap();
         assert!(

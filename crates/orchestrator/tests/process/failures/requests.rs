@@ -125,7 +125,7 @@ async fn a_chunked_body_that_is_not_what_it_claims_changes_nothing() {
         for (body, code) in [
             (shorter, "IncompleteBody"),
             // Every byte of the object came: it is the framing that is cut off.
-            (without_trailer, "InvalidRequest"),
+            (without_trailer, "MalformedTrailerError"),
             (chunked(&sent, Crc64(1)), "BadDigest"),
             (broken, "InvalidRequest"),
         ] {

@@ -63,7 +63,7 @@ async fn a_stop_waits_no_longer_than_it_was_told() {
     let mut server = home.serve().await;
     let (connection, _rest) = half_sent(&server, "late").await;
     server.signal(Signal::TERM);
-    server.logged(&["requests cut off"]).await;
+    server.logged(&["requests aborted at stop"]).await;
     let (code, err) = server.last_words().await;
     assert_eq!((code, err.as_str()), (Some(0), ""));
     drop(connection);

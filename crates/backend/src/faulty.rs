@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, stream};
 use crate::{
     Body, Capabilities, Chunks, Copied, DeleteTarget, Effect, Error, Fetched, Head, Kind, ListPage,
     ListRequest, ListedUpload, ObjectBackend, PartFact, PartListPage, PartSource, Payload,
-    PayloadCut, PutMeta, Result, Stored, UploadListPage, VersionPage,
+    PayloadCut, PutMeta, Result, Stored, UploadListPage, VersionPage, VersionRef,
 };
 use faults::Shape;
 pub use faults::{Fault, Faults, Rates};
@@ -30,7 +30,7 @@ pub use turns::Turns;
 /// How long a stalled call waits before it gives up by itself: longer than any caller's patience.
 pub const STALL: Duration = Duration::from_secs(3600);
 
-/// How long it takes until a lost answer is missed: callers may go away in between.
+/// How long it takes until a lost answer is missed, or a slow one comes: callers may go away in between.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// A backend that fails when told to.
@@ -97,12 +97,18 @@ impl FaultyBackend {
                 tokio::time::sleep(SILENCE).await;
                 Err(self.lost(operation))
             }
+            Fault::Slow => {
+                let done = call.await;
+                tokio::time::sleep(SILENCE).await;
+                done
+            }
             Fault::Reply(kind) => Err(self.error(kind, Effect::None, operation)),
             Fault::CutBody
             | Fault::ShortBody
             | Fault::FirstByte
             | Fault::WrongByte
             | Fault::EmptyPage
+            | Fault::EndlessPage
             | Fault::IgnoreCondition => {
                 unreachable!("these fit only a call that handles them itself")
             }
@@ -161,6 +167,8 @@ impl FaultyBackend {
             | Fault::FirstByte
             | Fault::WrongByte
             | Fault::EmptyPage
+            | Fault::EndlessPage
+            | Fault::Slow
             | Fault::IgnoreCondition => Err(self.error(Kind::Unavailable, Effect::None, operation)),
         }
     }
@@ -300,6 +308,8 @@ impl ObjectBackend for FaultyBackend {
                 | Fault::Late
                 | Fault::Full
                 | Fault::EmptyPage
+                | Fault::EndlessPage
+                | Fault::Slow
                 | Fault::IgnoreCondition,
             ) => {
                 return Err(self.error(Kind::Unavailable, Effect::None, "get"));
@@ -368,6 +378,8 @@ impl ObjectBackend for FaultyBackend {
                 | Fault::FirstByte
                 | Fault::WrongByte
                 | Fault::EmptyPage
+                | Fault::EndlessPage
+                | Fault::Slow
                 | Fault::IgnoreCondition,
             ) => all(&|| self.error(Kind::Unavailable, Effect::None, "delete")),
         }
@@ -403,6 +415,15 @@ impl ObjectBackend for FaultyBackend {
     }
 
     async fn versions(&self, key: &BackendKey) -> Result<VersionPage> {
+        if self.faults.take("versions", Fault::EndlessPage) {
+            return Ok(VersionPage {
+                versions: vec![VersionRef {
+                    version: Some("never-was".to_owned()),
+                    delete_marker: false,
+                }],
+                truncated: true,
+            });
+        }
         let (inner, key) = (Arc::clone(&self.inner), key.clone());
         self.act(
             "versions",

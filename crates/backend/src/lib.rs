@@ -99,8 +99,8 @@ pub trait ObjectBackend: Send + Sync + 'static {
     /// One page of keys in byte order.
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
 
-    /// The versions (delete markers included) of exactly this key, on a versioned bucket; on others
-    /// the one object, if it is there.
+    /// One page, the first, of the versions (delete markers included) of exactly this key, on a versioned
+    /// bucket; on others the one object, if it is there.
     async fn versions(&self, key: &BackendKey) -> Result<VersionPage>;
 
     /// Begins a multipart upload and returns the provider's id for it.

@@ -56,7 +56,7 @@ pub async fn read_marker_of(backend: &dyn ObjectBackend) -> Result<Option<Bytes>
 }
 
 /// Replaces the marker with an ordinary put; on a versioned bucket the older versions go by their
-/// ids. What a crash leaves of them goes with the next write.
+/// ids, a page of them. What is left, by a crash or behind the page, goes with the next write.
 pub async fn write_marker_to(backend: &dyn ObjectBackend, content: Bytes) -> Result<()> {
     let payload = marker_payload(backend.name(), "write_marker", content)?;
     let key = marker_key();

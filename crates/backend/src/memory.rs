@@ -395,8 +395,12 @@ impl ObjectBackend for MemoryBackend {
 
     async fn versions(&self, key: &BackendKey) -> Result<VersionPage> {
         self.count("versions");
+        let mut versions = self.state.lock().versions(key.as_str());
+        let truncated = versions.len() > PAGE_ENTRIES_MAX;
+        versions.truncate(PAGE_ENTRIES_MAX);
         Ok(VersionPage {
-            versions: self.state.lock().versions(key.as_str()),
+            versions,
+            truncated,
         })
     }
 

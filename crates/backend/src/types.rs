@@ -135,11 +135,13 @@ pub struct VersionRef {
     pub delete_marker: bool,
 }
 
-/// The versions of one key.
+/// The first page of the versions of one key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VersionPage {
     /// The versions.
     pub versions: Vec<VersionRef>,
+    /// Whether there are more: the next page is the first one once these are deleted.
+    pub truncated: bool,
 }
 
 /// The bytes that a copied part is made of.

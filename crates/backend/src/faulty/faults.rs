@@ -45,6 +45,10 @@ pub enum Fault {
     Reply(Kind),
     /// A page of a listing is empty and says that there are more. Only by script.
     EmptyPage,
+    /// A page of versions names one that was never there, and says that there are more. Only by script.
+    EndlessPage,
+    /// It happens, and the answer takes a while. Only by script.
+    Slow,
     /// A first marker replaces the one that is there: the condition is ignored. Only by script.
     IgnoreCondition,
 }
@@ -107,7 +111,12 @@ impl Rates {
             Fault::CutBody => self.cut_body,
             Fault::ShortBody => self.short_body,
             Fault::FirstByte => self.first_byte,
-            Fault::WrongByte | Fault::Reply(_) | Fault::EmptyPage | Fault::IgnoreCondition => 0,
+            Fault::WrongByte
+            | Fault::Reply(_)
+            | Fault::EmptyPage
+            | Fault::EndlessPage
+            | Fault::Slow
+            | Fault::IgnoreCondition => 0,
         }
     }
 }
@@ -146,6 +155,7 @@ impl Shape {
                 Fault::Cut,
                 Fault::LoseReply,
                 Fault::Late,
+                Fault::Slow,
             ],
             Self::Fetch => &[
                 Fault::Refuse,

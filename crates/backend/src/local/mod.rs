@@ -357,6 +357,7 @@ impl ObjectBackend for LocalBackend {
                     version: None,
                     delete_marker: false,
                 }],
+                truncated: false,
             }),
             Err(error) if error.kind == Kind::NotFound => Ok(VersionPage::default()),
             Err(error) => Err(Error {

@@ -8,8 +8,8 @@ use http::header::{CONTENT_LENGTH, IF_NONE_MATCH, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use s3wire::headers::ObjectChecksum;
 use s3wire::xml::{
-    CopyResult, CopyRoot, DELETE_KEYS_MAX, Delete, DeleteFailure, DeleteResult, ObjectsPageV2,
-    VersionKind, VersionsPage,
+    CopyResult, CopyRoot, DELETE_KEYS_MAX, Delete, DeleteFailure, DeleteResult, ID_BYTES_MAX,
+    ObjectsPageV2, VersionKind, VersionsPage,
 };
 
 use super::S3Backend;
@@ -28,8 +28,6 @@ use crate::{
 const DELETES_AT_ONCE: usize = 8;
 /// Versions that are asked for at once.
 const VERSIONS_PER_PAGE: u32 = 1000;
-/// Pages of versions of one key, which we write once or, for the marker, remove older versions of.
-const VERSION_PAGES_MAX: u32 = 100;
 
 pub(super) const X_AMZ_COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 const X_AMZ_CHECKSUM_MODE: HeaderName = HeaderName::from_static("x-amz-checksum-mode");
@@ -350,40 +348,42 @@ impl S3Backend {
                         version: head.version,
                         delete_marker: false,
                     }],
+                    truncated: false,
                 }),
                 Err(error) if error.kind == Kind::NotFound => Ok(VersionPage::default()),
                 Err(error) => Err(error),
             };
         }
-        let mut versions = Vec::new();
         let mut from: Option<(String, Option<String>)> = None;
-        for _ in 0..VERSION_PAGES_MAX {
+        for _ in 0..EMPTY_PAGES_MAX {
             let page = self.versions_page(key, from.as_ref()).await?;
             let exact = page
                 .entries
                 .into_iter()
                 .filter(|entry| entry.key == key.as_str());
-            versions.extend(exact.map(|entry| VersionRef {
-                version: Some(entry.version_id),
-                delete_marker: entry.kind == VersionKind::DeleteMarker,
-            }));
-            let next = page.next_key_marker.filter(|_| page.is_truncated);
+            let versions: Vec<_> = exact
+                .map(|entry| VersionRef {
+                    version: Some(entry.version_id),
+                    delete_marker: entry.kind == VersionKind::DeleteMarker,
+                })
+                .collect();
             // Behind the key come others that begin with it.
-            let Some(next) = next.filter(|next| next.as_str() <= key.as_str()) else {
-                return Ok(VersionPage { versions });
-            };
-            let next = Some((next, page.next_version_id_marker));
+            let next = page.next_key_marker.filter(|_| page.is_truncated);
+            let next = next.filter(|next| next.as_str() <= key.as_str());
+            let truncated = next.is_some();
+            if !versions.is_empty() || !truncated {
+                return Ok(VersionPage {
+                    versions,
+                    truncated,
+                });
+            }
+            let next = next.map(|next| (next, page.next_version_id_marker));
             if from == next {
                 return Err(self.stuck("versions"));
             }
             from = next;
         }
-        Err(self
-            .client
-            .nonsense(Access::Read, "versions")
-            .with_message(format!(
-                "more than {VERSION_PAGES_MAX} pages of versions of one key"
-            )))
+        Err(self.endless("versions"))
     }
 
     async fn versions_page(
@@ -428,7 +428,9 @@ fn again(error: &Error) -> Error {
 }
 
 pub(super) fn version_id(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get(X_AMZ_VERSION_ID)?.to_str().ok()?.to_owned())
+    let id = headers.get(X_AMZ_VERSION_ID)?.to_str().ok()?;
+    // A longer one is no version id, and would be kept for as long as the object is.
+    (id.len() <= ID_BYTES_MAX).then(|| id.to_owned())
 }
 
 pub(super) fn crc64_of(checksum: &ObjectChecksum) -> Option<Crc64> {

@@ -617,6 +617,106 @@ async fn versions_and_parts_and_uploads_are_listed_behind_empty_pages() {
 }
 
 #[tokio::test]
+async fn of_versions_without_end_one_page_is_held() {
+    let version = |id: &str| {
+        format!(
+            "<Version><Key>k</Key><VersionId>{id}</VersionId><IsLatest>true</IsLatest>\
+             <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size></Version>"
+        )
+    };
+    let page = |id: &str| {
+        let document = format!(
+            "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>\
+             <NextVersionIdMarker>{id}</NextVersionIdMarker>{}</ListVersionsResult>",
+            version(id)
+        );
+        Action::Answer(answer("200 OK", &[], &document))
+    };
+    let script = Script::play((0..9).map(|n| page(&format!("v{n}"))).collect()).await;
+    let backend = script.backend();
+    backend.adopt(Capabilities {
+        versioned: true,
+        ..Capabilities::UNKNOWN
+    });
+    let found = backend.versions(&key("k")).await.unwrap();
+    assert_eq!((found.versions.len(), found.truncated), (1, true));
+    assert_eq!(
+        script.seen().len(),
+        1,
+        "the next page is asked for when this one is deleted"
+    );
+}
+
+#[tokio::test]
+async fn ids_and_tokens_longer_than_any_are_refused_by_name() {
+    let id = |bytes: usize| "i".repeat(bytes);
+    let play = async |document: String| {
+        let script = Script::play(vec![Action::Answer(answer("200 OK", &[], &document))]).await;
+        let backend = script.backend();
+        backend.adopt(Capabilities {
+            versioned: true,
+            ..Capabilities::UNKNOWN
+        });
+        (script, backend)
+    };
+    let refused = |error: backend::Error, element: &str| {
+        assert_eq!(error.kind, Kind::Unavailable, "{error:?}");
+        let told = base::report(&error).to_string();
+        assert!(
+            told.contains(&format!("the element {element} has")),
+            "{told}"
+        );
+    };
+    let versions = |bytes: usize| {
+        format!(
+            "<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>k</Key>\
+             <VersionId>{}</VersionId><IsLatest>true</IsLatest>\
+             <LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size></Version>\
+             </ListVersionsResult>",
+            id(bytes)
+        )
+    };
+    let (_script, backend) = play(versions(1024)).await;
+    assert_eq!(backend.versions(&key("k")).await.unwrap().versions.len(), 1);
+    let (_script, backend) = play(versions(1025)).await;
+    refused(backend.versions(&key("k")).await.unwrap_err(), "VersionId");
+    let document = format!(
+        "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated><Upload><Key>k</Key>\
+         <UploadId>{}</UploadId><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>\
+         </ListMultipartUploadsResult>",
+        id(4097)
+    );
+    let (_script, backend) = play(document).await;
+    refused(
+        backend.list_uploads("", None).await.unwrap_err(),
+        "UploadId",
+    );
+    let document = format!(
+        "<InitiateMultipartUploadResult><UploadId>{}</UploadId></InitiateMultipartUploadResult>",
+        id(4097)
+    );
+    let (_script, backend) = play(document).await;
+    let begun = backend.create_upload(&key("k"), &PutMeta::default()).await;
+    refused(begun.unwrap_err(), "UploadId");
+    let document = format!(
+        "<ListBucketResult><IsTruncated>true</IsTruncated>\
+         <NextContinuationToken>{}</NextContinuationToken></ListBucketResult>",
+        id(4097)
+    );
+    let (_script, backend) = play(document).await;
+    let listed = backend.list(&ListRequest::default()).await;
+    refused(listed.unwrap_err(), "NextContinuationToken");
+    let document = format!(
+        "<ListPartsResult><IsTruncated>false</IsTruncated><Part><PartNumber>8</PartNumber>\
+         <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{}</ETag><Size>1</Size>\
+         </Part></ListPartsResult>",
+        id(1025)
+    );
+    let (_script, backend) = play(document).await;
+    assert!(backend.list_parts(&key("k"), "u", 0).await.is_err());
+}
+
+#[tokio::test]
 async fn only_a_named_404_says_that_an_upload_is_unknown() {
     let script = Script::play(vec![
         Action::Answer(refusal("404 Not Found", "NoSuchUpload")),

@@ -62,7 +62,11 @@ async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
         upload,
         parts,
     } = refused;
-    let mut held: HashMap<u32, StoredPart> = HashMap::new();
+    let is_held = |part: &PartRow, listed: &StoredPart| {
+        listed.etag == part.backend_etag && listed.size == part.size
+    };
+    let mut missing: HashMap<u32, &PartRow> =
+        parts.iter().map(|part| (part.number, *part)).collect();
     let mut after = 0;
     loop {
         let page = match member.backend().list_parts(&leg.key, upload, after).await {
@@ -75,7 +79,14 @@ async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
             }
         };
         let last = page.parts.last().map(|part| part.number);
-        held.extend(page.parts.into_iter().map(|part| (part.number, part)));
+        for listed in &page.parts {
+            if missing
+                .get(&listed.number)
+                .is_some_and(|part| is_held(part, listed))
+            {
+                missing.remove(&listed.number);
+            }
+        }
         match last {
             Some(last) if page.truncated && last > after => after = last,
             // A list without its end says nothing of what it lacks.
@@ -83,9 +94,5 @@ async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
             _ => break,
         }
     }
-    let is_held = |part: &&PartRow| {
-        held.get(&part.number)
-            .is_some_and(|held| held.etag == part.backend_etag && held.size == part.size)
-    };
-    !parts.iter().all(is_held)
+    !missing.is_empty()
 }

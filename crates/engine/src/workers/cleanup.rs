@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backend::{Capabilities, DeleteTarget, Kind, ObjectBackend as _};
+use backend::{Capabilities, DeleteTarget, Kind, ObjectBackend as _, VersionPage};
 use base::Timestamp;
 use futures_util::stream::{self, StreamExt};
 use metastore::model::{BackendId, CleanupItem, CleanupKind, CleanupOutcome, CleanupReport};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{Schedule, Step, Worker};
 use crate::fleet::Member;
@@ -28,6 +29,10 @@ const KEYS_PER_BATCH_MAX: usize = 50;
 const BACKEND_TIME_MAX: Duration = Duration::from_secs(300);
 /// Pages of open uploads under one key, of which we open one.
 const UPLOAD_PAGES_MAX: u32 = 10;
+/// Pages of versions of one key, which we write once: so many in one attempt, the others with the next one.
+const VERSION_PAGES_MAX: u32 = 10;
+/// A key with so many versions is deleted together with other keys.
+const VERSIONS_BATCHED_MAX: usize = 10;
 /// Failed attempts before a row becomes a dead letter.
 const ATTEMPTS_MAX: u32 = 10;
 /// The wait after the first failure; it doubles with every further one.
@@ -145,21 +150,21 @@ async fn clean(engine: &Engine, backend: BackendId, items: Vec<CleanupItem>) -> 
     let (objects, uploads): (Vec<_>, Vec<_>) = free
         .into_iter()
         .partition(|item| matches!(item.kind, CleanupKind::Object { .. }));
-    let end = tokio::time::Instant::now() + BACKEND_TIME_MAX;
+    let end = Instant::now() + BACKEND_TIME_MAX;
     for batch in objects.chunks(KEYS_PER_BATCH_MAX) {
-        if tokio::time::Instant::now() >= end {
+        if Instant::now() >= end {
             return Ok(());
         }
-        let results = delete_objects(member, batch).await;
+        let results = delete_objects(member, batch, end).await;
         let pairs = batch.iter().zip(results);
         let reports = pairs.map(|(item, result)| settle(engine, member, item, result, now));
         store.report_cleanup(reports.collect()).await?;
     }
     for item in &uploads {
-        if tokio::time::Instant::now() >= end {
+        if Instant::now() >= end {
             return Ok(());
         }
-        let result = delete_upload(member, item).await;
+        let result = delete_upload(member, item, end).await;
         store
             .report_cleanup(vec![settle(engine, member, item, result, now)])
             .await?;
@@ -182,7 +187,11 @@ enum Found {
     Absent,
 }
 
-async fn delete_objects(member: &Member, items: &[CleanupItem]) -> Vec<backend::Result<Found>> {
+async fn delete_objects(
+    member: &Member,
+    items: &[CleanupItem],
+    end: Instant,
+) -> Vec<backend::Result<Found>> {
     let backend = member.backend();
     // A bucket of which nothing is known may keep versions.
     let able = backend.capabilities();
@@ -206,15 +215,11 @@ async fn delete_objects(member: &Member, items: &[CleanupItem]) -> Vec<backend::
         }
         // A delete without a version id would only add a delete marker.
         match backend.versions(&item.key).await {
-            Ok(page) => {
-                for version in page.versions {
-                    targets.push(DeleteTarget {
-                        key: item.key.clone(),
-                        version: version.version,
-                    });
-                    owner.push(place);
-                }
+            Ok(page) if !page.truncated && page.versions.len() <= VERSIONS_BATCHED_MAX => {
+                owner.extend(page.versions.iter().map(|_| place));
+                targets.extend(version_targets(item, page));
             }
+            Ok(page) => results[place] = delete_versions(member, item, page, end).await,
             Err(error) => results[place] = Err(error),
         }
     }
@@ -234,6 +239,61 @@ async fn delete_objects(member: &Member, items: &[CleanupItem]) -> Vec<backend::
         }
     }
     results
+}
+
+fn version_targets(item: &CleanupItem, page: VersionPage) -> impl Iterator<Item = DeleteTarget> {
+    page.versions.into_iter().map(|version| DeleteTarget {
+        key: item.key.clone(),
+        version: version.version,
+    })
+}
+
+/// Deletes the versions of one key page by page: what is held is one page, however many a provider names.
+async fn delete_versions(
+    member: &Member,
+    item: &CleanupItem,
+    mut page: VersionPage,
+    end: Instant,
+) -> backend::Result<Found> {
+    let backend = member.backend();
+    let mut denied = false;
+    for pages_left in (0..VERSION_PAGES_MAX).rev() {
+        let truncated = page.truncated;
+        let targets: Vec<_> = version_targets(item, page).collect();
+        for outcome in backend.delete(&targets).await {
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.kind == Kind::NotFound => denied = true,
+                Err(error) => return Err(error),
+            }
+        }
+        if !truncated {
+            if denied {
+                is_gone(member, item).await?;
+            }
+            return Ok(Found::Deleted);
+        }
+        if pages_left == 0 {
+            break;
+        }
+        if Instant::now() >= end {
+            let message = "the time for its versions is over";
+            return Err(unfinished(member, "versions", message));
+        }
+        page = backend.versions(&item.key).await?;
+    }
+    let message = format!("it has more than {VERSION_PAGES_MAX} pages of versions");
+    Err(unfinished(member, "versions", message))
+}
+
+/// The error of a deletion of which a part is left for the next attempt.
+fn unfinished(
+    member: &Member,
+    operation: &'static str,
+    message: impl Into<String>,
+) -> backend::Error {
+    let (kind, effect) = (Kind::Unavailable, backend::Effect::Unknown);
+    backend::Error::new(kind, effect, member.name(), operation).with_message(message)
 }
 
 /// Looks for an object that its backend denied having when it was to be deleted: bytes that stay there without
@@ -258,9 +318,31 @@ async fn is_gone(member: &Member, item: &CleanupItem) -> backend::Result<()> {
     }
 }
 
-/// The provider's ids of the open uploads under a key.
-async fn uploads_of(member: &Member, item: &CleanupItem) -> backend::Result<Vec<String>> {
-    let mut ids = Vec::new();
+/// Aborts an upload until the provider no longer knows it, and deletes what it may have become.
+async fn delete_upload(
+    member: &Member,
+    item: &CleanupItem,
+    end: Instant,
+) -> backend::Result<Found> {
+    let known = match &item.kind {
+        CleanupKind::Upload { upload } => upload.as_deref(),
+        CleanupKind::Object { .. } => None,
+    };
+    match known {
+        Some(id) => abort(member, item, id).await?,
+        None if member.backend().capabilities().list_uploads => {
+            abort_all(member, item, end).await?;
+        }
+        None => {}
+    }
+    let mut objects = delete_objects(member, std::slice::from_ref(item), end).await;
+    objects.pop().expect("one outcome per item")
+}
+
+/// Aborts the open uploads under a key page by page, for as long as there is time: however many a provider
+/// names, other keys and other backends do not wait for them.
+async fn abort_all(member: &Member, item: &CleanupItem, end: Instant) -> backend::Result<()> {
+    const OPERATION: &str = "list_uploads";
     let mut after = None;
     for _ in 0..UPLOAD_PAGES_MAX {
         let page = member
@@ -268,50 +350,40 @@ async fn uploads_of(member: &Member, item: &CleanupItem) -> backend::Result<Vec<
             .list_uploads(item.key.as_str(), after.as_ref())
             .await?;
         let ours = page.uploads.iter();
-        let ours = ours.filter(|upload| upload.key == item.key.as_str());
-        ids.extend(ours.map(|upload| upload.upload.clone()));
+        for upload in ours.filter(|upload| upload.key == item.key.as_str()) {
+            if Instant::now() >= end {
+                let message = "the time for its uploads is over";
+                return Err(unfinished(member, OPERATION, message));
+            }
+            abort(member, item, &upload.upload).await?;
+        }
         if !page.truncated {
-            return Ok(ids);
+            return Ok(());
         }
         after = page.uploads.into_iter().next_back();
     }
-    let (kind, effect) = (Kind::Unavailable, backend::Effect::None);
-    let error = backend::Error::new(kind, effect, member.name(), "list_uploads");
-    Err(error.with_message("the listing of a key's uploads does not end"))
+    let message = "the listing of a key's uploads does not end";
+    Err(unfinished(member, OPERATION, message))
 }
 
-/// Aborts an upload until the provider no longer knows it, and deletes what it may have become.
-async fn delete_upload(member: &Member, item: &CleanupItem) -> backend::Result<Found> {
+async fn abort(member: &Member, item: &CleanupItem, id: &str) -> backend::Result<()> {
     let backend = member.backend();
-    let known = match &item.kind {
-        CleanupKind::Upload { upload } => upload.clone(),
-        CleanupKind::Object { .. } => None,
-    };
-    let mut ids: Vec<String> = known.into_iter().collect();
-    if ids.is_empty() && backend.capabilities().list_uploads {
-        ids = uploads_of(member, item).await?;
+    match backend.abort_upload(&item.key, id).await {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind, Kind::NoSuchUpload | Kind::NotFound) => {}
+        Err(error) => return Err(error),
     }
-    for id in &ids {
-        match backend.abort_upload(&item.key, id).await {
-            Ok(()) => {}
-            Err(error) if matches!(error.kind, Kind::NoSuchUpload | Kind::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-        // A part that was under way during the abort may have come back; abort again then.
-        match backend.list_parts(&item.key, id, 0).await {
-            Ok(page) if page.parts.is_empty() && !page.truncated => {}
-            Ok(_) => {
-                let effect = backend::Effect::Unknown;
-                let kind = Kind::Unavailable;
-                let error = backend::Error::new(kind, effect, member.name(), "abort_upload");
-                return Err(error.with_message("parts are left after the abort"));
-            }
-            Err(error) if matches!(error.kind, Kind::NoSuchUpload | Kind::NotFound) => {}
-            Err(error) => return Err(error),
-        }
+    // A part that was under way during the abort may have come back; abort again then.
+    match backend.list_parts(&item.key, id, 0).await {
+        Ok(page) if page.parts.is_empty() && !page.truncated => Ok(()),
+        Ok(_) => Err(unfinished(
+            member,
+            "abort_upload",
+            "parts are left after the abort",
+        )),
+        Err(error) if matches!(error.kind, Kind::NoSuchUpload | Kind::NotFound) => Ok(()),
+        Err(error) => Err(error),
     }
-    let mut objects = delete_objects(member, std::slice::from_ref(item)).await;
-    objects.pop().expect("one outcome per item")
 }
 
 fn settle(

@@ -6,6 +6,7 @@
 )]
 
 mod beginning;
+mod cleaning;
 mod content;
 mod model;
 mod multipart;

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use backend::faulty::{Faults, FaultyBackend};
+use backend::memory::{MemoryOptions, Versions};
 use backend::{MARKER_KEY, MemoryBackend, ObjectBackend};
 use base::{
     BackendName, BucketName, ByteSize, Clock, Conditions, Ids, ManualClock, ObjectHeaders,
@@ -47,7 +48,20 @@ impl World {
         Self::seeded(quotas, 0)
     }
 
+    /// A world whose backends keep versions.
+    pub(crate) fn versioned(quotas: &[Option<u64>]) -> Self {
+        let options = MemoryOptions {
+            versions: Versions::On,
+            ..MemoryOptions::default()
+        };
+        Self::with_options(quotas, 0, options)
+    }
+
     pub(crate) fn seeded(quotas: &[Option<u64>], seed: u64) -> Self {
+        Self::with_options(quotas, seed, MemoryOptions::default())
+    }
+
+    fn with_options(quotas: &[Option<u64>], seed: u64, options: MemoryOptions) -> Self {
         // A restart is not a power cut: the catalogue may live in memory, where syncs cost nothing.
         let memory = TempDir::new_in("/dev/shm");
         let directory = memory.or_else(|_| TempDir::new()).unwrap();
@@ -57,7 +71,7 @@ impl World {
             let name: BackendName = format!("b{number}").parse().unwrap();
             let memory = Arc::new(MemoryBackend::with_options(
                 name.clone(),
-                backend::memory::MemoryOptions::default(),
+                options,
                 Arc::clone(&shared),
             ));
             let faults = Faults::seeded(seed * 31 + number as u64, backend::faulty::Rates::NONE);

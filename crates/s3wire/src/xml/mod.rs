@@ -42,7 +42,7 @@ pub use error::{Answer, ErrorDocument};
 pub use objects::{ObjectEntry, ObjectsPageV1, ObjectsPageV2};
 pub use parts::{PartEntry, PartsPage};
 pub use post::PostResponse;
-pub use read::{RESPONSE_BYTES_MAX, XmlError};
+pub use read::{ID_BYTES_MAX, RESPONSE_BYTES_MAX, TOKEN_BYTES_MAX, XmlError};
 pub use tagging::{TAGGING_BODY_BYTES_MAX, parse_tagging, print_tagging};
 pub use uploads::{UploadEntry, UploadStarted, UploadsPage};
 pub use versions::{NullVersionsPage, VersionEntry, VersionKind, VersionsPage};

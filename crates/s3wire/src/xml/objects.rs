@@ -4,7 +4,7 @@
 use base::ChecksumAlgorithm;
 use base::{ETag, Timestamp};
 
-use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+use super::read::{Node, RESPONSE_BYTES_MAX, TOKEN_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::headers::UploadChecksum;
 use crate::op::{Encoding, FetchOwner, NamedVersion};
@@ -176,7 +176,7 @@ impl ObjectsPageV2 {
             delimiter: filled("Delimiter")?,
             start_after: filled("StartAfter")?,
             continuation_token: node.filled("ContinuationToken").map(str::to_owned),
-            next_continuation_token: node.filled("NextContinuationToken").map(str::to_owned),
+            next_continuation_token: node.next("NextContinuationToken", TOKEN_BYTES_MAX)?,
             max_keys: node.value("MaxKeys")?.unwrap_or(0),
             // Absent, a listing that goes on would be taken for its end.
             is_truncated: node.required_value("IsTruncated")?,

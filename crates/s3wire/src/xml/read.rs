@@ -18,6 +18,13 @@ use crate::{Error, ErrorCode};
 /// written as a character reference.
 pub const RESPONSE_BYTES_MAX: usize = 16 << 20;
 
+/// The longest version id, which Amazon S3 promises to stay below, and the longest entity tag. Both are
+/// kept for as long as the object is.
+pub const ID_BYTES_MAX: usize = 1024;
+/// The longest id of a backend upload, and the longest continuation token: providers write keys of 1,024
+/// bytes into them, encrypted and encoded.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+
 const DEPTH_MAX: usize = 8;
 /// Elements of the largest legal document: 10,000 parts with number, tag, size, date and checksum,
 /// and room for as many again that we do not know.
@@ -61,6 +68,16 @@ pub enum XmlError {
         /// Its name.
         element: &'static str,
     },
+    /// An element's text is longer than a text of its kind may be.
+    #[error("the element {element} has {bytes} bytes, at most {max} are read")]
+    TooLong {
+        /// Its name.
+        element: &'static str,
+        /// Length of its text.
+        bytes: usize,
+        /// The limit that it exceeds.
+        max: usize,
+    },
     /// An element's text is not what it should be.
     #[error("the element {element} has a value that it cannot have")]
     Invalid {
@@ -81,6 +98,7 @@ impl From<XmlError> for Error {
             | XmlError::Entity
             | XmlError::WrongRoot { .. }
             | XmlError::Missing { .. }
+            | XmlError::TooLong { .. }
             | XmlError::Invalid { .. } => ErrorCode::MalformedXml.into(),
         }
     }
@@ -242,6 +260,42 @@ impl Node {
         self.must(name).map(Self::text)
     }
 
+    /// The text of a child; an error where it is longer than `bytes_max`.
+    pub(super) fn bounded(
+        &self,
+        name: &'static str,
+        bytes_max: usize,
+    ) -> Result<Option<&str>, XmlError> {
+        match self.child(name).map(Self::text) {
+            Some(text) if text.len() > bytes_max => Err(XmlError::TooLong {
+                element: name,
+                bytes: text.len(),
+                max: bytes_max,
+            }),
+            found => Ok(found),
+        }
+    }
+
+    /// The same, and an error where it is missing.
+    pub(super) fn required_bounded(
+        &self,
+        name: &'static str,
+        bytes_max: usize,
+    ) -> Result<&str, XmlError> {
+        self.bounded(name, bytes_max)?
+            .ok_or(XmlError::Missing { element: name })
+    }
+
+    /// An id or token that tells where a listing goes on; `None` where it is missing or empty.
+    pub(super) fn next(
+        &self,
+        name: &'static str,
+        bytes_max: usize,
+    ) -> Result<Option<String>, XmlError> {
+        let found = self.bounded(name, bytes_max)?;
+        Ok(found.filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
     /// The value of a child, where it is there and not empty.
     pub(super) fn value<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, XmlError> {
         let Some(text) = self.filled(name) else {
@@ -265,8 +319,11 @@ impl Node {
         parse_iso8601(self.required(name)?).ok_or(XmlError::Invalid { element: name })
     }
 
+    /// Nobody gives entity tags longer than [`ID_BYTES_MAX`]: what is longer is none.
     pub(super) fn etag(&self) -> Option<ETag> {
-        self.filled("ETag").map(ETag::new)
+        self.filled("ETag")
+            .filter(|text| text.len() <= ID_BYTES_MAX)
+            .map(ETag::new)
     }
 
     pub(super) fn encoding(&self) -> Encoding {

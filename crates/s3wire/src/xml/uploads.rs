@@ -2,7 +2,7 @@
 
 use base::Timestamp;
 
-use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+use super::read::{Node, RESPONSE_BYTES_MAX, TOKEN_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::headers::UploadChecksum;
 use crate::op::Encoding;
@@ -77,13 +77,14 @@ impl UploadStarted {
             "InitiateMultipartUploadResult",
             RESPONSE_BYTES_MAX,
         )?;
-        let upload_id = node.filled("UploadId").ok_or(XmlError::Missing {
+        let upload_id = node.next("UploadId", TOKEN_BYTES_MAX)?;
+        let upload_id = upload_id.ok_or(XmlError::Missing {
             element: "UploadId",
         })?;
         Ok(Self {
             bucket: node.filled("Bucket").unwrap_or("").to_owned(),
             key: node.filled("Key").unwrap_or("").to_owned(),
-            upload_id: upload_id.to_owned(),
+            upload_id,
         })
     }
 }
@@ -108,7 +109,9 @@ impl UploadEntry {
         node.required("Key")?;
         Ok(Self {
             key: node.key("Key", encoding)?,
-            upload_id: node.required("UploadId")?.to_owned(),
+            upload_id: node
+                .required_bounded("UploadId", TOKEN_BYTES_MAX)?
+                .to_owned(),
             initiated: node.time("Initiated")?,
             checksum: node.upload_checksum(),
         })
@@ -155,7 +158,7 @@ impl UploadsPage {
             key_marker: node.key("KeyMarker", encoding)?,
             upload_id_marker: node.filled("UploadIdMarker").unwrap_or("").to_owned(),
             next_key_marker: filled("NextKeyMarker")?,
-            next_upload_id_marker: node.filled("NextUploadIdMarker").map(str::to_owned),
+            next_upload_id_marker: node.next("NextUploadIdMarker", TOKEN_BYTES_MAX)?,
             max_uploads: node.value("MaxUploads")?.unwrap_or(0),
             // Absent, a listing that goes on would be taken for its end.
             is_truncated: node.required_value("IsTruncated")?,

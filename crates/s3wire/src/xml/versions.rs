@@ -3,7 +3,7 @@
 use base::{ETag, Timestamp};
 
 use super::objects::ObjectEntry;
-use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+use super::read::{ID_BYTES_MAX, Node, RESPONSE_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::op::{Encoding, NamedVersion};
 
@@ -119,7 +119,7 @@ impl VersionsPage {
             node.required("Key")?;
             Ok(VersionEntry {
                 key: node.key("Key", encoding)?,
-                version_id: node.required("VersionId")?.to_owned(),
+                version_id: node.required_bounded("VersionId", ID_BYTES_MAX)?.to_owned(),
                 is_latest: node.flag("IsLatest")?,
                 last_modified: node.time("LastModified")?,
                 kind,
@@ -145,7 +145,7 @@ impl VersionsPage {
             common_prefixes: node.prefixes(encoding)?,
             is_truncated: node.required_value("IsTruncated")?,
             next_key_marker: Some(next_key_marker).filter(|marker| !marker.is_empty()),
-            next_version_id_marker: node.filled("NextVersionIdMarker").map(str::to_owned),
+            next_version_id_marker: node.next("NextVersionIdMarker", ID_BYTES_MAX)?,
         };
         match page.is_truncated && page.next_key_marker.is_none() {
             true => Err(XmlError::Missing {

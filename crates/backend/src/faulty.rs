@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base::{BackendKey, BackendName, ByteRange};
+use base::{BackendKey, BackendName, ByteRange, ETag, Md5};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, stream};
 use crate::{
     Body, Capabilities, Chunks, Copied, DeleteTarget, Effect, Error, Fetched, Head, Kind, ListPage,
     ListRequest, ListedUpload, ObjectBackend, PartFact, PartListPage, PartSource, Payload,
-    PayloadCut, PutMeta, Result, Stored, UploadListPage, VersionPage, VersionRef,
+    PayloadCut, Proof, PutMeta, Result, Stored, UploadListPage, VersionPage, VersionRef,
 };
 use faults::Shape;
 pub use faults::{Fault, Faults, Rates};
@@ -107,6 +107,9 @@ impl FaultyBackend {
             | Fault::ShortBody
             | Fault::FirstByte
             | Fault::WrongByte
+            | Fault::NoEcho
+            | Fault::OtherTag
+            | Fault::OtherReply
             | Fault::EmptyPage
             | Fault::EndlessPage
             | Fault::IgnoreCondition => {
@@ -115,8 +118,23 @@ impl FaultyBackend {
         }
     }
 
-    /// A call with a payload.
+    /// A call with a payload, whose reply repeats a checksum only where that is pretended.
     async fn send(
+        &self,
+        operation: &'static str,
+        payload: Payload,
+        call: impl FnOnce(Payload) -> BoxFuture<'static, Result<Stored>> + Send,
+    ) -> Result<Stored> {
+        let stored = self.send_or_fail(operation, payload, call).await?;
+        let pretended = self.faults.pretended();
+        Ok(if pretended.is_some_and(|able| !able.echoes_checksum) {
+            without_echo(stored)
+        } else {
+            stored
+        })
+    }
+
+    async fn send_or_fail(
         &self,
         operation: &'static str,
         mut payload: Payload,
@@ -158,6 +176,23 @@ impl FaultyBackend {
                 }));
                 Err(self.lost(operation))
             }
+            Fault::NoEcho => Ok(without_echo(call(payload).await?)),
+            Fault::OtherTag => Ok(Stored {
+                etag: Some(ETag::of_body(Md5::of(b"another object"))),
+                ..call(payload).await?
+            }),
+            Fault::OtherReply => {
+                collect(payload).await.map_err(|cut| {
+                    self.error(Kind::PayloadCut, Effect::None, operation)
+                        .with_source(cut)
+                })?;
+                Ok(Stored {
+                    etag: Some(ETag::of_body(Md5::of(b"another object"))),
+                    version: None,
+                    crc64: None,
+                    proof: Proof::Checksum,
+                })
+            }
             Fault::Full => Err(self.error(Kind::Full, Effect::None, operation)),
             Fault::Reply(kind) => Err(self.error(kind, Effect::None, operation)),
             Fault::Refuse
@@ -171,6 +206,14 @@ impl FaultyBackend {
             | Fault::Slow
             | Fault::IgnoreCondition => Err(self.error(Kind::Unavailable, Effect::None, operation)),
         }
+    }
+}
+
+/// A reply that does not repeat the checksum that it verified.
+fn without_echo(stored: Stored) -> Stored {
+    Stored {
+        crc64: None,
+        ..stored
     }
 }
 
@@ -248,7 +291,8 @@ impl ObjectBackend for FaultyBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let pretended = self.faults.pretended();
+        pretended.unwrap_or_else(|| self.inner.capabilities())
     }
 
     fn adopt(&self, capabilities: Capabilities) {
@@ -307,6 +351,9 @@ impl ObjectBackend for FaultyBackend {
                 | Fault::LoseReply
                 | Fault::Late
                 | Fault::Full
+                | Fault::NoEcho
+                | Fault::OtherTag
+                | Fault::OtherReply
                 | Fault::EmptyPage
                 | Fault::EndlessPage
                 | Fault::Slow
@@ -377,6 +424,9 @@ impl ObjectBackend for FaultyBackend {
                 | Fault::ShortBody
                 | Fault::FirstByte
                 | Fault::WrongByte
+                | Fault::NoEcho
+                | Fault::OtherTag
+                | Fault::OtherReply
                 | Fault::EmptyPage
                 | Fault::EndlessPage
                 | Fault::Slow

@@ -280,6 +280,7 @@ impl ObjectBackend for MemoryBackend {
             md5_etag: true,
             checksum_header: true,
             checksum_trailer: true,
+            echoes_checksum: true,
             batch_delete: true,
             versioned: self.options.versions == Versions::On,
             copy: true,

@@ -22,7 +22,8 @@ pub struct PutMeta {
 /// How sure it is that the provider holds exactly the bytes that were sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// The provider verified a checksum that we sent with the bytes.
+    /// The request carried a checksum that the provider verifies. That a reply says so by being a success
+    /// is no proof by itself: it may be another request's.
     Checksum,
     /// Nothing was verified there; the entity tag may yet prove it where it is the MD5.
     None,
@@ -216,6 +217,8 @@ pub struct Capabilities {
     pub checksum_header: bool,
     /// `STREAMING-UNSIGNED-PAYLOAD-TRAILER` with a checksum trailer is accepted and verified.
     pub checksum_trailer: bool,
+    /// The reply to a body with a checksum, in a header or a trailer, repeats it.
+    pub echoes_checksum: bool,
     /// DeleteObjects works.
     pub batch_delete: bool,
     /// The bucket keeps versions, so deletes must name them.
@@ -236,6 +239,7 @@ impl Capabilities {
         md5_etag: false,
         checksum_header: false,
         checksum_trailer: false,
+        echoes_checksum: false,
         batch_delete: false,
         versioned: false,
         copy: false,

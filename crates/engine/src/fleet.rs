@@ -31,7 +31,7 @@ use member::guard;
 const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// Bumped when the probe asks other questions, so that every backend is asked again.
-const PROBE_VERSION: u32 = 1;
+const PROBE_VERSION: u32 = 2;
 
 /// Why a backend is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,15 +204,16 @@ impl Fleet {
         self.members.iter().find(|member| member.id == id)
     }
 
-    /// Whether every member in service answers a PUT with the MD5 and verifies what was sent, so
-    /// that nothing needs the MD5 computed here.
+    /// Whether every member in service answers with the MD5, and proves by an echo of the checksum that
+    /// the answer is about these bytes, so that nothing needs the MD5 computed here.
     pub(crate) fn all_tell_md5(&self) -> bool {
         self.members
             .iter()
             .filter(|member| member.in_service())
             .all(|member| {
                 let found = member.backend().capabilities();
-                found.md5_etag && found.checksum_trailer && found.checksum_header
+                let verifies = found.checksum_trailer && found.checksum_header;
+                found.md5_etag && verifies && found.echoes_checksum && !member.lacked_echo()
             })
     }
 
@@ -434,10 +435,11 @@ impl Fleet {
 
 type Flag = (&'static str, fn(&mut Capabilities) -> &mut bool);
 
-const FLAGS: [Flag; 9] = [
+const FLAGS: [Flag; 10] = [
     ("md5_etag", |c| &mut c.md5_etag),
     ("checksum_header", |c| &mut c.checksum_header),
     ("checksum_trailer", |c| &mut c.checksum_trailer),
+    ("echoes_checksum", |c| &mut c.echoes_checksum),
     ("batch_delete", |c| &mut c.batch_delete),
     ("versioned", |c| &mut c.versioned),
     ("copy", |c| &mut c.copy),

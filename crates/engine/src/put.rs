@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backend::{Body, Effect, Guarded, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
+use backend::{Effect, Fetched, Guarded, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
 use base::{
     BackendKey, BlobId, BucketName, ByteSize, CopyId, Crc64, ETag, ObjectHeaders, ObjectKey,
     Precondition, Tags, Timestamp, Traffic, VersionId,
@@ -437,8 +437,7 @@ impl Target for PutTarget {
         Ok((head.size, stored))
     }
 
-    async fn read_back(&self) -> Option<backend::Result<Body>> {
-        let fetched = self.backend.get(&self.key, None, None).await;
-        Some(fetched.map(|fetched| fetched.body))
+    async fn read_back(&self) -> Option<backend::Result<Fetched>> {
+        Some(self.backend.get(&self.key, None, None).await)
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backend::{Effect, Kind, ObjectBackend as _, Payload, Proof, Stored};
+use backend::{Effect, Fetched, Kind, ObjectBackend as _, Payload, Proof, Stored};
 use base::{ByteSize, Crc64, Crc64Hasher, ETag, Md5, Md5Hasher};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -47,7 +47,7 @@ pub(crate) trait Target: Send + Sync {
     async fn look(&self) -> backend::Result<(u64, Stored)>;
 
     /// Reads everything back; `None` where this place cannot be read before it is completed.
-    async fn read_back(&self) -> Option<backend::Result<backend::Body>>;
+    async fn read_back(&self) -> Option<backend::Result<Fetched>>;
 }
 
 /// What an announcement yields: it settles itself when it is dropped.
@@ -470,7 +470,8 @@ impl<T: Token> Collector<T> {
             .md5
             .or_else(|| self.copies.iter().find_map(|copy| copy.md5))
         else {
-            // The probe had promised entity tags that are the MD5, and this reply broke the promise.
+            // The probe saw entity tags that are the MD5, and replies that echo the checksum; this one
+            // was otherwise.
             tracing::warn!("no backend answered with the MD5 of the bytes");
             return Err(self.out_of_backends(attempts).await);
         };
@@ -501,8 +502,10 @@ const fn may_stand(kind: Kind) -> bool {
     }
 }
 
-/// Makes sure that the backend holds the bytes that were sent: by the checksum it verified, by an
-/// entity tag that is their MD5, or by reading them back.
+/// Makes sure that the backend holds the bytes that were sent: by what its reply itself says of them, their
+/// checksum or an entity tag that is their MD5, or by reading them back.
+///
+/// That a request with a checksum succeeded proves nothing: the reply may be that to another request.
 async fn prove(
     member: &Member,
     target: &dyn Target,
@@ -510,47 +513,89 @@ async fn prove(
     digests: Digests,
     length: u64,
 ) -> backend::Result<Proven> {
+    let able = member.backend().capabilities();
     let tag = stored.etag.as_ref().and_then(ETag::as_md5);
-    let md5 = tag.filter(|_| member.backend().capabilities().md5_etag);
-    let sure = Sure::Yes;
-    match (stored.crc64, stored.proof) {
-        (Some(sum), _) if sum == digests.crc64 => return Ok(Proven { stored, md5, sure }),
-        (None, Proof::Checksum) => {
-            let stored = Stored {
-                crc64: Some(digests.crc64),
-                ..stored
-            };
-            return Ok(Proven { stored, md5, sure });
-        }
-        (Some(_), _) | (None, Proof::None) => {}
-    }
-    if tag.is_some() && tag == digests.md5 {
+    let other_md5 = tag
+        .zip(digests.md5)
+        .is_some_and(|(told, ours)| told != ours);
+    let other_bytes = stored.crc64.is_some_and(|told| told != digests.crc64);
+    let contradicted = other_bytes || (other_md5 && able.md5_etag);
+    let is_our_md5 = tag.is_some() && tag == digests.md5;
+    if !contradicted && (stored.crc64.is_some() || is_our_md5) {
+        let md5 = tag.filter(|_| able.md5_etag || is_our_md5);
+        let verified = (stored.proof == Proof::Checksum).then_some(digests.crc64);
+        let crc64 = stored.crc64.or(verified);
         return Ok(Proven {
-            stored,
-            md5: tag,
-            sure,
+            stored: Stored { crc64, ..stored },
+            md5,
+            sure: Sure::Yes,
         });
     }
-    let Some(body) = target.read_back().await else {
-        // A part cannot be read; the object that it becomes is proven after Complete.
-        return Ok(Proven {
-            stored,
-            md5: None,
-            sure: Sure::No,
-        });
+    match target.read_back().await {
+        Some(fetched) => prove_by_reading(member, fetched, digests, length).await,
+        None => unproven(member, stored, contradicted),
+    }
+}
+
+/// A part that its reply does not prove. It cannot be read; the object that it becomes is proven after
+/// Complete. A part whose reply speaks of other bytes, or lacks what the replies of its backend say, may not
+/// be there at all.
+fn unproven(member: &Member, stored: Stored, contradicted: bool) -> backend::Result<Proven> {
+    let refuse = |kind, words: &str| {
+        let error = backend::Error::new(kind, Effect::Unknown, member.name(), "upload_part");
+        Err(error.with_message(words))
     };
-    let read = read_whole(body?).await?;
-    match read.length == length && read.crc64 == digests.crc64 {
-        true => Ok(Proven {
-            stored,
-            md5: Some(read.md5),
-            sure,
-        }),
-        false => Err(
-            backend::Error::new(Kind::Corrupt, Effect::Unknown, member.name(), "put")
-                .with_message("the bytes read back are not the bytes sent"),
-        ),
+    if contradicted {
+        return refuse(Kind::Corrupt, "the reply is about other bytes");
     }
+    let promised = member.backend().capabilities().echoes_checksum;
+    let silent = stored.proof == Proof::Checksum && stored.crc64.is_none();
+    // From the second time on the MD5 is known, and was compared.
+    if promised && silent && member.note_lack_of_echo() {
+        return refuse(Kind::Unavailable, "the reply says nothing of the bytes");
+    }
+    Ok(Proven {
+        stored,
+        md5: None,
+        sure: Sure::No,
+    })
+}
+
+/// Compares what is there, after a reply that does not prove it. Nothing of that reply is kept: neither its
+/// entity tag nor its version need be those of our object.
+async fn prove_by_reading(
+    member: &Member,
+    fetched: backend::Result<Fetched>,
+    digests: Digests,
+    length: u64,
+) -> backend::Result<Proven> {
+    // What is not there now may yet appear.
+    let unsure = |error: backend::Error| backend::Error {
+        kind: match error.kind {
+            Kind::NotFound => Kind::Unavailable,
+            other => other,
+        },
+        effect: Effect::Unknown,
+        ..error
+    };
+    let Fetched { head, body } = fetched.map_err(unsure)?;
+    let read = read_whole(body).await.map_err(unsure)?;
+    if read.length != length || read.crc64 != digests.crc64 {
+        let error = backend::Error::new(Kind::Corrupt, Effect::Unknown, member.name(), "put");
+        return Err(error.with_message("the bytes read back are not the bytes sent"));
+    }
+    let md5_etag = member.backend().capabilities().md5_etag;
+    let is_theirs = |tag: &ETag| !md5_etag || tag.as_md5().is_none_or(|md5| md5 == read.md5);
+    Ok(Proven {
+        stored: Stored {
+            etag: head.etag.filter(is_theirs),
+            version: head.version,
+            crc64: head.crc64.filter(|told| *told == digests.crc64),
+            proof: Proof::None,
+        },
+        md5: Some(read.md5),
+        sure: Sure::Yes,
+    })
 }
 
 /// A copy that holds the right bytes, and their MD5 where proving it brought that to light.

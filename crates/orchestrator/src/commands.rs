@@ -195,6 +195,7 @@ fn found_text(found: &Capabilities) -> String {
         (found.md5_etag, "MD5 entity tags"),
         (found.checksum_header, "checksum headers verified"),
         (found.checksum_trailer, "checksum trailers verified"),
+        (found.echoes_checksum, "checksums echoed"),
         (found.batch_delete, "batch deletes"),
         (found.versioned, "versions kept"),
         (found.copy, "native copies"),
@@ -207,9 +208,9 @@ fn found_text(found: &Capabilities) -> String {
         .filter(|(able, _)| *able)
         .map(|(_, name)| *name)
         .collect();
-    let proof = match found.md5_etag || found.checksum_header || found.checksum_trailer {
+    let proof = match found.md5_etag || found.echoes_checksum {
         true => "",
-        false => "; every write is read back, because it verifies no checksum",
+        false => "; every write is read back, because no reply says what was stored",
     };
     format!("ok ({}{proof})", able.join(", "))
 }

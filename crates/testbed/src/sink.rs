@@ -359,7 +359,7 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                         length: arrived.length,
                         etag: arrived.etag,
                     };
-                    let answer = Answer::tagged(&part.etag);
+                    let answer = Answer::stored(&part.etag, part.crc64);
                     let mut uploads = state.uploads.lock();
                     let upload = uploads.get_mut(&upload_id);
                     let upload = upload.ok_or(ErrorCode::NoSuchUpload)?;
@@ -464,7 +464,7 @@ async fn put(
         headers: s3wire::headers::stored_headers(headers),
         written: SystemClock.now(),
     };
-    let answer = Answer::tagged(&object.etag);
+    let answer = Answer::stored(&object.etag, object.crc64);
     state.objects.lock().insert(key.to_owned(), object);
     Ok(answer)
 }

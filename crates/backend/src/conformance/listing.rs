@@ -218,7 +218,11 @@ pub async fn the_probe_tells_the_truth(backend: &dyn ObjectBackend, prefix: &str
         let stored = backend
             .put(&trailed, &PutMeta::default(), streamed(&bytes))
             .await;
-        assert_eq!(stored.expect("a stream is stored").proof, Proof::Checksum);
+        let stored = stored.expect("a stream is stored");
+        assert_eq!(stored.proof, Proof::Checksum);
+        if found.echoes_checksum {
+            assert_eq!(stored.crc64, Some(Crc64::of(&bytes)));
+        }
     }
     assert_eq!(stored.version.is_some(), found.versioned);
     if found.copy {

@@ -54,6 +54,7 @@ pub async fn a_stored_object_says_what_the_capabilities_promise(
     let Capabilities {
         md5_etag,
         checksum_header,
+        echoes_checksum,
         versioned,
         ..
     } = backend.capabilities();
@@ -63,6 +64,9 @@ pub async fn a_stored_object_says_what_the_capabilities_promise(
     }
     if checksum_header {
         assert_eq!(stored.proof, Proof::Checksum);
+    }
+    if echoes_checksum {
+        assert_eq!(stored.crc64, Some(Crc64::of(&bytes)));
     }
     assert_eq!(stored.version.is_some(), versioned);
     for crc64 in [stored.crc64, head.crc64].into_iter().flatten() {

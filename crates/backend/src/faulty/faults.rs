@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::turns::{Turn, Turns};
-use crate::Kind;
+use crate::{Capabilities, Kind};
 
 /// The scale of [`Rates`].
 const PER_MILLE: u32 = 1000;
@@ -43,6 +43,13 @@ pub enum Fault {
     WrongByte,
     /// Refused before any effect, with an error of this kind. Only by script.
     Reply(Kind),
+    /// Stored, and the reply does not repeat the checksum. Only by script.
+    NoEcho,
+    /// Stored, and the reply has another object's entity tag. Only by script.
+    OtherTag,
+    /// Not stored, and the reply is the one to another request: its entity tag, and no checksum. Only by
+    /// script.
+    OtherReply,
     /// A page of a listing is empty and says that there are more. Only by script.
     EmptyPage,
     /// A page of versions names one that was never there, and says that there are more. Only by script.
@@ -113,6 +120,9 @@ impl Rates {
             Fault::FirstByte => self.first_byte,
             Fault::WrongByte
             | Fault::Reply(_)
+            | Fault::NoEcho
+            | Fault::OtherTag
+            | Fault::OtherReply
             | Fault::EmptyPage
             | Fault::EndlessPage
             | Fault::Slow
@@ -179,6 +189,7 @@ struct State {
     injected: BTreeMap<Fault, u64>,
     late: Vec<BoxFuture<'static, ()>>,
     turns: Option<(Turns, u32)>,
+    capabilities: Option<Capabilities>,
 }
 
 /// The test's hand on a [`FaultyBackend`]. Clones share one state.
@@ -206,6 +217,7 @@ impl Faults {
             injected: BTreeMap::new(),
             late: Vec::new(),
             turns: None,
+            capabilities: None,
         })))
     }
 
@@ -223,6 +235,16 @@ impl Faults {
     /// Draws at other rates from now on.
     pub fn set_rates(&self, rates: Rates) {
         self.0.lock().rates = rates;
+    }
+
+    /// The backend is held for one that does this, whatever it really does.
+    pub fn pretend(&self, capabilities: Capabilities) {
+        self.0.lock().capabilities = Some(capabilities);
+    }
+
+    /// What it is held for, where that was told.
+    pub(super) fn pretended(&self) -> Option<Capabilities> {
+        self.0.lock().capabilities
     }
 
     /// Calls of the marker wait for this player's turns.
@@ -279,7 +301,11 @@ impl Faults {
             }
         };
         let fitting = fault.map(|f| {
-            if shape.faults().contains(&f) || matches!(f, Fault::Reply(_)) {
+            let of_reply = matches!(f, Fault::NoEcho | Fault::OtherTag | Fault::OtherReply);
+            if shape.faults().contains(&f)
+                || matches!(f, Fault::Reply(_))
+                || (of_reply && shape == Shape::Send)
+            {
                 f
             } else {
                 Fault::Refuse

@@ -230,6 +230,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     md5_etag: false,
     checksum_header: true,
     checksum_trailer: true,
+    echoes_checksum: true,
     batch_delete: true,
     versioned: false,
     copy: true,

@@ -1,14 +1,15 @@
 //! What this provider does, found out with ten small calls.
 //!
 //! Every question is asked so that silence, a refusal or nonsense means the conservative answer. A
-//! checksum counts as verified only if the right one was taken and a wrong one refused. A provider
+//! checksum counts as verified only if the right one was taken and a wrong one refused, and as echoed only if
+//! every reply that could repeat it did. A provider
 //! that does not answer at all, or asks for fewer requests, leaves everything as it was.
 //!
 //! Calls, at most: put with a right and with a wrong checksum in the header, the same two with a
 //! trailer, put under an odd key, list, copy, list uploads, versioning, batch delete. Where the
 //! batch delete fails, what was written is removed one by one.
 
-use base::{Crc64, Md5, Traffic};
+use base::{Crc64, ETag, Md5, Traffic};
 use bytes::Bytes;
 use http::Method;
 use rand::rngs::StdRng;
@@ -83,13 +84,21 @@ impl<'a> Probe<'a> {
             };
             self.refuses(wrong).await?
         };
-        let checksum_trailer = checksum_header && self.verifies_trailers().await?;
+        let trailed = if checksum_header {
+            self.verifies_trailers().await?
+        } else {
+            None
+        };
+        let echoes = |reply: &Stored| reply.crc64 == Some(Crc64::of(BODY));
         let odd_keys = self.keeps_odd_keys().await?;
         let copy = self.copies().await?;
         Ok(Capabilities {
-            md5_etag: first.etag.and_then(|etag| etag.as_md5()) == Some(Md5::of(BODY)),
+            md5_etag: first.etag.as_ref().and_then(ETag::as_md5) == Some(Md5::of(BODY)),
             checksum_header,
-            checksum_trailer,
+            checksum_trailer: trailed.is_some(),
+            echoes_checksum: checksum_header
+                && echoes(&first)
+                && trailed.as_ref().is_none_or(echoes),
             batch_delete: false,
             versioned: self.keeps_versions(first.version.as_deref()).await?,
             copy,
@@ -189,13 +198,14 @@ impl<'a> Probe<'a> {
         }
     }
 
-    async fn verifies_trailers(&mut self) -> Result<bool> {
+    /// The reply to a body with a checksum in its trailer, where a wrong one is refused.
+    async fn verifies_trailers(&mut self) -> Result<Option<Stored>> {
         let everything = Capabilities {
             checksum_trailer: true,
             ..Capabilities::UNKNOWN
         };
         if !self.backend.client.policy.trailers(everything) {
-            return Ok(false);
+            return Ok(None);
         }
         let right = Cover {
             mode: PayloadMode::Streaming(StreamingVariant::UnsignedTrailer),
@@ -204,16 +214,14 @@ impl<'a> Probe<'a> {
             trailer: Trailer::Computed,
         };
         let taken = self.put(self.key("first"), right).await;
-        match answered(taken)? {
-            None => Ok(false),
-            Some(_) => {
-                self.refuses(Cover {
-                    trailer: Trailer::Given(wrong()),
-                    ..right
-                })
-                .await
-            }
-        }
+        let Some(taken) = answered(taken)? else {
+            return Ok(None);
+        };
+        let wrong = Cover {
+            trailer: Trailer::Given(wrong()),
+            ..right
+        };
+        Ok(self.refuses(wrong).await?.then_some(taken))
     }
 
     /// Whether a key that looks like a path to be tidied up is listed as it was given. What a

@@ -6,7 +6,7 @@ use backend::{
     BodyEnd, Call, Capabilities, DeleteTarget, GuardOptions, Guarded, Kind, Meter,
     ObjectBackend as _,
 };
-use base::{BackendKey, Md5, Traffic};
+use base::{BackendKey, Crc64, Md5, Traffic};
 use http::Method;
 use parking_lot::Mutex;
 
@@ -53,10 +53,12 @@ impl Meter for Sum {
 /// The answers of a provider that does everything, to the questions of a probe.
 fn everything() -> Vec<Action> {
     let etag = Md5::of(MD5_OF_BODY).to_hex();
+    let sum = Crc64::of(MD5_OF_BODY).to_checksum().to_base64();
+    let echo = ("x-amz-checksum-crc64nvme", sum.as_str());
     vec![
-        ok(&[("ETag", &etag)]),
+        ok(&[("ETag", &etag), echo]),
         refused("BadDigest"),
-        ok(&[]),
+        ok(&[echo]),
         refused("BadDigest"),
         ok(&[]),
         document(EMPTY_LIST),
@@ -109,6 +111,7 @@ async fn a_provider_that_does_everything_is_asked_ten_times() {
         md5_etag: true,
         checksum_header: true,
         checksum_trailer: true,
+        echoes_checksum: true,
         batch_delete: true,
         versioned: true,
         copy: true,
@@ -136,6 +139,18 @@ async fn a_provider_that_does_everything_is_asked_ten_times() {
     };
     assert_ne!(asked(0), asked(1));
     assert_eq!(seen[2].payload(), MD5_OF_BODY);
+}
+
+#[tokio::test]
+async fn an_echo_counts_only_if_every_reply_that_could_carry_one_did() {
+    for silent in [0, 2] {
+        let mut actions = everything();
+        actions[silent] = ok(&[]);
+        let script = Script::play(actions).await;
+        let found = script.backend().probe().await.unwrap();
+        assert!(found.checksum_header && found.checksum_trailer, "{found:?}");
+        assert!(!found.echoes_checksum, "{found:?}");
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub(crate) struct Member {
     writes: Arc<Writes>,
     /// `None` is in service.
     pub(super) service: RwLock<Option<OutOfService>>,
+    /// Whether a reply to a part lacked the checksum that the probe saw in replies.
+    lacked_echo: AtomicBool,
     /// Whether its last look told that it belongs to no other catalogue.
     pub(super) seen: AtomicBool,
     accepts: bool,
@@ -61,6 +63,7 @@ impl Member {
             usage,
             writes,
             service: RwLock::new(Some(unseen)),
+            lacked_echo: AtomicBool::new(false),
             seen: AtomicBool::new(false),
             accepts: row.state == BackendState::Active,
         })
@@ -103,6 +106,17 @@ impl Member {
     /// Whether the last write to it was refused for a reason of its own, and none has succeeded since.
     pub(crate) fn refuses_writes(&self) -> bool {
         self.writes.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether some reply lacked the checksum that the probe saw in replies, so that they prove nothing
+    /// unless the MD5 is known here.
+    pub(crate) fn lacked_echo(&self) -> bool {
+        self.lacked_echo.load(Ordering::Relaxed)
+    }
+
+    /// Notes a reply without its checksum; whether it is the first.
+    pub(crate) fn note_lack_of_echo(&self) -> bool {
+        !self.lacked_echo.swap(true, Ordering::Relaxed)
     }
 
     /// The largest object that it takes, in bytes.

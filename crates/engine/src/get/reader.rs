@@ -1,6 +1,7 @@
 //! A body on its way from the copies of an object.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use backend::{Body, Effect, Guarded, Head, Kind, ObjectBackend as _};
@@ -350,7 +351,7 @@ async fn try_copies(
             limited = true;
             continue;
         };
-        match read_copy(engine, piece, copy, &backend).await {
+        match read_copy(engine, piece, copy, &backend, check.as_deref()).await {
             Ok(body) => {
                 if let Some(check) = &mut check {
                     check.uses(copy.copy);
@@ -423,21 +424,30 @@ async fn mark(engine: &Engine, copy: &CopyRow, state: CopyState) {
     }
 }
 
-/// Begins to read a piece from one copy.
+/// Begins to read a piece from one copy. Where its bytes are compared, they decide, and not its entity tag.
 async fn read_copy(
     engine: &Engine,
     piece: &Piece,
     copy: &CopyRow,
     backend: &Guarded,
+    check: Option<&WholeCheck>,
 ) -> backend::Result<Body> {
     let whole = piece.range == ByteRange::whole(piece.extent.blob_size);
     let range = (!whole).then_some(piece.range);
     let fetched = backend
         .get(&copy.key, copy.version.as_deref(), range)
         .await?;
-    let Some(differs) = differs(&fetched.head, piece, copy, backend) else {
+    let Some(difference) = difference(&fetched.head, piece, copy, backend) else {
         return Ok(fetched.body);
     };
+    let differs = difference.to_string();
+    if matches!(difference, Difference::Tag) && check.is_some() {
+        tracing::warn!(
+            copy = %copy.copy, backend = %backend.name(), key = %copy.key, differs,
+            "entity tag of a copy contradicts the catalogue, its bytes are compared"
+        );
+        return Ok(fetched.body);
+    }
     if copy.state == CopyState::Good {
         tracing::error!(
             copy = %copy.copy, backend = %backend.name(), key = %copy.key, differs,
@@ -449,18 +459,35 @@ async fn read_copy(
     Err(error.with_message(differs))
 }
 
-/// What the head of an answer says against the copy: another size, or another MD5 where entity tags are
-/// known to be that. It says nothing for it.
-fn differs(head: &Head, piece: &Piece, copy: &CopyRow, backend: &Guarded) -> Option<String> {
+/// What the head of an answer says against a copy.
+enum Difference {
+    /// Another size.
+    Size { found: u64, expected: u64 },
+    /// Another MD5, where entity tags are known to be that.
+    Tag,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { found, expected } => {
+                write!(f, "the copy has {found} bytes instead of {expected}")
+            }
+            Self::Tag => f.write_str("the copy has another entity tag than it was stored with"),
+        }
+    }
+}
+
+/// What the head of an answer says against the copy. It says nothing for it.
+fn difference(head: &Head, piece: &Piece, copy: &CopyRow, backend: &Guarded) -> Option<Difference> {
     let (found, expected) = (head.size, piece.extent.blob_size);
     if found != expected {
-        return Some(format!("the copy has {found} bytes instead of {expected}"));
+        return Some(Difference::Size { found, expected });
     }
     let md5 = |tag: &Option<ETag>| tag.as_ref().and_then(ETag::as_md5);
     let (found, expected) = (md5(&head.etag), md5(&copy.etag));
     let other = found.is_some() && expected.is_some() && found != expected;
-    (other && backend.capabilities().md5_etag)
-        .then(|| "the copy has another entity tag than it was stored with".to_owned())
+    (other && backend.capabilities().md5_etag).then_some(Difference::Tag)
 }
 
 fn failed(member: &Member, kind: Kind, words: &str) -> (BackendName, backend::Error) {

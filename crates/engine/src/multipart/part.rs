@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backend::{Body, Effect, Guarded, Kind, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
+use backend::{
+    Effect, Fetched, Guarded, Kind, ObjectBackend as _, Payload, Proof, PutMeta, Stored,
+};
 use base::{
     BackendKey, BackendName, ByteSize, Checksum, CopyId, ETag, ObjectKey, Timestamp, Traffic,
     UploadId,
@@ -394,7 +396,7 @@ impl Target for PartTarget {
         Ok((part.size, stored))
     }
 
-    async fn read_back(&self) -> Option<backend::Result<Body>> {
+    async fn read_back(&self) -> Option<backend::Result<Fetched>> {
         None
     }
 }

@@ -10,6 +10,7 @@ mod cleaning;
 mod content;
 mod model;
 mod multipart;
+mod proven;
 mod recovery;
 mod settled;
 mod usage;

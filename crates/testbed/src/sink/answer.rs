@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use base::ETag;
+use base::{Crc64, ETag};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http::header::ETAG;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
+use s3wire::headers::ObjectChecksum;
 
 pub(super) struct Answer {
     pub(super) headers: HeaderMap,
@@ -39,6 +40,17 @@ impl Answer {
             headers,
             ..Self::whole(Bytes::new())
         }
+    }
+
+    /// As Amazon S3 answers a body that it has stored: with the checksum that it computed, too.
+    pub(super) fn stored(etag: &ETag, crc64: Crc64) -> Self {
+        let mut answer = Self::tagged(etag);
+        let checksum = ObjectChecksum {
+            checksum: crc64.to_checksum(),
+            parts: None,
+        };
+        s3wire::headers::insert_checksum(&mut answer.headers, &checksum);
+        answer
     }
 }
 

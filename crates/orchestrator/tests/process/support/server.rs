@@ -103,6 +103,7 @@ impl Server {
                 md5_etag: true,
                 checksum_header: true,
                 checksum_trailer: true,
+                echoes_checksum: true,
                 batch_delete: true,
                 copy: true,
                 part_copy: true,

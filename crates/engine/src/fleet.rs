@@ -3,6 +3,7 @@
 
 mod first;
 mod member;
+mod proof;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use first::Beginning;
 pub(crate) use first::ReadBack;
 pub(crate) use member::Member;
 use member::guard;
+pub use proof::Markers;
 
 /// How long a look at a marker may take; what does not answer is looked at again later.
 const LOOK_MAX: Duration = Duration::from_secs(10);
@@ -279,7 +281,8 @@ impl Fleet {
             Finding::Newer { found } => Some(format!(
                 "backend {} was marked by a newer state of this catalogue ({found}); where this \
                  catalogue was not restored, its marker .s3o/backend was forged or copied: \
-                 `s3-orchestrator reconcile --recover` writes a new one",
+                 `s3-orchestrator reconcile --recover` compares it with those of the other backends and \
+                 writes a new one",
                 member.name()
             )),
             Finding::Implausible { found } => {

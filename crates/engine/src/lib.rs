@@ -42,7 +42,7 @@ pub use body::{BodyError, BodyStream, Declared, Incoming, Trailer};
 pub use copy::{COPY_BYTES_MAX, Copied, CopyRequest, CopySource, Taken};
 pub use delete::DeleteOutcome;
 pub use error::{Error, Result, Tried};
-pub use fleet::{BackendCheck, OutOfService};
+pub use fleet::{BackendCheck, Markers, OutOfService};
 pub use get::{Chosen, ChosenPart, Looked, ReadRequest, ReadStream, Reading, Selection};
 pub use metastore::model as catalogue;
 pub use metastore::{Error as CatalogueError, Store as CatalogueStore};

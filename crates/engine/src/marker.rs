@@ -142,6 +142,7 @@ mod tests {
             uuid: Uuid::from_u128(1),
             incarnation: Uuid::from_u128(2),
             recovery: None,
+            restored: false,
         };
         let row = BackendRow {
             id: BackendId(1),

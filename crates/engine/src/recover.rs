@@ -3,6 +3,10 @@
 //! Every backend is listed. What is unknown and carries our own label is adopted: it becomes the
 //! key's version unless the key has a later one. Everything else is reported. Nothing is deleted.
 //!
+//! A catalogue counts as restored where somebody said so, or where the markers of all its backends are
+//! newer ([`Markers`]). One marker alone stops deletions, and proves nothing: a provider could have what
+//! was deleted come back, and other backends' objects replaced by what it holds.
+//!
 //! Writes and uploads that the restored catalogue believed unfinished may have become objects since,
 //! so they are let go of first, without queueing their bytes for deletion. An upload that became an
 //! object on one backend is adopted like any other; one that was spread over several cannot be put
@@ -19,7 +23,7 @@ use base::{
 use futures_util::stream::StreamExt;
 use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
 
-use crate::fleet::Member;
+use crate::fleet::{Markers, Member};
 use crate::keys::{Label, OWN_META, ParsedKey, Role, label_of, parse_backend_key};
 use crate::verify::{LocationFault, look_at_all};
 use crate::{Engine, Error, Result, Tried};
@@ -47,6 +51,9 @@ pub struct Recovered {
     pub missing: Vec<LocationFault>,
     /// Backends that could not be looked at: the recovery is not complete without them.
     pub unseen: Vec<(BackendName, String)>,
+    /// What the markers say, where they do not prove that the catalogue was restored although one of
+    /// them had spoken for it: nothing was adopted.
+    pub doubt: Option<Markers>,
 }
 
 impl Recovered {
@@ -67,9 +74,17 @@ impl Engine {
     pub async fn recover(&self) -> Result<Recovered> {
         let inner = &self.inner;
         let mut found = Recovered::default();
-        let mut legs = Vec::new();
-        if inner.store.catalogue().recovery.is_some() {
-            inner.store.forget_pending().await?;
+        let mut walk = Walk {
+            legs: Vec::new(),
+            standing: Standing::Current,
+        };
+        match self.prove_restored().await? {
+            Proof::Restored => {
+                inner.store.forget_pending().await?;
+                walk.standing = Standing::Restored;
+            }
+            Proof::Doubt(markers) => found.doubt = Some(markers),
+            Proof::Nothing => {}
         }
         for member in inner.fleet.members() {
             if let Some(reason) = member.out_of_service() {
@@ -78,13 +93,13 @@ impl Engine {
                     .push((member.name().clone(), reason.to_string()));
                 continue;
             }
-            if let Err(error) = self.recover_backend(member, &mut found, &mut legs).await {
+            if let Err(error) = self.recover_backend(member, &mut found, &mut walk).await {
                 found
                     .unseen
                     .push((member.name().clone(), report(&error).to_string()));
             }
         }
-        self.recover_legs(legs, &mut found).await?;
+        self.recover_legs(walk.legs, &mut found).await?;
         let (_, missing) = look_at_all(&inner.store, &inner.fleet).await?;
         found.missing = missing;
         if found.unseen.is_empty() {
@@ -94,6 +109,26 @@ impl Engine {
             inner.store.leave_recovery().await?;
         }
         Ok(found)
+    }
+
+    /// Whether the catalogue was restored, as far as it can be proved.
+    async fn prove_restored(&self) -> Result<Proof> {
+        let inner = &self.inner;
+        let catalogue = inner.store.catalogue();
+        if catalogue.recovery.is_none() {
+            return Ok(Proof::Nothing);
+        }
+        if catalogue.restored {
+            return Ok(Proof::Restored);
+        }
+        let markers = inner.fleet.markers(&inner.store).await?;
+        if !markers.prove_restored() {
+            return Ok(Proof::Doubt(markers));
+        }
+        // Written down, because the end of the recovery replaces the markers one by one.
+        let reason = "all backends were marked by a newer state of this catalogue";
+        inner.store.enter_recovery(reason.to_owned()).await?;
+        Ok(Proof::Restored)
     }
 
     /// Adopts the uploads that became an object on one backend alone.
@@ -128,7 +163,7 @@ impl Engine {
         &self,
         member: &Arc<Member>,
         found: &mut Recovered,
-        legs: &mut Vec<FoundLeg>,
+        walk: &mut Walk,
     ) -> Result<()> {
         self.report_uploads(member, found).await?;
         let (mut after, mut in_row) = (None, 0);
@@ -146,7 +181,7 @@ impl Engine {
                 .map_err(|e| unseen(member, e))?;
             for listed in &page.objects {
                 found.listed += 1;
-                match self.recover_key(member, &listed.key, found, legs).await {
+                match self.recover_key(member, &listed.key, found, walk).await {
                     Ok(()) => in_row = 0,
                     // One key that cannot be read keeps the recovery from being complete, and no other key from
                     // being adopted; where several follow each other, it is the backend.
@@ -225,7 +260,7 @@ impl Engine {
         member: &Arc<Member>,
         key: &str,
         found: &mut Recovered,
-        legs: &mut Vec<FoundLeg>,
+        walk: &mut Walk,
     ) -> Result<()> {
         let store = &self.inner.store;
         if key == MARKER_KEY || store.known_key(member.id, key).await? != Known::No {
@@ -248,7 +283,7 @@ impl Engine {
         };
         // Nothing was forgotten: these are the bytes of a write that was refused, or that was deleted, which the
         // backend has not let go of.
-        if store.catalogue().recovery.is_none() {
+        if walk.standing == Standing::Current {
             let why = "this catalogue was not restored, so it was deleted or never acknowledged";
             found.leave(member.name(), key, why);
             return Ok(());
@@ -263,7 +298,7 @@ impl Engine {
         }
         if label.role == Role::Leg {
             let member = Arc::clone(member);
-            legs.push(FoundLeg {
+            walk.legs.push(FoundLeg {
                 member,
                 key: place,
                 parsed,
@@ -351,6 +386,31 @@ impl Engine {
             false => Ok(Adoption::Left("the key has a later version".to_owned())),
         }
     }
+}
+
+/// Whether a catalogue was restored.
+enum Proof {
+    /// Nothing speaks for it.
+    Nothing,
+    /// Something does, and the markers do not prove it.
+    Doubt(Markers),
+    /// It was.
+    Restored,
+}
+
+/// What the catalogue is to what it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It has forgotten nothing.
+    Current,
+    /// It may have forgotten what was acknowledged.
+    Restored,
+}
+
+/// What a walk over the backends carries along.
+struct Walk {
+    legs: Vec<FoundLeg>,
+    standing: Standing,
 }
 
 /// A leg of an upload whose object the catalogue does not know.

@@ -196,7 +196,7 @@ impl Engine {
         });
         for (member, look) in join_all(looks).await {
             match look {
-                Ok(Some(reason)) => inner.store.enter_recovery(reason).await?,
+                Ok(Some(reason)) => inner.store.suspect_restored(reason).await?,
                 Ok(None) => {}
                 Err(error) => {
                     let error = report(&error);

@@ -10,15 +10,14 @@ use crate::live::{GivenUp, IntentRow};
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
     CleanupItem, CleanupReport, Completion, Content, CopyState, ForgetUploads, Freeze, NewCopy,
-    NewLeg, NewPartClaim, NewUpload, NewVersion, PartRow, Removal, Removed, Retag, UploadVerdict,
-    UsageRow, Verdict,
+    NewLeg, NewPartClaim, NewUpload, NewVersion, PartRow, RecoveryChange, Removal, Removed, Retag,
+    UploadVerdict, UsageRow, Verdict,
 };
 
 /// Something to be done in a transaction.
 #[derive(Debug)]
 pub(crate) enum Job {
-    EnterRecovery(String),
-    LeaveRecovery,
+    Recovery(RecoveryChange),
     EnsureBuckets(Vec<BucketName>),
     CreateBucket(BucketName),
     RemoveBucket(BucketId),
@@ -191,8 +190,8 @@ impl Job {
     /// What it attempts, for errors.
     pub(crate) fn operation(&self) -> &'static str {
         match self {
-            Self::EnterRecovery(_) => "enter the recovery state",
-            Self::LeaveRecovery => "leave the recovery state",
+            Self::Recovery(RecoveryChange::Enter(..)) => "enter the recovery state",
+            Self::Recovery(RecoveryChange::Leave) => "leave the recovery state",
             Self::EnsureBuckets(_) => "record buckets",
             Self::CreateBucket(_) => "create a bucket",
             Self::RemoveBucket(_) => "remove a bucket",
@@ -261,8 +260,7 @@ impl Job {
             | Self::ForgetUploads(_)
             | Self::HastenCleanup(_)
             | Self::ReleaseCleanup => crate::writer::BATCH_ROWS_MAX,
-            Self::EnterRecovery(_)
-            | Self::LeaveRecovery
+            Self::Recovery(_)
             | Self::LeaseWorker { .. }
             | Self::SaveCapabilities { .. }
             | Self::SetBackendState { .. }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::guard::Intent;
 use crate::ledger::{Counters, Delta, Ledger};
-use crate::model::{BackendId, Enqueued, Room};
+use crate::model::{BackendId, Enqueued, RecoveryChange, Room};
 
 /// An intent as its row holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(crate) struct Effects {
     /// Backends that are new or whose state changed.
     pub(crate) accepting: Vec<(BackendId, bool)>,
     /// The recovery state, where it changed.
-    pub(crate) recovery: Option<Option<String>>,
+    pub(crate) recovery: Option<RecoveryChange>,
     /// Whether the counts that came with the job are in rows.
     pub(crate) counted: bool,
     /// Rows of the cleanup queue that are new.

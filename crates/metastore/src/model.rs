@@ -56,6 +56,42 @@ pub struct Catalogue {
     pub incarnation: Uuid,
     /// Why nothing may be deleted on backends, where that is so.
     pub recovery: Option<String>,
+    /// In recovery state: whether it is known to be restored. It is only suspected of it otherwise.
+    pub restored: bool,
+}
+
+impl Catalogue {
+    pub(crate) fn change(&mut self, change: &RecoveryChange) {
+        match change {
+            RecoveryChange::Enter(reason, Ground::Restored) if !self.restored => {
+                self.recovery = Some(reason.clone());
+                self.restored = true;
+            }
+            RecoveryChange::Enter(reason, _) => {
+                self.recovery.get_or_insert_with(|| reason.clone());
+            }
+            RecoveryChange::Leave => {
+                self.recovery = None;
+                self.restored = false;
+            }
+        }
+    }
+}
+
+/// What a recovery state rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// The catalogue is known to be restored: somebody said so, or the database itself.
+    Restored,
+    /// A backend's marker speaks for it.
+    Suspected,
+}
+
+/// A change of the recovery state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RecoveryChange {
+    Enter(String, Ground),
+    Leave,
 }
 
 /// A virtual bucket.

@@ -37,7 +37,7 @@ impl Settler {
         let effects = results.iter().flatten().map(|(_, effects)| effects);
         self.live.settle(effects.clone());
         for recovery in effects.filter_map(|effects| effects.recovery.as_ref()) {
-            self.catalogue.write().recovery.clone_from(recovery);
+            self.catalogue.write().change(recovery);
         }
         for (item, result) in items.into_iter().zip(results) {
             let (answer, effects) = match result {

@@ -18,7 +18,7 @@ use crate::job::{Answer, Held, Job};
 use crate::live::Live;
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
-    Catalogue, Room, Unwritable, Verification,
+    Catalogue, Ground, RecoveryChange, Room, Unwritable, Verification,
 };
 use crate::postgres;
 use crate::postgres::store::{ConnectOptions, Shared};
@@ -200,12 +200,22 @@ impl Store {
     /// Enters the recovery state, durably: [`Catalogue::recovery`] holds the reason from then on.
     /// Until it is left no cleanup row is given out and no intent is reaped.
     pub async fn enter_recovery(&self, reason: String) -> Result<()> {
-        self.run(Job::EnterRecovery(reason)).await.map(drop)
+        let change = RecoveryChange::Enter(reason, Ground::Restored);
+        self.run(Job::Recovery(change)).await.map(drop)
+    }
+
+    /// Enters the recovery state as [`Self::enter_recovery`] does, but on a suspicion:
+    /// [`Catalogue::restored`] stays as it is.
+    pub async fn suspect_restored(&self, reason: String) -> Result<()> {
+        let change = RecoveryChange::Enter(reason, Ground::Suspected);
+        self.run(Job::Recovery(change)).await.map(drop)
     }
 
     /// Leaves the recovery state, durably.
     pub async fn leave_recovery(&self) -> Result<()> {
-        self.run(Job::LeaveRecovery).await.map(drop)
+        self.run(Job::Recovery(RecoveryChange::Leave))
+            .await
+            .map(drop)
     }
 
     /// The buckets with these names, made where they are missing; in the order of the names.

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use base::{ByteSize, Clock, Ids, SystemClock};
+use base::{BackendName, ByteSize, Clock, Ids, SystemClock};
 use engine::{
-    Capabilities, Engine, MoveOptions, Moved, Quiet, Recovered, Server as DatabaseServer, Verified,
-    move_to_postgres,
+    Capabilities, Engine, Markers, MoveOptions, Moved, Quiet, Recovered, Server as DatabaseServer,
+    Verified, move_to_postgres,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -300,6 +300,9 @@ fn recovered_text(recovered: &Recovered) -> anyhow::Result<String> {
             recovered.unnamed
         )?;
     }
+    if let Some(markers) = &recovered.doubt {
+        writeln!(text, "{}", doubt_text(markers))?;
+    }
     match recovered.unseen.is_empty() {
         true => writeln!(text, "The recovery is complete. Nothing was deleted.")?,
         false => writeln!(
@@ -309,6 +312,33 @@ fn recovered_text(recovered: &Recovered) -> anyhow::Result<String> {
         )?,
     }
     Ok(text)
+}
+
+/// Why a catalogue was not taken for a restored one.
+fn doubt_text(markers: &Markers) -> String {
+    let names = |names: &[BackendName]| {
+        let names: Vec<_> = names.iter().map(BackendName::as_str).collect();
+        names.join(", ")
+    };
+    let newer = match markers.newer.is_empty() {
+        true => "no marker is newer than this catalogue any more".to_owned(),
+        false => format!("the markers of {} are newer", names(&markers.newer)),
+    };
+    let others = match (markers.expected.is_empty(), markers.unseen.is_empty()) {
+        (false, _) => format!(
+            ", those of {} are not: this catalogue was not restored as a whole",
+            names(&markers.expected)
+        ),
+        (true, false) => format!(
+            ", those of {} could not be read: whether this catalogue was restored is not proved",
+            names(&markers.unseen)
+        ),
+        (true, true) => ": this catalogue was not restored".to_owned(),
+    };
+    format!(
+        "Nothing was adopted: {newer}{others}; if it was, run `s3-orchestrator catalogue restored` \
+         first, and this again"
+    )
 }
 
 fn shown<T>(

@@ -61,7 +61,7 @@ impl Worker for Marker {
             }
             let look = inner.fleet.enlist(&inner.store, member, ReadBack::Now);
             if let Some(reason) = look.await? {
-                inner.store.enter_recovery(reason).await?;
+                inner.store.suspect_restored(reason).await?;
             }
             done += 1;
         }

@@ -500,3 +500,134 @@ async fn of_two_names_of_one_place_one_comes_into_service() {
     let used = backends.iter().filter(|one| one.out_of_service.is_none());
     assert_eq!(used.count(), 1);
 }
+
+/// Stops an engine and copies its catalogue as a file, which no backup has marked as a copy.
+async fn stopped_copy(world: &World, engine: Engine) -> std::path::PathBuf {
+    engine.stop().await.unwrap();
+    drop(engine);
+    let copy = world.file().with_extension("copied");
+    fs::copy(world.file(), &copy).unwrap();
+    copy
+}
+
+/// Puts a deleted object back on its backend, as one does that said that it had deleted it.
+async fn undelete(world: &World, engine: &Engine, name: &str) {
+    let prefix = format!("photos/{name}~");
+    let held = world.places[0].memory.keys();
+    let stored = held.iter().find(|key| key.starts_with(&prefix)).unwrap();
+    let lies = world.places[0].memory.object(stored).unwrap();
+    engine
+        .remove(photos(engine), key(name), Precondition::None)
+        .await
+        .unwrap();
+    world.quiesce(engine).await;
+    assert!(world.places[0].memory.object(stored).is_none());
+    world.places[0]
+        .memory
+        .plant(stored, lies.bytes, lies.headers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_newer_marker_of_several_stops_deletions_and_neither_adopts_nor_forgets() {
+    let world = World::new(&[None, None]);
+    let engine = world.engine().await;
+    put(&engine, "secret", &bytes(1, 10)).await.unwrap();
+    undelete(&world, &engine, "secret").await;
+    let bucket = photos(&engine);
+    let upload = engine
+        .create_upload(engine::CreateUpload {
+            bucket,
+            key: key("film"),
+            headers: ObjectHeaders::default(),
+            tags: Tags::default(),
+            checksum: None,
+        })
+        .await
+        .unwrap();
+    let part = || engine::PartRequest {
+        bucket,
+        key: key("film"),
+        upload,
+        number: 1,
+    };
+    let content = bytes(3, 1000);
+    let stored = engine
+        .upload_part(part(), crate::world::body(&content, 1000))
+        .await
+        .unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    // A little ahead, as after a restore.
+    forge(&world, 0, "30");
+    // Once more, so that what was seen is not known to the process that recovers.
+    world.engine().await.stop().await.unwrap();
+    let engine = world.engine().await;
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_some());
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.left.len()), (0, 1), "{found:?}");
+    let doubt = found.doubt.expect("it is said");
+    assert_eq!((doubt.newer.len(), doubt.expected.len()), (1, 1));
+    assert!(matches!(
+        get(&engine, "secret").await,
+        Err(Error::NoSuchKey)
+    ));
+    // The upload is what it was, and the end is for good.
+    engine
+        .complete_upload(engine::CompleteRequest {
+            bucket,
+            key: key("film"),
+            upload,
+            parts: vec![engine::CompletedPart {
+                number: 1,
+                etag: stored.etag,
+                checksum: None,
+            }],
+            checksum: None,
+            size: None,
+            precondition: Precondition::None,
+        })
+        .await
+        .unwrap();
+    assert_eq!(get(&engine, "film").await.unwrap(), content);
+    engine.stop().await.unwrap();
+    drop(engine);
+    let engine = world.engine().await;
+    assert_eq!(engine.status().await.unwrap().catalogue.recovery, None);
+    engine.stop().await.unwrap();
+    drop(engine);
+    // Where somebody says that it was restored, one marker more or less does not matter.
+    let clock: Arc<dyn base::Clock> = world.clock.clone();
+    Engine::declare_restored(&world.settings.catalogue, clock, world.ids.clone())
+        .await
+        .unwrap();
+    let engine = world.engine().await;
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.doubt), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalogue_that_all_its_backends_outran_was_restored() {
+    let world = World::new(&[None, None]);
+    let copy = stopped_copy(&world, world.engine().await).await;
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, 10)).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    restore(&world, &copy);
+    // A backend that cannot be asked proves nothing, and nothing is adopted before it is.
+    world.places[1]
+        .faults
+        .set_rates(backend::faulty::Rates::DOWN);
+    let engine = world.engine().await;
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.unseen.len()), (0, 1), "{found:?}");
+    let doubt = found.doubt.expect("it is said");
+    assert_eq!((doubt.newer.len(), doubt.unseen.len()), (1, 1));
+    assert!(engine.status().await.unwrap().catalogue.recovery.is_some());
+    world.places[1].faults.heal();
+    engine.settle(1).await;
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.doubt), (1, None));
+    assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
+    assert_eq!(engine.status().await.unwrap().catalogue.recovery, None);
+}

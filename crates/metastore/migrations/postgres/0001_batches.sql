@@ -1259,10 +1259,13 @@ $$;
 
 -- Begins the recovery state. The intents are those of another time: what they announced may have become
 -- an object since, so nobody may ever give them up for deletion. Who opened one meanwhile finds it
--- gone, and its client tries again.
-CREATE FUNCTION s3o_enter_recovery(p_reason text) RETURNS void LANGUAGE plpgsql AS $$
+-- gone, and its client tries again. `p_known` tells a restore that is known from one that is suspected;
+-- the former takes the place of the latter, never the other way round.
+CREATE FUNCTION s3o_enter_recovery(p_reason text, p_known boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE catalogue SET recovery = coalesce(recovery, p_reason);
+    UPDATE catalogue SET
+        recovery = CASE WHEN p_known AND NOT restored THEN p_reason ELSE coalesce(recovery, p_reason) END,
+        restored = restored OR p_known;
     DELETE FROM write_intents;
 END
 $$;
@@ -1281,7 +1284,7 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('s3-orchestrator registers', 0));
     IF p_restored IS NOT NULL THEN
-        PERFORM s3o_enter_recovery(p_restored);
+        PERFORM s3o_enter_recovery(p_restored, true);
     END IF;
     SELECT instance INTO mine FROM instances
     WHERE NOT live OR heartbeat < s3o_clock() - p_lease
@@ -1380,10 +1383,10 @@ BEGIN
     WHEN 'forget_uploads' THEN RETURN s3o_forget_uploads(j);
     WHEN 'bury' THEN RETURN s3o_bury(p_now, j);
     WHEN 'enter_recovery' THEN
-        PERFORM s3o_enter_recovery(j->>'reason');
+        PERFORM s3o_enter_recovery(j->>'reason', (j->>'known')::boolean);
         RETURN '{"v": "done"}';
     WHEN 'leave_recovery' THEN
-        UPDATE catalogue SET recovery = NULL;
+        UPDATE catalogue SET recovery = NULL, restored = false;
         RETURN '{"v": "done"}';
     WHEN 'ensure_buckets' THEN RETURN s3o_ensure_buckets(p_now, j);
     WHEN 'create_bucket' THEN RETURN s3o_create_bucket(p_now, j);

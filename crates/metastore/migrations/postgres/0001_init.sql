@@ -14,6 +14,7 @@ CREATE TABLE catalogue (
     schema_version  integer NOT NULL,
     cluster         text    NOT NULL, -- where it was last opened; another one means a copy
     recovery        text,             -- why nothing may be deleted
+    restored        boolean NOT NULL DEFAULT false, -- in recovery state: known, not only suspected
     retired         text              -- why it must not be used any more
 );
 

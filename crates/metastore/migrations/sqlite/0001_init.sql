@@ -11,6 +11,7 @@ CREATE TABLE catalogue (
     incarnation     BLOB    NOT NULL,
     seq             INTEGER NOT NULL DEFAULT 0 CHECK (seq >= 0), -- high-water mark of objects.seq
     recovery        TEXT,                                        -- why nothing may be deleted
+    restored        INTEGER NOT NULL DEFAULT 0 CHECK (restored IN (0, 1)), -- in recovery state: known, not only suspected
     retired         TEXT                                         -- why it must not be used any more
 ) STRICT;
 

@@ -19,6 +19,7 @@ use crate::fault::{Fault, database};
 use crate::guard::Intent;
 use crate::job::{Answer, Held};
 use crate::live::Effects;
+use crate::model::{Ground, RecoveryChange};
 use crate::postgres::connect::{Connector, Params, Session};
 use crate::postgres::migrate::{self, Registered};
 use crate::postgres::store::entered_recovery;
@@ -416,7 +417,7 @@ impl MainApplier {
         self.line.answered();
         if let Some(reason) = restored {
             let mut catalogue = self.settler.catalogue.write();
-            catalogue.recovery.get_or_insert_with(|| reason.to_owned());
+            catalogue.change(&RecoveryChange::Enter(reason.to_owned(), Ground::Restored));
         }
         self.identity.set(registered);
         self.seq = 0;

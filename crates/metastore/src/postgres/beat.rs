@@ -73,7 +73,8 @@ async fn look(shared: &Shared) -> Result<Vec<i32>, Fault> {
         .query(
             "SELECT b.backend_id, b.state = 'active', coalesce(sum(s.used), 0)::bigint,
                  coalesce(sum(s.orphan), 0)::bigint, coalesce(sum(s.reserved_parts), 0)::bigint,
-                 coalesce(max(s.room_wanted), 0), (SELECT recovery FROM catalogue)
+                 coalesce(max(s.room_wanted), 0), (SELECT recovery FROM catalogue),
+                 (SELECT restored FROM catalogue)
              FROM backends b
              LEFT JOIN backend_slots s ON s.backend_id = b.backend_id AND s.instance <> $1
              GROUP BY b.backend_id",
@@ -93,7 +94,7 @@ async fn look(shared: &Shared) -> Result<Vec<i32>, Fault> {
         if uint(row, 5)? > 0 {
             wanted.push(backend);
         }
-        shared.see_recovery(row.maybe_text(6)?);
+        shared.see_recovery(row.maybe_text(6)?, row.flag(7)?);
     }
     shared.live.see_others(&seen);
     for backend in wanted {

@@ -134,12 +134,8 @@ fn job_answer(
     effects: &mut Effects,
 ) -> Result<Answer, Fault> {
     Ok(match job {
-        Job::EnterRecovery(reason) => {
-            effects.recovery = Some(Some(reason.clone()));
-            done(word)?
-        }
-        Job::LeaveRecovery => {
-            effects.recovery = Some(None);
+        Job::Recovery(change) => {
+            effects.recovery = Some(change.clone());
             done(word)?
         }
         Job::EnsureBuckets(_) => Answer::Buckets(

@@ -14,7 +14,7 @@ use crate::job::Job;
 use crate::live::{GivenUp, IntentRow, Live, Outcome};
 use crate::model::{
     BackendId, BucketId, CleanupOutcome, CleanupReport, Content, CopyState, Extent, ForgetUploads,
-    NewBlob, NewLeg, NewVersion, PartRow,
+    Ground, NewBlob, NewLeg, NewVersion, PartRow, RecoveryChange,
 };
 use crate::postgres::work::Work;
 use crate::rows::backend_state_text;
@@ -121,8 +121,10 @@ fn of_run(work: &Work) -> Option<(Run, (BucketId, &ObjectKey))> {
 /// The job as JSON.
 pub(crate) fn job(job: &Job, now: Timestamp, live: &Live) -> Value {
     match job {
-        Job::EnterRecovery(reason) => json!({"k": "enter_recovery", "reason": reason}),
-        Job::LeaveRecovery => json!({"k": "leave_recovery"}),
+        Job::Recovery(RecoveryChange::Enter(reason, ground)) => json!({
+            "k": "enter_recovery", "reason": reason, "known": *ground == Ground::Restored,
+        }),
+        Job::Recovery(RecoveryChange::Leave) => json!({"k": "leave_recovery"}),
         Job::EnsureBuckets(names) => {
             let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
             json!({"k": "ensure_buckets", "names": names})
@@ -594,7 +596,7 @@ pub(crate) fn locks(job: &Job) -> Vec<Lock> {
         ]
     };
     match job {
-        Job::EnterRecovery(_) | Job::LeaveRecovery => vec![(named("recovery", b""), Exclusive)],
+        Job::Recovery(_) => vec![(named("recovery", b""), Exclusive)],
         Job::EnsureBuckets(_) | Job::CreateBucket(_) | Job::EnsureBackends(_) => {
             vec![(named("names", b""), Exclusive)]
         }

@@ -152,12 +152,12 @@ async fn migrate(
         .await?;
     if copied > 0 {
         let reason: &Params<'_> = &[(&COPIED, Type::TEXT)];
-        tx.query_typed("SELECT s3o_enter_recovery($1)", reason)
+        tx.query_typed("SELECT s3o_enter_recovery($1, true)", reason)
             .await?;
     }
     let rows = tx
         .query_typed(
-            "SELECT uuid, incarnation, recovery, retired FROM catalogue",
+            "SELECT uuid, incarnation, recovery, retired, restored FROM catalogue",
             &[],
         )
         .await?;
@@ -173,6 +173,7 @@ async fn migrate(
         uuid: Uuid::from_bytes(row.id(0)?),
         incarnation: Uuid::from_bytes(row.id(1)?),
         recovery: row.maybe_text(2)?,
+        restored: row.flag(4)?,
     };
     tx.commit().await?;
     Ok(catalogue)

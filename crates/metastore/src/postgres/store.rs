@@ -158,7 +158,8 @@ impl Shared {
     }
 
     /// Another instance may have entered or left the recovery state.
-    pub(super) fn see_recovery(&self, recovery: Option<String>) {
+    pub(super) fn see_recovery(&self, recovery: Option<String>, restored: bool) {
+        self.catalogue.write().restored = restored;
         if self.catalogue.read().recovery == recovery {
             return;
         }

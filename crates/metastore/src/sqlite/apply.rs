@@ -251,8 +251,7 @@ impl Work<'_> {
     fn apply(&mut self, job: &Job) -> std::result::Result<Answer, Fault> {
         let upload = Answer::Upload;
         Ok(match job {
-            Job::EnterRecovery(reason) => names::set_recovery(self, Some(reason))?,
-            Job::LeaveRecovery => names::set_recovery(self, None)?,
+            Job::Recovery(change) => names::change_recovery(self, change)?,
             Job::EnsureBuckets(names) => Answer::Buckets(names::ensure_buckets(self, names)?),
             Job::CreateBucket(name) => Answer::BucketCreation(names::create_bucket(self, name)?),
             Job::RemoveBucket(bucket) => {

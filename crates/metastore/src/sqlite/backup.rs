@@ -115,7 +115,8 @@ fn finish(partial: &Path, incarnation: Uuid) -> Result<()> {
 fn put_right(copy: &Connection, incarnation: Uuid) -> std::result::Result<(), Fault> {
     let tx = copy.unchecked_transaction()?;
     tx.execute(
-        "UPDATE catalogue SET incarnation = ?1, recovery = coalesce(recovery, ?2)",
+        "UPDATE catalogue SET incarnation = ?1, restored = 1,
+             recovery = CASE restored WHEN 1 THEN recovery ELSE ?2 END",
         params![incarnation.into_bytes(), RECOVERY],
     )?;
     tx.execute("DELETE FROM write_intents", [])?;

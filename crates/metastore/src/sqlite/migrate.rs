@@ -140,15 +140,16 @@ fn migrate(conn: &mut Connection, from: u32, ids: &Ids) -> Result<()> {
 fn identity(conn: &Connection, path: &Path) -> Result<Catalogue> {
     let row = conn
         .query_row(
-            "SELECT uuid, incarnation, recovery, retired FROM catalogue",
+            "SELECT uuid, incarnation, recovery, restored, retired FROM catalogue",
             [],
             |row| {
                 let catalogue = Catalogue {
                     uuid: Uuid::from_bytes(row.get(0)?),
                     incarnation: Uuid::from_bytes(row.get(1)?),
                     recovery: row.get(2)?,
+                    restored: row.get(3)?,
                 };
-                Ok((catalogue, row.get::<_, Option<String>>(3)?))
+                Ok((catalogue, row.get::<_, Option<String>>(4)?))
             },
         )
         .optional()

@@ -8,18 +8,32 @@ use crate::job::Answer;
 use crate::live::Live;
 use crate::model::{
     BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketOwner,
-    BucketRemoval,
+    BucketRemoval, Ground, RecoveryChange,
 };
 use crate::rows;
 use crate::sqlite::INSTANCE;
 use crate::sqlite::apply::Work;
 use crate::values::int;
 
-pub(super) fn set_recovery(work: &mut Work<'_>, reason: Option<&String>) -> Result<Answer, Fault> {
-    work.conn
-        .prepare_cached("UPDATE catalogue SET recovery = ?1")?
-        .execute([reason])?;
-    work.effects.recovery = Some(reason.cloned());
+pub(super) fn change_recovery(
+    work: &mut Work<'_>,
+    change: &RecoveryChange,
+) -> Result<Answer, Fault> {
+    match change {
+        RecoveryChange::Enter(reason, ground) => work
+            .conn
+            .prepare_cached(
+                "UPDATE catalogue SET
+                     recovery = CASE WHEN ?2 > restored THEN ?1 ELSE coalesce(recovery, ?1) END,
+                     restored = max(restored, ?2)",
+            )?
+            .execute(params![reason, *ground == Ground::Restored])?,
+        RecoveryChange::Leave => work
+            .conn
+            .prepare_cached("UPDATE catalogue SET recovery = NULL, restored = 0")?
+            .execute([])?,
+    };
+    work.effects.recovery = Some(change.clone());
     Ok(Answer::Done)
 }
 

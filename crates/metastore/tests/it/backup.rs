@@ -9,6 +9,7 @@ use metastore::{Error, Store};
 use crate::support::{Db, key};
 
 on_each_database! {
+    a_suspicion_never_takes_the_place_of_a_known_restore,
     found_bytes_are_adopted_unless_something_newer_is_there,
     locations_are_walked_in_order,
 }
@@ -87,6 +88,32 @@ async fn a_reader_verifies_beside_a_writer(db: Db) {
     reader.close().await.unwrap();
     open.put(open.one(), "k", 11).await;
     drop(intent);
+}
+
+async fn a_suspicion_never_takes_the_place_of_a_known_restore(db: Db) {
+    let open = db.open().await;
+    let seen = |open: &crate::support::Open| {
+        let catalogue = open.store.catalogue();
+        (catalogue.recovery, catalogue.restored)
+    };
+    open.store.suspect_restored("one".into()).await.unwrap();
+    assert_eq!(seen(&open), (Some("one".to_owned()), false));
+    drop(open);
+    let open = db.open().await;
+    assert_eq!(seen(&open), (Some("one".to_owned()), false));
+    open.store.suspect_restored("two".into()).await.unwrap();
+    assert_eq!(seen(&open), (Some("one".to_owned()), false));
+    open.store.enter_recovery("known".into()).await.unwrap();
+    assert_eq!(seen(&open), (Some("known".to_owned()), true));
+    open.store.suspect_restored("three".into()).await.unwrap();
+    assert_eq!(seen(&open), (Some("known".to_owned()), true));
+    drop(open);
+    let open = db.open().await;
+    assert_eq!(seen(&open), (Some("known".to_owned()), true));
+    open.store.leave_recovery().await.unwrap();
+    drop(open);
+    let open = db.open().await;
+    assert_eq!(seen(&open), (None, false));
 }
 
 async fn found_bytes_are_adopted_unless_something_newer_is_there(db: Db) {

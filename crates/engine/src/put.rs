@@ -214,7 +214,7 @@ impl Engine {
             }
             Verdict::PreconditionFailed => Err(Error::PreconditionFailed),
             Verdict::Absent => Err(self.absent(Error::NoSuchKey)),
-            Verdict::IntentGone | Verdict::Changed => Err(Error::Conflict),
+            Verdict::IntentGone | Verdict::Changed | Verdict::Overtaken => Err(Error::Conflict),
             Verdict::NoSuchBucket => Err(Error::NoSuchBucket),
         }
     }

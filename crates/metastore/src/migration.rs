@@ -34,7 +34,7 @@ const BATCHES_AHEAD: usize = 4;
 const INTENTS_PER_STEP: u32 = 1_000;
 
 /// Tables in the order of the move. Intents are settled before it, and instances begin anew.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "buckets",
     "bucket_slots",
     "backends",
@@ -51,6 +51,7 @@ const TABLES: [&str; 20] = [
     "multipart_parts",
     "multipart_part_copies",
     "multipart_claims",
+    "multipart_overtaken",
     "cleanup_queue",
     "cleanup_dlq",
     "notification_outbox",

@@ -337,6 +337,9 @@ pub enum Verdict {
     Changed,
     /// The bucket was removed in the meantime. Nothing changed.
     NoSuchBucket,
+    /// The key was written or deleted since the part list was frozen. The upload is completed as if it
+    /// had been overwritten at once: its bytes are queued for deletion, and nothing else changed.
+    Overtaken,
 }
 
 /// What is known of a copy. Only its content heals a mark: a whole read that brought the right bytes.

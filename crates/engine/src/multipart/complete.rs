@@ -397,6 +397,10 @@ impl Engine {
         self.inner.bells.settle();
         let refusal = match verdict {
             Verdict::Committed { .. } => return Ok(written),
+            Verdict::Overtaken => {
+                tracing::info!(upload = %record.upload, key = %record.key, "completed upload was overwritten before");
+                return Ok(written);
+            }
             Verdict::PreconditionFailed => Error::PreconditionFailed,
             Verdict::Absent => self.absent(Error::NoSuchKey),
             Verdict::IntentGone | Verdict::Changed => Error::Conflict,

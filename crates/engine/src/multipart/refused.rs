@@ -41,12 +41,20 @@ impl Engine {
             return Ok(Some(copy));
         }
         let named = matches!(error.kind, Kind::InvalidPart | Kind::NoSuchUpload);
-        if named && parts_are_gone(refused).await {
+        // Nothing happened, if the provider is right; of a connection that ended nobody knows.
+        let answered = error.effect == Effect::None || error.kind == Kind::Throttled;
+        let for_good = error.effect == Effect::None && !error.kind.retryable();
+        let parts_are = if named || answered && !for_good {
+            look_at_parts(refused).await
+        } else {
+            Parts::Unknown
+        };
+        if named && parts_are == Parts::Gone {
             return Ok(None);
         }
-        // What was refused for good may be aborted or completed otherwise; what may yet happen, or
-        // may succeed a little later, stays frozen and is taken up again.
-        if error.effect == Effect::None && !error.kind.retryable() {
+        // What was refused may be aborted or completed otherwise, and nobody takes it up behind what the
+        // client does next. What may yet happen stays frozen.
+        if for_good || answered && parts_are == Parts::Held {
             accept(self.inner.store.thaw(record.upload, None).await?)?;
         }
         let tried = Tried(vec![(member.name().clone(), error)]);
@@ -54,8 +62,18 @@ impl Engine {
     }
 }
 
-/// Whether the provider's own list lacks one of the parts, or the provider does not know the upload.
-async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
+/// What the provider's own list says of the parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    /// The upload is open with all of them.
+    Held,
+    /// It lacks one of them, or the provider does not know the upload.
+    Gone,
+    /// It could not be read to its end.
+    Unknown,
+}
+
+async fn look_at_parts(refused: RefusedLeg<'_>) -> Parts {
     let RefusedLeg {
         member,
         leg,
@@ -71,11 +89,11 @@ async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
     loop {
         let page = match member.backend().list_parts(&leg.key, upload, after).await {
             Ok(page) => page,
-            Err(error) if error.kind == Kind::NoSuchUpload => return true,
+            Err(error) if error.kind == Kind::NoSuchUpload => return Parts::Gone,
             Err(error) => {
                 let (backend, error) = (member.name(), base::report(&error));
                 tracing::warn!(%backend, key = %leg.key, %error, "could not list the parts of a refused CompleteMultipartUpload");
-                return false;
+                return Parts::Unknown;
             }
         };
         let last = page.parts.last().map(|part| part.number);
@@ -90,9 +108,13 @@ async fn parts_are_gone(refused: RefusedLeg<'_>) -> bool {
         match last {
             Some(last) if page.truncated && last > after => after = last,
             // A list without its end says nothing of what it lacks.
-            _ if page.truncated => return false,
+            _ if page.truncated => return Parts::Unknown,
             _ => break,
         }
     }
-    !missing.is_empty()
+    if missing.is_empty() {
+        Parts::Held
+    } else {
+        Parts::Gone
+    }
 }

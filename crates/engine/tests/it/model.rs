@@ -58,6 +58,8 @@ struct Upload {
     parts: BTreeMap<u32, Vec<Bytes>>,
     /// A Complete whose outcome this client never heard.
     completing: Option<Bytes>,
+    /// Its key was written or deleted since: it displaces nothing any more.
+    overtaken: bool,
 }
 
 struct Run {
@@ -220,6 +222,8 @@ impl Run {
         match outcome {
             Some(Ok(_)) => {
                 self.map.insert(name, vec![new]);
+                let same_key = self.uploads.iter_mut().filter(|upload| upload.name == name);
+                same_key.for_each(|upload| upload.overtaken |= upload.completing.is_some());
             }
             // An error is a promise that nothing happened, but for the catalogue's own.
             Some(Err(Error::Catalogue(error))) => panic!("seed {}: {error}", self.seed),
@@ -467,6 +471,7 @@ impl Run {
                 id,
                 parts: BTreeMap::new(),
                 completing: None,
+                overtaken: false,
             });
         }
     }
@@ -614,11 +619,13 @@ impl Run {
         self.completes_may_happen();
     }
 
-    /// A worker may take up a Complete that its client gave up, over whatever is there by now.
+    /// A worker may take up a Complete that its client gave up, unless its key was acknowledged to be
+    /// something else since.
     fn completes_may_happen(&mut self) {
         let pending: Vec<_> = self
             .uploads
             .iter()
+            .filter(|upload| !upload.overtaken)
             .filter_map(|upload| Some((upload.name, upload.completing.clone()?)))
             .collect();
         for (name, whole) in pending {

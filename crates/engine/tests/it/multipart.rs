@@ -376,6 +376,81 @@ async fn an_odd_reply_to_a_complete_keeps_the_parts() {
     world.check(&engine).await.unwrap();
 }
 
+/// A client that writes one key and deletes another after the Complete of both had failed: the worker and a
+/// restart change neither. Then it sends each Complete again, which succeeds; what "put" holds by then.
+async fn newer_state_stays(fault: Fault) -> Bytes {
+    let world = world(&[None]);
+    let mut engine = world.engine().await;
+    let faults = &world.places[0].faults;
+    let (old, new) = (bytes(1, PART), bytes(2, 1000));
+    let parts = [(1, tag(&old))];
+    let mut uploads = Vec::new();
+    for name in ["put", "deleted", "put and deleted"] {
+        let upload = create(&engine, name).await;
+        part(&engine, name, upload, 1, &old).await.unwrap();
+        faults.script("complete_upload", fault);
+        let failed = complete(&engine, name, upload, &parts).await;
+        assert!(failed.is_err(), "{failed:?}");
+        if name != "deleted" {
+            put(&engine, name, &new).await.unwrap();
+        }
+        if name != "put" {
+            let removed = engine.remove(photos(&engine), key(name), Precondition::None);
+            removed.await.unwrap();
+        }
+        uploads.push((name, upload));
+    }
+    for _ in 0..2 {
+        faults.land().await;
+        engine.settle(3).await;
+        assert_eq!(get(&engine, "put").await.unwrap(), new, "{fault:?}");
+        for name in ["deleted", "put and deleted"] {
+            let found = get(&engine, name).await;
+            assert!(matches!(found, Err(Error::NoSuchKey)), "{fault:?} {name}");
+        }
+        drop(engine);
+        engine = world.engine().await;
+    }
+    for (name, upload) in uploads {
+        complete(&engine, name, upload, &parts).await.unwrap();
+    }
+    world.quiesce(&engine).await;
+    world.check(&engine).await.unwrap();
+    get(&engine, "put").await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_that_was_refused_is_not_carried_out_over_newer_state() {
+    // Nothing happened: the client's next Complete is a new one, with the same parts.
+    let held = newer_state_stays(Fault::Reply(Kind::Throttled)).await;
+    assert_eq!(held, bytes(1, PART));
+    // An upload whose Complete was refused may be aborted.
+    let world = world(&[None]);
+    let engine = world.engine().await;
+    let content = bytes(1, PART);
+    let upload = create(&engine, "a").await;
+    part(&engine, "a", upload, 1, &content).await.unwrap();
+    let refused = Fault::Reply(Kind::Throttled);
+    world.places[0].faults.script("complete_upload", refused);
+    let parts = [(1, tag(&content))];
+    complete(&engine, "a", upload, &parts).await.unwrap_err();
+    engine.settle(3).await;
+    assert!(matches!(get(&engine, "a").await, Err(Error::NoSuchKey)));
+    engine
+        .abort_upload(photos(&engine), &key("a"), upload)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_of_unknown_outcome_does_not_displace_newer_state() {
+    for fault in [Fault::Late, Fault::Cut] {
+        // It is as if it had happened and been overwritten at once.
+        let held = newer_state_stays(fault).await;
+        assert_eq!(held, bytes(2, 1000), "{fault:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_complete_is_taken_up_after_a_restart() {
     for polls in 1..40 {

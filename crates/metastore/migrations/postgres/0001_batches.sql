@@ -83,6 +83,17 @@ BEGIN
 END
 $$;
 
+-- A key was written or deleted: completions of it that are frozen displace nothing any more. The lock
+-- of the key is held.
+CREATE FUNCTION s3o_overtake(p_bucket bigint, p_key text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO multipart_overtaken (upload_id)
+    SELECT upload_id FROM multipart_uploads
+    WHERE bucket_id = p_bucket AND key = p_key AND state = 'completing'
+    ON CONFLICT DO NOTHING;
+END
+$$;
+
 -- Makes a version exist whose copies lie at these places, if its precondition holds.
 -- Places: {copy: [backend, key, reserved bytes, bytes of leased room that end with it]}.
 CREATE FUNCTION s3o_put(p_now bigint, p_grace bigint, j jsonb, p_places jsonb)
@@ -185,6 +196,7 @@ BEGIN
         etag = excluded.etag, content_type = excluded.content_type,
         last_modified = excluded.last_modified, checksum = excluded.checksum,
         parts = excluded.parts;
+    PERFORM s3o_overtake(p_bucket, p_key);
     RETURN jsonb_build_object('v', 'committed', 'seq', place, 'd', moved, 'b', counted);
 END
 $$;
@@ -291,6 +303,14 @@ BEGIN
         etag = excluded.etag, content_type = excluded.content_type,
         last_modified = excluded.last_modified, checksum = excluded.checksum,
         parts = excluded.parts;
+    -- As `s3o_overtake`. Nearly always there is none, which costs a look at an empty index.
+    IF EXISTS (SELECT 1 FROM multipart_uploads WHERE state = 'completing') THEN
+        INSERT INTO multipart_overtaken (upload_id)
+        SELECT u.upload_id FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
+        JOIN multipart_uploads u ON u.bucket_id = (e.j->>'bucket')::bigint AND u.key = e.j->>'key'
+        WHERE plain[e.i] AND u.state = 'completing'
+        ON CONFLICT DO NOTHING;
+    END IF;
     SELECT array_agg(
         CASE WHEN plain[e.i] THEN jsonb_build_object('v', 'committed', 'seq', places[e.i],
             'd', coalesce(moved->(old_blobs[e.i]::text), '[]') || (
@@ -347,11 +367,14 @@ DECLARE
 BEGIN
     SELECT * INTO c FROM objects WHERE bucket_id = p_bucket AND key = j->>'key';
     IF NOT FOUND THEN
+        -- The client is told that the key is absent, and so it stays.
+        PERFORM s3o_overtake(p_bucket, j->>'key');
         RETURN '{"v": "absent"}';
     END IF;
     IF NOT s3o_holds(j->'if', c.etag) THEN
         RETURN '{"v": "precondition"}';
     END IF;
+    PERFORM s3o_overtake(p_bucket, j->>'key');
     moved := s3o_displace(p_now, p_grace, c.version_id, c.blob_id, 'object_deleted');
     DELETE FROM objects WHERE bucket_id = p_bucket AND key = j->>'key';
     RETURN jsonb_build_object('v', 'removed', 'version', c.version_id, 'size', c.size,
@@ -390,6 +413,15 @@ BEGIN
         DELETE FROM objects o
         USING jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
         WHERE plain[e.i] AND o.bucket_id = (e.j->>'bucket')::bigint AND o.key = e.j->>'key';
+        -- As `s3o_overtake`.
+        IF EXISTS (SELECT 1 FROM multipart_uploads WHERE state = 'completing') THEN
+            INSERT INTO multipart_overtaken (upload_id)
+            SELECT u.upload_id FROM jsonb_array_elements(p_jobs) WITH ORDINALITY e (j, i)
+            JOIN multipart_uploads u
+                ON u.bucket_id = (e.j->>'bucket')::bigint AND u.key = e.j->>'key'
+            WHERE plain[e.i] AND u.state = 'completing'
+            ON CONFLICT DO NOTHING;
+        END IF;
     END IF;
     SELECT array_agg(
         CASE WHEN plain[e.i] THEN jsonb_build_object('v', 'removed', 'version', versions[e.i],
@@ -405,12 +437,18 @@ $$;
 -- Other tags for the current version. The version stays: tags are no part of what conditions and
 -- listings compare.
 CREATE FUNCTION s3o_retag(j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    retagged boolean;
 BEGIN
     INSERT INTO object_meta (version_id, tags)
     SELECT version_id, j->>'tags' FROM objects
     WHERE bucket_id = (j->>'bucket')::bigint AND key = j->>'key'
     ON CONFLICT (version_id) DO UPDATE SET tags = excluded.tags;
-    RETURN jsonb_build_object('v', CASE WHEN FOUND THEN 'done' ELSE 'absent' END);
+    retagged := FOUND;
+    IF retagged THEN
+        PERFORM s3o_overtake((j->>'bucket')::bigint, j->>'key');
+    END IF;
+    RETURN jsonb_build_object('v', CASE WHEN retagged THEN 'done' ELSE 'absent' END);
 END
 $$;
 
@@ -936,6 +974,7 @@ BEGIN
     UPDATE multipart_uploads SET state = 'completing', frozen = decode(j->>'frozen', 'hex'),
         precondition = j->>'if', driver = p_instance, driver_epoch = p_epoch
     WHERE upload_id = p_upload;
+    DELETE FROM multipart_overtaken WHERE upload_id = p_upload;
     RETURN '{"v": "frozen"}';
 END
 $$;
@@ -981,6 +1020,7 @@ BEGIN
     UPDATE multipart_uploads SET state = 'open', frozen = NULL, precondition = NULL,
         driver = NULL, driver_epoch = NULL
     WHERE upload_id = p_upload;
+    DELETE FROM multipart_overtaken WHERE upload_id = p_upload;
     -- A leg that lost its parts: they are no longer shown, but whatever it holds stays reserved.
     UPDATE multipart_parts p SET missing = true
     FROM multipart_part_copies c
@@ -1016,9 +1056,14 @@ DECLARE
     verdict jsonb;
     doomed jsonb;
     moved jsonb;
+    overtaken boolean;
 BEGIN
     IF s3o_not_completing(p_upload, p_instance, p_epoch) IS NOT NULL THEN
         RETURN '{"v": "gone"}';
+    END IF;
+    overtaken := EXISTS (SELECT 1 FROM multipart_overtaken WHERE upload_id = p_upload);
+    IF overtaken AND j ? 'if' AND j->'if' <> 'null' THEN
+        RETURN '{"v": "precondition"}';
     END IF;
     SELECT jsonb_object_agg(l.copy_id,
         jsonb_build_array(l.backend_id, l.backend_key, coalesce(h.bytes, 0), 0))
@@ -1032,18 +1077,24 @@ BEGIN
     IF FOUND THEN
         RETURN s3o_damaged(what);
     END IF;
-    verdict := s3o_put(p_now, p_grace, j, coalesce(places, '{}'));
-    IF verdict->>'v' <> 'committed' THEN
-        RETURN verdict;
+    IF overtaken THEN
+        -- As if it had been completed and overwritten at once: nothing but its own bytes is touched.
+        verdict := '{"v": "overtaken", "d": []}';
+    ELSE
+        verdict := s3o_put(p_now, p_grace, j, coalesce(places, '{}'));
+        IF verdict->>'v' <> 'committed' THEN
+            RETURN verdict;
+        END IF;
+        SELECT array_agg((k->>'copy')::uuid) INTO named
+        FROM jsonb_array_elements(j->'blobs') b, jsonb_array_elements(b->'copies') k;
     END IF;
-    SELECT array_agg((k->>'copy')::uuid) INTO named
-    FROM jsonb_array_elements(j->'blobs') b, jsonb_array_elements(b->'copies') k;
     doomed := s3o_doom_legs(p_now, p_upload, coalesce(named, '{}'), 'complete_part_cleanup');
     moved := doomed || s3o_end_upload(p_upload);
     UPDATE multipart_uploads SET state = 'completed', ended = p_now,
         version_id = (j->>'version')::uuid, etag = j->>'etag',
         final_checksum = j->'meta'->>'checksum', frozen = NULL
     WHERE upload_id = p_upload;
+    DELETE FROM multipart_overtaken WHERE upload_id = p_upload;
     RETURN verdict || jsonb_build_object('d', (verdict->'d') || moved,
         'q', jsonb_array_length(doomed));
 END
@@ -1088,6 +1139,7 @@ BEGIN
         UPDATE multipart_uploads SET state = 'aborting', ended = p_now WHERE upload_id = one;
         ended_count := ended_count + 1;
     END LOOP;
+    DELETE FROM multipart_overtaken;
     RETURN jsonb_build_object('v', 'count', 'n', ended_count, 'd', moved);
 END
 $$;
@@ -1117,6 +1169,8 @@ BEGIN
         GET DIAGNOSTICS n = ROW_COUNT;
         room := room - n;
         EXIT WHEN room <= 0;
+        -- A commit beside a thaw may have left one.
+        DELETE FROM multipart_overtaken WHERE upload_id = u.upload_id;
         -- A completed upload answers retries for a while, an aborted one a second abort; of the latter
         -- nothing but its name is needed.
         IF u.state = 'aborting' THEN

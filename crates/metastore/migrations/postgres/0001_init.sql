@@ -192,6 +192,15 @@ CREATE INDEX multipart_uploads_aborted ON multipart_uploads (ended)
     WHERE state = 'aborting' AND purged;
 CREATE INDEX multipart_uploads_to_purge ON multipart_uploads (ended)
     WHERE ended IS NOT NULL AND NOT purged;
+-- Asked by every commit and removal; empty but for the moments of a completion.
+CREATE INDEX multipart_uploads_completing ON multipart_uploads (bucket_id, key)
+    WHERE state = 'completing';
+
+-- Uploads whose key was written or deleted since their part list was frozen: they displace nothing. Not a
+-- column of the upload: a commit locks its key, and must not wait for rows behind the locks of uploads.
+CREATE TABLE multipart_overtaken (
+    upload_id       uuid    PRIMARY KEY
+);
 
 CREATE TABLE multipart_legs (
     copy_id         uuid    PRIMARY KEY,

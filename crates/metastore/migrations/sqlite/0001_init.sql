@@ -185,6 +185,14 @@ CREATE INDEX multipart_uploads_aborted ON multipart_uploads (ended)
     WHERE state = 'aborting' AND purged = 1;
 CREATE INDEX multipart_uploads_to_purge ON multipart_uploads (ended)
     WHERE ended IS NOT NULL AND purged = 0;
+-- Asked by every commit and removal; empty but for the moments of a completion.
+CREATE INDEX multipart_uploads_completing ON multipart_uploads (bucket_id, key)
+    WHERE state = 'completing';
+
+-- Uploads whose key was written or deleted since their part list was frozen: they displace nothing.
+CREATE TABLE multipart_overtaken (
+    upload_id       BLOB    PRIMARY KEY
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE multipart_legs (
     copy_id         BLOB    PRIMARY KEY,

@@ -308,6 +308,7 @@ fn committed(word: &str, verdict: &Value) -> Result<Verdict, Fault> {
         "gone" => Verdict::IntentGone,
         "changed" => Verdict::Changed,
         "no_bucket" => Verdict::NoSuchBucket,
+        "overtaken" => Verdict::Overtaken,
         other => return Err(unknown(other)),
     })
 }

@@ -115,6 +115,19 @@ pub(super) fn put(
             }
         });
     }
+    let verdict = write(work, version, current, places)?;
+    if matches!(verdict, Verdict::Committed { .. }) {
+        overtake(work, version.bucket, &version.key)?;
+    }
+    Ok(verdict)
+}
+
+fn write(
+    work: &mut Work<'_>,
+    version: &NewVersion,
+    current: Option<Current>,
+    places: &Places,
+) -> Result<Verdict, Fault> {
     match &version.content {
         Content::Written { blobs, extents } => {
             check::shape(version.size, blobs, extents)?;
@@ -395,11 +408,14 @@ pub(super) fn retag(work: &Work<'_>, retag: &Retag) -> Result<bool, Fault> {
              ON CONFLICT (version_id) DO UPDATE SET tags = excluded.tags",
         )?
         .execute(params![current.version.to_bytes(), tags_text(&retag.tags)])?;
+    overtake(work, retag.bucket, &retag.key)?;
     Ok(true)
 }
 
 pub(super) fn remove(work: &mut Work<'_>, removal: &Removal) -> Result<Removed, Fault> {
     let Some(current) = current(work.conn, removal.bucket, &removal.key)? else {
+        // The client is told that the key is absent, and so it stays.
+        overtake(work, removal.bucket, &removal.key)?;
         return Ok(Removed::Absent);
     };
     if !removal.precondition.holds(Some(&current.etag)) {
@@ -412,10 +428,23 @@ pub(super) fn remove(work: &mut Work<'_>, removal: &Removal) -> Result<Removed, 
     work.conn
         .prepare_cached("DELETE FROM objects WHERE bucket_id = ?1 AND key = ?2")?
         .execute(params![removal.bucket.0, removal.key.as_str().as_bytes()])?;
+    overtake(work, removal.bucket, &removal.key)?;
     Ok(Removed::Gone {
         version: current.version,
         size: current.size,
     })
+}
+
+/// A key was written or deleted: completions of it that are frozen displace nothing any more.
+fn overtake(work: &Work<'_>, bucket: BucketId, key: &ObjectKey) -> Result<(), Fault> {
+    work.conn
+        .prepare_cached(
+            "INSERT INTO multipart_overtaken SELECT upload_id FROM multipart_uploads
+             WHERE bucket_id = ?1 AND key = ?2 AND state = 'completing'
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![bucket.0, key.as_str().as_bytes()])?;
+    Ok(())
 }
 
 pub(super) fn mark_copy(work: &Work<'_>, copy: CopyId, state: CopyState) -> Result<Answer, Fault> {
@@ -471,7 +500,8 @@ pub(super) fn adopt(
         | Verdict::Absent
         | Verdict::IntentGone
         | Verdict::Changed
-        | Verdict::NoSuchBucket => Ok(false),
+        | Verdict::NoSuchBucket
+        | Verdict::Overtaken => Ok(false),
     }
 }
 

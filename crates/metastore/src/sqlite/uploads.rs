@@ -120,6 +120,20 @@ pub(super) fn freeze(
     Ok(Freeze::Frozen)
 }
 
+/// Whether its key was written or deleted since its part list was frozen.
+fn is_overtaken(conn: &Connection, upload: UploadId) -> Result<bool, Fault> {
+    Ok(conn
+        .prepare_cached("SELECT 1 FROM multipart_overtaken WHERE upload_id = ?1")?
+        .exists([upload.to_bytes()])?)
+}
+
+/// Nothing can overtake it any more.
+fn forget_overtaken(conn: &Connection, upload: UploadId) -> Result<(), Fault> {
+    conn.prepare_cached("DELETE FROM multipart_overtaken WHERE upload_id = ?1")?
+        .execute([upload.to_bytes()])?;
+    Ok(())
+}
+
 pub(super) fn thaw(
     work: &Work<'_>,
     upload: UploadId,
@@ -136,6 +150,7 @@ pub(super) fn thaw(
              WHERE upload_id = ?1",
         )?
         .execute([upload.to_bytes()])?;
+    forget_overtaken(work.conn, upload)?;
     if let Some(leg) = missing {
         parts::mark_missing(work.conn, upload, leg)?;
     }
@@ -155,6 +170,16 @@ pub(super) fn complete(work: &mut Work<'_>, completion: &Completion) -> Result<V
     };
     let held = parts::held_by_legs(work.conn, upload)?;
     let legs = legs::all(work.conn, upload)?;
+    if is_overtaken(work.conn, upload)? {
+        if version.precondition != Precondition::None {
+            return Ok(Verdict::PreconditionFailed);
+        }
+        // As if it had been completed and overwritten at once: nothing but its own bytes is touched.
+        let legs: Vec<&LegRow> = legs.iter().collect();
+        doom(work, &legs, &held, CleanupReason::UploadLeftover)?;
+        conclude(work, completion, &held)?;
+        return Ok(Verdict::Overtaken);
+    }
     let mut places = Places::new();
     let completed = |row: &&LegRow| matches!(row.leg.state, LegState::Completed { .. });
     for leg in legs.iter().filter(completed) {
@@ -177,7 +202,19 @@ pub(super) fn complete(work: &mut Work<'_>, completion: &Completion) -> Result<V
     };
     let unused: Vec<&LegRow> = legs.iter().filter(|leg| !named(leg)).collect();
     doom(work, &unused, &held, CleanupReason::UploadLeftover)?;
-    end(work, upload, &held)?;
+    conclude(work, completion, &held)?;
+    Ok(verdict)
+}
+
+/// The upload has become a version.
+fn conclude(
+    work: &mut Work<'_>,
+    completion: &Completion,
+    held: &parts::HeldByLegs,
+) -> Result<(), Fault> {
+    let Completion { upload, version } = completion;
+    end(work, *upload, held)?;
+    forget_overtaken(work.conn, *upload)?;
     work.conn
         .prepare_cached(
             "UPDATE multipart_uploads SET state = 'completed', ended = ?2, version_id = ?3,
@@ -190,7 +227,7 @@ pub(super) fn complete(work: &mut Work<'_>, completion: &Completion) -> Result<V
             version.etag.as_str(),
             version.checksum.as_ref().map(stored_checksum_text)
         ])?;
-    Ok(verdict)
+    Ok(())
 }
 
 pub(super) fn abort(
@@ -241,6 +278,7 @@ pub(super) fn forget_pending(work: &mut Work<'_>) -> Result<u64, Fault> {
                 "UPDATE multipart_uploads SET state = 'aborting', ended = ?2 WHERE upload_id = ?1",
             )?
             .execute(params![upload.to_bytes(), work.now.millis()])?;
+        forget_overtaken(work.conn, upload)?;
     }
     Ok(uploads.len() as u64)
 }

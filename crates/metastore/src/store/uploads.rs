@@ -201,7 +201,9 @@ impl Store {
 
     /// Makes the object exist and the upload completed, in one transaction.
     ///
-    /// [`Verdict::IntentGone`] where the upload is not completing, or a named leg not completed.
+    /// [`Verdict::IntentGone`] where the upload is not completing, or a named leg not completed;
+    /// [`Verdict::Overtaken`] where the key was written or deleted since the part list was frozen, unless
+    /// there is a precondition, which then does not hold.
     pub async fn complete_upload(&self, completion: Completion) -> Result<Verdict> {
         let verdict = answer!(self.run(Job::CompleteUpload(completion)).await, Verdict);
         self.offer_purge();

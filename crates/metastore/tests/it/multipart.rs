@@ -9,7 +9,7 @@ use futures_util::poll;
 use metastore::model::{
     BackendId, CleanupKind, CleanupReason, Completion, Content, Extent, ForgetUploads, Freeze,
     Known, LegState, NewBlob, NewLeg, NewPartClaim, NewUpload, NewVersion, ObjectPart, PartRow,
-    UploadState, UploadVerdict, Verdict,
+    Retag, UploadState, UploadVerdict, Verdict,
 };
 use metastore::{Error, PartClaim};
 
@@ -31,6 +31,8 @@ on_each_database! {
     a_leg_that_was_never_answered_is_cleaned_as_unsettled,
     a_refused_leg_makes_its_parts_missing,
     a_failed_precondition_leaves_the_upload_completing,
+    what_was_written_or_deleted_since_the_freeze_stays,
+    an_overtaken_completion_with_a_condition_fails_and_may_begin_anew,
     a_completed_upload_answers_until_it_is_forgotten,
     an_abort_is_remembered_for_a_time_and_up_to_a_number,
     an_unused_leg_can_be_dropped,
@@ -733,6 +735,120 @@ async fn a_failed_precondition_leaves_the_upload_completing(db: Db) {
     store.thaw(upload.id, None).await.unwrap();
     assert_eq!(upload.abort().await, UploadVerdict::Done);
     assert_eq!(open.room(open.one()).orphan, 10);
+}
+
+async fn what_was_written_or_deleted_since_the_freeze_stays(db: Db) {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Since {
+        Put,
+        PutAndDelete,
+        DeleteOfNothing,
+        DeleteBeside,
+        Tags,
+        OtherKey,
+    }
+    let open = db.open().await;
+    for since in [
+        Since::Put,
+        Since::PutAndDelete,
+        Since::DeleteOfNothing,
+        Since::DeleteBeside,
+        Since::Tags,
+        Since::OtherKey,
+    ] {
+        let store = &open.store;
+        let old = match since {
+            Since::DeleteBeside | Since::Tags => Some(open.put(open.two(), "k", 3).await),
+            _ => None,
+        };
+        let upload = begin(&open).await;
+        let first = upload.part(&upload.leg, 1, 10).await;
+        upload.freeze(&[(1, first)]).await;
+        upload.complete_leg(&upload.leg, 10).await;
+        let expected = match since {
+            Since::Put => Some(open.put(open.two(), "k", 5).await.version),
+            Since::PutAndDelete => {
+                open.put(open.two(), "k", 5).await;
+                store.remove(open.removal("k")).await.unwrap();
+                None
+            }
+            Since::DeleteOfNothing => {
+                store.remove(open.removal("k")).await.unwrap();
+                None
+            }
+            // Many at a time take another way through a shared catalogue.
+            Since::DeleteBeside => {
+                open.put(open.two(), "other", 5).await;
+                let removals = vec![open.removal("other"), open.removal("k")];
+                for removed in store.remove_many(removals).await {
+                    removed.unwrap();
+                }
+                None
+            }
+            Since::Tags => {
+                let tags = base::Tags::new(vec![("a".into(), "b".into())]).unwrap();
+                let retag = Retag {
+                    bucket: open.bucket,
+                    key: key("k"),
+                    tags,
+                };
+                assert!(store.retag(retag).await.unwrap());
+                old.map(|old| old.version)
+            }
+            Since::OtherKey => {
+                open.put(open.two(), "other", 5).await;
+                store.remove(open.removal("other")).await.unwrap();
+                None
+            }
+        };
+        let completion = upload.completion(&[(&upload.leg, 10)], &[(1, 10)]);
+        let completed = completion.version.version;
+        let orphan = open.room(open.one()).orphan;
+        let verdict = store.complete_upload(completion).await.unwrap();
+        let found = open.plan("k").await.map(|plan| plan.object.version);
+        if since == Since::OtherKey {
+            assert!(matches!(verdict, Verdict::Committed { .. }), "{verdict:?}");
+            assert_eq!(found, Some(completed));
+        } else {
+            assert_eq!(verdict, Verdict::Overtaken, "{since:?}");
+            assert_eq!(found, expected, "{since:?}");
+            assert_eq!(open.room(open.one()).orphan, orphan + 10, "{since:?}");
+        }
+        // The client's retry has its answer, whatever became of the object.
+        let Some(UploadState::Completed { version, .. }) = upload.state().await else {
+            panic!("{since:?}")
+        };
+        assert_eq!(version, completed);
+        assert_eq!(upload.reserved(), (0, 0));
+        open.check().await;
+        store.remove(open.removal("k")).await.unwrap();
+    }
+}
+
+async fn an_overtaken_completion_with_a_condition_fails_and_may_begin_anew(db: Db) {
+    let open = db.open().await;
+    let upload = begin(&open).await;
+    let first = upload.part(&upload.leg, 1, 10).await;
+    let list = vec![(1, first)];
+    let frozen = open.store.freeze(upload.id, list, Precondition::Absent);
+    assert_eq!(frozen.await.unwrap(), Freeze::Frozen);
+    upload.complete_leg(&upload.leg, 10).await;
+    open.put(open.two(), "k", 5).await;
+    open.store.remove(open.removal("k")).await.unwrap();
+    let mut completion = upload.completion(&[(&upload.leg, 10)], &[(1, 10)]);
+    completion.version.precondition = Precondition::Absent;
+    let verdict = open
+        .store
+        .complete_upload(completion.clone())
+        .await
+        .unwrap();
+    assert_eq!(verdict, Verdict::PreconditionFailed);
+    // What comes behind the client's next Complete is another matter.
+    open.store.thaw(upload.id, None).await.unwrap();
+    assert_eq!(upload.freeze(&[(1, first)]).await, Freeze::Frozen);
+    let verdict = open.store.complete_upload(completion).await.unwrap();
+    assert!(matches!(verdict, Verdict::Committed { .. }), "{verdict:?}");
+    open.check().await;
 }
 
 async fn a_completed_upload_answers_until_it_is_forgotten(db: Db) {

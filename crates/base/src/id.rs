@@ -83,6 +83,13 @@ id!(
 );
 
 impl VersionId {
+    /// The moment at which it was drawn.
+    pub fn moment(self) -> crate::Timestamp {
+        let mut millis = [0; 8];
+        millis[2..].copy_from_slice(&self.to_bytes()[..6]);
+        crate::Timestamp::from_millis(i64::from_be_bytes(millis))
+    }
+
     /// The identifier with the same randomness, as if it had been drawn at another moment.
     pub fn at(self, moment: crate::Timestamp) -> Self {
         let millis = u64::try_from(moment.millis()).unwrap_or(0).to_be_bytes();

@@ -11,6 +11,7 @@ mod condition;
 mod etag;
 mod headers;
 mod id;
+mod label;
 mod month;
 mod name;
 mod part;
@@ -31,6 +32,7 @@ pub use condition::{Conditions, ETagCondition, Precondition, ReadOutcome, Valida
 pub use etag::ETag;
 pub use headers::{ObjectHeaders, USER_METADATA_BYTES_MAX};
 pub use id::{BlobId, CopyId, IdError, Ids, UploadId, VersionId};
+pub use label::{LABEL_KEY_BYTES, LABEL_MAC_BYTES, LabelKey};
 pub use month::{Month, MonthError};
 pub use name::{BackendKey, BackendName, BucketName, KEY_BYTES_MAX, NameError, ObjectKey};
 pub use part::{PART_NUMBER_MAX, PartNumber, PartNumberError};

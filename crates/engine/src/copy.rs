@@ -351,7 +351,7 @@ impl Engine {
     ) -> Result<(NewCopy, Intent)> {
         let store = &self.inner.store;
         let copy = CopyId::draw(&self.inner.ids);
-        let (key, meta) = template.place(copy, blob, source.extent.crc64);
+        let (key, meta) = template.place(source.member.name(), copy, blob, source.extent.crc64);
         // The provider moves the bytes by itself.
         let traffic = Traffic::requests(1);
         let Some(backend) = source.member.admit(traffic) else {

@@ -1,7 +1,12 @@
 //! Keys on backends, and the entry that every stored object carries so that a lost catalogue can be
 //! rebuilt from the backends.
 
-use base::{BackendKey, BlobId, BucketName, CopyId, Crc64, ObjectHeaders, ObjectKey, VersionId};
+use std::fmt::Write as _;
+
+use base::{
+    BackendKey, BackendName, BlobId, BucketName, CopyId, Crc64, LABEL_MAC_BYTES, LabelKey,
+    ObjectHeaders, ObjectKey, VersionId,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
@@ -126,34 +131,89 @@ pub(crate) enum Role {
     Leg,
 }
 
+/// Where a label lies, and the key that proves it: one that is moved to another key or another backend
+/// is not valid there.
+#[derive(Clone, Copy)]
+pub(crate) struct LabelPlace<'a> {
+    pub(crate) label_key: &'a LabelKey,
+    pub(crate) backend: &'a BackendName,
+    pub(crate) key: &'a BackendKey,
+}
+
+impl<'a> LabelPlace<'a> {
+    /// Everything that the code covers; no field but the last can hold a zero byte.
+    fn covered(&self, said: &'a str) -> [&'a [u8]; 3] {
+        [
+            said.as_bytes(),
+            self.backend.as_str().as_bytes(),
+            self.key.as_str().as_bytes(),
+        ]
+    }
+}
+
+/// Why a stored object's label says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LabelFault {
+    /// There is none, or it is not one of this program.
+    Absent,
+    /// It was not written by this catalogue, or not for this place.
+    Foreign {
+        /// Which catalogue it names.
+        catalogue: Uuid,
+    },
+}
+
+/// Characters of a code in base64.
+const MAC_TEXT_BYTES: usize = (LABEL_MAC_BYTES * 4).div_ceil(3);
+
+/// Bytes of a label without the object's key.
+const LABEL_BYTES: usize = 160;
+
 impl Label {
-    /// `FORMAT CATALOGUE BLOB VERSION ROLE CRC64 KEY`, `-` where a field is absent.
-    pub(crate) fn to_text(&self) -> String {
+    /// `FORMAT CATALOGUE BLOB VERSION ROLE CRC64 KEY MAC`, `-` where a field is absent.
+    pub(crate) fn to_text(&self, place: LabelPlace<'_>) -> String {
         let role = match self.role {
             Role::Whole => "whole",
             Role::Leg => "leg",
         };
-        let crc64 = self
-            .crc64
-            .map_or_else(|| "-".to_owned(), |crc64| format!("{crc64:?}"));
+        let key_bytes = self.key.as_ref().map_or(0, |key| key.as_str().len());
+        let mut text = String::with_capacity(LABEL_BYTES + (key_bytes * 4).div_ceil(3));
+        let (catalogue, blob, version) = (self.catalogue.simple(), self.blob, self.version);
+        let mut written = write!(text, "2 {catalogue} {blob} {version} {role} ");
+        written = written.and_then(|()| match self.crc64 {
+            Some(crc64) => write!(text, "{crc64:?} "),
+            None => text.write_str("- "),
+        });
+        written.expect("a String takes all that is written to it");
         // base64 keeps a key of 1024 odd bytes within the providers' 2 KiB; percent-encoding does not.
-        let key = self.key.as_ref().map_or_else(
-            || "-".to_owned(),
-            |key| URL_SAFE_NO_PAD.encode(key.as_str()),
-        );
-        format!(
-            "1 {} {} {} {role} {crc64} {key}",
-            self.catalogue.simple(),
-            self.blob,
-            self.version
-        )
+        match &self.key {
+            Some(key) => URL_SAFE_NO_PAD.encode_string(key.as_str(), &mut text),
+            None => text.push('-'),
+        }
+        let mac = place.label_key.mac(&place.covered(&text));
+        text.push(' ');
+        URL_SAFE_NO_PAD.encode_string(mac, &mut text);
+        text
     }
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.split(' ');
-        if fields.next()? != "1" {
+    pub(crate) fn parse(text: &str, place: LabelPlace<'_>) -> Result<Self, LabelFault> {
+        let (label, proved) = Self::read(text, place).ok_or(LabelFault::Absent)?;
+        match proved {
+            true => Ok(label),
+            false => Err(LabelFault::Foreign {
+                catalogue: label.catalogue,
+            }),
+        }
+    }
+
+    /// What a text says, and whether its code is right.
+    fn read(text: &str, place: LabelPlace<'_>) -> Option<(Self, bool)> {
+        let (said, mac) = text.rsplit_once(' ')?;
+        let mut fields = said.split(' ');
+        if fields.next()? != "2" || mac.len() != MAC_TEXT_BYTES {
             return None;
         }
+        let mac = URL_SAFE_NO_PAD.decode(mac).ok()?.try_into().ok()?;
         let catalogue = Uuid::parse_str(fields.next()?).ok()?;
         let blob = fields.next()?.parse().ok()?;
         let version = fields.next()?.parse().ok()?;
@@ -173,14 +233,15 @@ impl Label {
                 Some(String::from_utf8(bytes).ok()?.parse().ok()?)
             }
         };
-        Some(Self {
+        let label = Self {
             catalogue,
             blob,
             version,
             role,
             crc64,
             key,
-        })
+        };
+        Some((label, place.label_key.verifies(&place.covered(said), &mac)))
     }
 }
 
@@ -188,9 +249,9 @@ impl Label {
 ///
 /// The row is authoritative: what a provider might refuse is left out here, namely values that are
 /// not printable ASCII, and user metadata where the provider's limit would be exceeded.
-pub(crate) fn put_meta(headers: &ObjectHeaders, label: &Label) -> PutMeta {
+pub(crate) fn put_meta(headers: &ObjectHeaders, label: &Label, place: LabelPlace<'_>) -> PutMeta {
     let printable = |value: &String| value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    let text = label.to_text();
+    let text = label.to_text(place);
     let own = OWN_META.len() + text.len();
     let keep_user = headers.user_bytes() + own <= BACKEND_META_BYTES_MAX;
     let mut user: Vec<_> = headers
@@ -214,12 +275,17 @@ pub(crate) fn put_meta(headers: &ObjectHeaders, label: &Label) -> PutMeta {
 }
 
 /// The label that a stored object carries, if it is one of ours.
-pub(crate) fn label_of(headers: &ObjectHeaders) -> Option<Label> {
+pub(crate) fn label_of(
+    headers: &ObjectHeaders,
+    place: LabelPlace<'_>,
+) -> Result<Label, LabelFault> {
     headers
         .user
         .iter()
         .find(|(name, _)| name == OWN_META)
-        .and_then(|(_, text)| Label::parse(text))
+        .map_or(Err(LabelFault::Absent), |(_, text)| {
+            Label::parse(text, place)
+        })
 }
 
 #[cfg(test)]
@@ -287,12 +353,73 @@ mod tests {
             key,
         };
         let odd: ObjectKey = "\u{1}".repeat(1024).parse().unwrap();
+        let (label_key, backend, key) = place();
+        let place = LabelPlace {
+            label_key: &label_key,
+            backend: &backend,
+            key: &key,
+        };
         for label in [label(None, None), label(Some(odd), Some(Crc64(9)))] {
-            let text = label.to_text();
+            let text = label.to_text(place);
+            let room = LABEL_BYTES + label.key.as_ref().map_or(0, |_| 1366);
+            assert!(text.len() <= room, "one allocation is enough");
             assert!(text.len() + OWN_META.len() <= BACKEND_META_BYTES_MAX);
-            assert_eq!(Label::parse(&text), Some(label));
+            assert_eq!(Label::parse(&text, place), Ok(label));
         }
-        assert_eq!(Label::parse("2 whatever"), None);
+        assert_eq!(Label::parse("2 whatever", place), Err(LabelFault::Absent));
+    }
+
+    fn place() -> (LabelKey, BackendName, BackendKey) {
+        let key = BackendKey::new("photos/a~x").unwrap();
+        (LabelKey::from_bytes([3; 32]), "disk".parse().unwrap(), key)
+    }
+
+    #[test]
+    fn a_label_is_valid_as_it_was_written_and_where_it_was_written() {
+        let (label_key, backend, key) = place();
+        let place = LabelPlace {
+            label_key: &label_key,
+            backend: &backend,
+            key: &key,
+        };
+        let label = Label {
+            catalogue: Uuid::from_u128(5),
+            blob: BlobId::from_bytes([1; 16]),
+            version: VersionId::from_bytes([2; 16]),
+            role: Role::Leg,
+            crc64: None,
+            key: None,
+        };
+        let text = label.to_text(place);
+        let foreign = Err(LabelFault::Foreign {
+            catalogue: label.catalogue,
+        });
+        let moved = BackendKey::new("photos/b~x").unwrap();
+        assert_eq!(
+            Label::parse(
+                &text,
+                LabelPlace {
+                    key: &moved,
+                    ..place
+                }
+            ),
+            foreign
+        );
+        let elsewhere = "cloud".parse().unwrap();
+        let elsewhere = LabelPlace {
+            backend: &elsewhere,
+            ..place
+        };
+        assert_eq!(Label::parse(&text, elsewhere), foreign);
+        let other = LabelKey::from_bytes([4; 32]);
+        let other = LabelPlace {
+            label_key: &other,
+            ..place
+        };
+        assert_eq!(Label::parse(&text, other), foreign);
+        assert_eq!(Label::parse(&text.replace("leg", "whole"), place), foreign);
+        let (said, _) = text.rsplit_once(' ').unwrap();
+        assert_eq!(Label::parse(said, place), Err(LabelFault::Absent));
     }
 
     #[test]
@@ -313,9 +440,15 @@ mod tests {
             crc64: None,
             key: None,
         };
-        let meta = put_meta(&headers, &label);
+        let (label_key, backend, key) = place();
+        let place = LabelPlace {
+            label_key: &label_key,
+            backend: &backend,
+            key: &key,
+        };
+        let meta = put_meta(&headers, &label, place);
         assert_eq!(meta.headers.user.len(), 1);
         assert_eq!(meta.headers.content_type, None);
-        assert_eq!(label_of(&meta.headers), Some(label));
+        assert_eq!(label_of(&meta.headers, place), Ok(label));
     }
 }

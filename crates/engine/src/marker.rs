@@ -143,6 +143,7 @@ mod tests {
             incarnation: Uuid::from_u128(2),
             recovery: None,
             restored: false,
+            label_key: std::sync::Arc::new(base::LabelKey::from_bytes([0; 32])),
         };
         let row = BackendRow {
             id: BackendId(1),

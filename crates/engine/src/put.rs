@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backend::{Effect, Fetched, Guarded, ObjectBackend as _, Payload, Proof, PutMeta, Stored};
 use base::{
-    BackendKey, BlobId, BucketName, ByteSize, CopyId, Crc64, ETag, ObjectHeaders, ObjectKey,
-    Precondition, Tags, Timestamp, Traffic, VersionId,
+    BackendKey, BackendName, BlobId, BucketName, ByteSize, CopyId, Crc64, ETag, LabelKey,
+    ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Traffic, VersionId,
 };
 use futures_util::FutureExt;
 use metastore::model::{
@@ -16,7 +16,7 @@ use metastore::{Intent, Store};
 
 use crate::body::{Incoming, WantMd5};
 use crate::fleet::Member;
-use crate::keys::{Label, OWN_PREFIX, Role, backend_key, put_meta};
+use crate::keys::{Label, LabelPlace, OWN_PREFIX, Role, backend_key, put_meta};
 use crate::observe::{Event, Verb};
 use crate::send::{Attempt, Attempts, Delivery, SendOptions, Sent, Target, send};
 use crate::{Engine, Error, Result, Tried};
@@ -248,7 +248,8 @@ pub(crate) struct WritePlan {
     pub(crate) version: VersionId,
     pub(crate) blob: BlobId,
     pub(crate) role: Role,
-    pub(crate) catalogue: uuid::Uuid,
+    catalogue: uuid::Uuid,
+    label_key: Arc<LabelKey>,
 }
 
 impl WritePlan {
@@ -263,24 +264,32 @@ impl WritePlan {
         version: VersionId,
     ) -> Result<Arc<Self>> {
         let ids = &engine.inner.ids;
+        let catalogue = engine.inner.store.catalogue();
         Ok(Arc::new(Self {
             bucket: engine.bucket_name(request.bucket)?,
             version,
             blob: BlobId::draw(ids),
             role,
-            catalogue: engine.inner.store.catalogue().uuid,
+            catalogue: catalogue.uuid,
+            label_key: catalogue.label_key,
             request,
         }))
+    }
+
+    /// The key of an attempt to place a blob.
+    pub(crate) fn key(&self, copy: CopyId) -> BackendKey {
+        backend_key(&self.bucket, &self.request.key, copy)
     }
 
     /// The key and the metadata of an attempt to place a blob; its sum where it is known already.
     pub(crate) fn place(
         &self,
+        backend: &BackendName,
         copy: CopyId,
         blob: BlobId,
         crc64: Option<Crc64>,
     ) -> (BackendKey, PutMeta) {
-        let key = backend_key(&self.bucket, &self.request.key, copy);
+        let key = self.key(copy);
         let hashed = key.as_str().starts_with(OWN_PREFIX);
         let label = Label {
             catalogue: self.catalogue,
@@ -290,7 +299,12 @@ impl WritePlan {
             crc64,
             key: hashed.then(|| self.request.key.clone()),
         };
-        let meta = put_meta(&self.request.headers, &label);
+        let place = LabelPlace {
+            label_key: &self.label_key,
+            backend,
+            key: &key,
+        };
+        let meta = put_meta(&self.request.headers, &label, place);
         (key, meta)
     }
 }
@@ -391,7 +405,7 @@ impl Attempts for PutAttempts {
             return Ok(None);
         };
         let copy = CopyId::draw(&self.engine.inner.ids);
-        let (key, meta) = self.plan.place(copy, self.plan.blob, None);
+        let (key, meta) = self.plan.place(member.name(), copy, self.plan.blob, None);
         let intent = NewIntent {
             copy,
             blob: self.plan.blob,

@@ -14,17 +14,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::{Effect, Head, Kind, ListRequest, ListedUpload, MARKER_KEY, ObjectBackend as _};
 use base::{
-    BackendKey, BackendName, Crc64, Crc64Hasher, ETag, Md5, Md5Hasher, Precondition, Tags,
-    VersionId, report,
+    BackendKey, BackendName, Crc64, Crc64Hasher, ETag, LabelKey, Md5, Md5Hasher, Precondition,
+    Tags, VersionId, report,
 };
 use futures_util::stream::StreamExt;
 use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
+use uuid::Uuid;
 
 use crate::fleet::{Markers, Member};
-use crate::keys::{Label, OWN_META, ParsedKey, Role, label_of, parse_backend_key};
+use crate::keys::{
+    Label, LabelFault, LabelPlace, OWN_META, ParsedKey, Role, label_of, parse_backend_key,
+};
 use crate::verify::{LocationFault, look_at_all};
 use crate::{Engine, Error, Result, Tried};
 
@@ -273,27 +277,23 @@ impl Engine {
             }
             return Ok(());
         };
-        let Some(head) = look_at_listed(member, &place).await? else {
+        let label_key = Arc::clone(&store.catalogue().label_key);
+        let Some((head, label)) = look_at_listed(member, &place, &label_key).await? else {
             found.leave(member.name(), key, "it was listed, and is gone");
             return Ok(());
         };
-        let Some(label) = label_of(&head.headers) else {
-            found.leave(member.name(), key, "it carries no label of ours");
-            return Ok(());
+        let label = match label {
+            Ok(label) => label,
+            Err(fault) => {
+                found.leave(member.name(), key, words(fault, store.catalogue().uuid));
+                return Ok(());
+            }
         };
         // Nothing was forgotten: these are the bytes of a write that was refused, or that was deleted, which the
         // backend has not let go of.
         if walk.standing == Standing::Current {
             let why = "this catalogue was not restored, so it was deleted or never acknowledged";
             found.leave(member.name(), key, why);
-            return Ok(());
-        }
-        if label.catalogue != store.catalogue().uuid {
-            found.leave(
-                member.name(),
-                key,
-                format!("it belongs to catalogue {}", label.catalogue),
-            );
             return Ok(());
         }
         if label.role == Role::Leg {
@@ -362,6 +362,10 @@ impl Engine {
             Role::Whole => label.version,
             Role::Leg => label.version.at(written),
         };
+        // No later write would ever take its place.
+        if version.moment() > self.inner.clock.now().after(AHEAD_MAX) {
+            return Ok(Adoption::Left("its version lies in the future".to_owned()));
+        }
         let version = NewVersion {
             bucket,
             key,
@@ -434,17 +438,42 @@ const FAILURES_IN_ROW_MAX: u32 = 3;
 /// over an object that was acknowledged.
 const LOOKS_MAX: u32 = 2;
 
+/// Why an object with such a label is not adopted.
+fn words(fault: LabelFault, own: Uuid) -> String {
+    match fault {
+        LabelFault::Absent => "it carries no label of ours".to_owned(),
+        LabelFault::Foreign { catalogue } if catalogue == own => {
+            "its label is not from this catalogue, or was moved here".to_owned()
+        }
+        LabelFault::Foreign { catalogue } => format!("it belongs to catalogue {catalogue}"),
+    }
+}
+
+/// How far the clocks of those who write may be ahead.
+const AHEAD_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// What a HEAD says of a key that was listed; `None` where it is gone.
 ///
 /// # Errors
 /// That of the backend, also where it goes on listing what it denies having: it has not been looked at then.
-async fn look_at_listed(member: &Member, place: &BackendKey) -> Result<Option<Head>> {
+async fn look_at_listed(
+    member: &Member,
+    place: &BackendKey,
+    label_key: &LabelKey,
+) -> Result<Option<(Head, std::result::Result<Label, LabelFault>)>> {
+    let label_place = LabelPlace {
+        label_key,
+        backend: member.name(),
+        key: place,
+    };
     let mut denied = None;
     let mut unlabelled = None;
     for _ in 0..LOOKS_MAX {
         match member.backend().head(place, None).await {
-            Ok(head) if label_of(&head.headers).is_some() => return Ok(Some(head)),
-            Ok(head) => unlabelled = Some(head),
+            Ok(head) => match label_of(&head.headers, label_place) {
+                Ok(label) => return Ok(Some((head, Ok(label)))),
+                Err(fault) => unlabelled = Some((head, Err(fault))),
+            },
             Err(error) if error.kind == Kind::NotFound => denied = Some(error),
             Err(error) => return Err(unseen(member, error)),
         }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::types::Type;
 
 use crate::fault::{Fault, database};
+use crate::model::Catalogue;
 use crate::postgres::connect::{Connector, Session};
 use crate::postgres::{Server, migrate};
 use crate::sqlite::connection::{Role, connect};
@@ -112,7 +113,7 @@ pub async fn move_to_postgres(
     let connector = Connector::new(&target)?;
     let unreached = |error| database("reach the database")(error);
     let mut session = connector.connect().await.map_err(unreached)?;
-    prepare(&target, &connector, &mut session, &options, identity.uuid).await?;
+    prepare(&target, &connector, &mut session, &options, &identity).await?;
 
     let rows = count_all(&conn)?;
     let mut copied = 0;
@@ -187,8 +188,9 @@ async fn prepare(
     connector: &Connector,
     session: &mut Session,
     options: &MoveOptions,
-    uuid: uuid::Uuid,
+    identity: &Catalogue,
 ) -> Result<()> {
+    let (uuid, label_key) = (identity.uuid, identity.label_key.to_bytes());
     let mark =
         format!("it is being filled from the catalogue {uuid}: let `catalogue migrate` finish");
     match migrate::open(target, connector, session, &options.ids).await {
@@ -218,11 +220,12 @@ async fn prepare(
     let incarnation = options.ids.uuid();
     session
         .query(
-            "UPDATE catalogue SET uuid = $1, incarnation = $2, retired = $3",
+            "UPDATE catalogue SET uuid = $1, incarnation = $2, retired = $3, label_key = $4",
             &[
                 (&uuid, Type::UUID),
                 (&incarnation, Type::UUID),
                 (&mark, Type::TEXT),
+                (&label_key.as_slice(), Type::BYTEA),
             ],
         )
         .await

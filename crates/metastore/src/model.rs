@@ -1,8 +1,10 @@
 //! What the catalogue remembers, as values.
 
+use std::sync::Arc;
+
 use base::{
     BackendKey, BackendName, BlobId, BucketName, Checksum, ChecksumAlgorithm, ChecksumKind, CopyId,
-    Crc64, ETag, Month, ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Traffic,
+    Crc64, ETag, LabelKey, Month, ObjectHeaders, ObjectKey, Precondition, Tags, Timestamp, Traffic,
     VersionId,
 };
 use uuid::Uuid;
@@ -58,6 +60,8 @@ pub struct Catalogue {
     pub recovery: Option<String>,
     /// In recovery state: whether it is known to be restored. It is only suspected of it otherwise.
     pub restored: bool,
+    /// Drawn once, when the catalogue was made; with it labels on backends are known for its own.
+    pub label_key: Arc<LabelKey>,
 }
 
 impl Catalogue {

@@ -221,7 +221,7 @@ impl Engine {
         backend: &Guarded,
         leg: &NewLeg,
     ) -> Result<backend::Result<String>> {
-        let (_, meta) = plan.place(leg.copy, leg.blob, None);
+        let (_, meta) = plan.place(backend.name(), leg.copy, leg.blob, None);
         match backend.create_upload(&leg.key, &meta).await {
             Ok(id) => {
                 let verdict = self
@@ -244,7 +244,7 @@ impl Engine {
 pub(crate) fn draw_leg(engine: &Engine, plan: &WritePlan, member: &Member) -> NewLeg {
     let copy = CopyId::draw(&engine.inner.ids);
     let blob = BlobId::draw(&engine.inner.ids);
-    let (key, _) = plan.place(copy, blob, None);
+    let key = plan.key(copy);
     NewLeg {
         copy,
         blob,

@@ -631,3 +631,120 @@ async fn a_catalogue_that_all_its_backends_outran_was_restored() {
     assert_eq!(get(&engine, "a").await.unwrap(), bytes(1, 10));
     assert_eq!(engine.status().await.unwrap().catalogue.recovery, None);
 }
+
+/// The one object on a backend whose key begins so: its key there, and the object.
+fn stored(world: &World, place: usize, prefix: &str) -> (String, backend::memory::MemoryObject) {
+    let memory = &world.places[place].memory;
+    let held = memory.keys();
+    let found = held.iter().find(|key| key.starts_with(prefix)).unwrap();
+    (found.clone(), memory.object(found).unwrap())
+}
+
+/// The same headers with another text in the label.
+fn relabelled(headers: &ObjectHeaders, edit: impl Fn(&str) -> String) -> ObjectHeaders {
+    let mut headers = headers.clone();
+    for (name, value) in &mut headers.user {
+        if name == "s3o" {
+            *value = edit(value);
+        }
+    }
+    headers
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_counts_where_this_catalogue_wrote_it_and_nowhere_else() {
+    let world = World::new(&[None, None]);
+    let engine = world.engine().await;
+    put(&engine, "victim", &bytes(1, 10)).await.unwrap();
+    let engine = {
+        engine.stop().await.unwrap();
+        drop(engine);
+        forgotten(&world, &bytes(2, 10)).await
+    };
+    let (key_of_a, a) = stored(&world, 0, "photos/a~");
+    let copy_id = key_of_a.rsplit_once('~').unwrap().1;
+    let evil = Bytes::from_static(b"EVIL");
+    let other_copy = format!("{}0", &copy_id[..25]);
+    // Moved to another key and to another backend, and with another version, blob or role.
+    let moved = format!("photos/victim~{copy_id}");
+    let memory = &world.places[0].memory;
+    memory.plant(&moved, evil.clone(), a.headers.clone());
+    world.places[1]
+        .memory
+        .plant(&key_of_a, evil.clone(), a.headers.clone());
+    let edited = relabelled(&a.headers, |text| {
+        let mut fields: Vec<_> = text.split(' ').map(str::to_owned).collect();
+        fields[3].replace_range(..3, "7vv");
+        fields.join(" ")
+    });
+    let forged = format!("photos/victim~{other_copy}");
+    memory.plant(&forged, evil, edited);
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.left.len()), (1, 3), "{found:?}");
+    for (_, _, why) in &found.left {
+        assert!(
+            why.contains("its label is not from this catalogue"),
+            "{why}"
+        );
+    }
+    assert_eq!(get(&engine, "victim").await.unwrap(), bytes(1, 10));
+    assert_eq!(get(&engine, "a").await.unwrap(), bytes(2, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_native_copy_carries_a_label_of_its_own() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    let backup = world.file().with_extension("backup");
+    Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
+        .await
+        .unwrap();
+    let content = bytes(1, 1000);
+    put(&engine, "a", &content).await.unwrap();
+    let source = engine::CopySource {
+        bucket: photos(&engine),
+        key: key("a"),
+        conditions: base::Conditions::default(),
+    };
+    let request = engine::CopyRequest {
+        source,
+        bucket: photos(&engine),
+        key: key("b"),
+        headers: engine::Taken::Keep,
+        tags: engine::Taken::Keep,
+        checksum: None,
+        precondition: Precondition::None,
+    };
+    engine.copy(request).await.unwrap();
+    let copies = world.places[0].memory.calls().of("copy");
+    assert_eq!(copies, 1);
+    engine.stop().await.unwrap();
+    drop(engine);
+    restore(&world, &backup);
+    let engine = world.engine().await;
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.left.len()), (2, 0), "{found:?}");
+    assert_eq!(get(&engine, "b").await.unwrap(), content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_of_the_future_is_not_adopted() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    let backup = world.file().with_extension("backup");
+    Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
+        .await
+        .unwrap();
+    // A clock that was wrong, and is right again.
+    world.clock.advance_ms(3_600_000);
+    put(&engine, "ahead", &bytes(1, 10)).await.unwrap();
+    world.clock.advance_ms(-3_600_000);
+    put(&engine, "now", &bytes(1, 10)).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    restore(&world, &backup);
+    let engine = world.engine().await;
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.left.len()), (1, 1), "{found:?}");
+    assert_eq!(found.left[0].2, "its version lies in the future");
+}

@@ -15,6 +15,7 @@ CREATE TABLE catalogue (
     cluster         text    NOT NULL, -- where it was last opened; another one means a copy
     recovery        text,             -- why nothing may be deleted
     restored        boolean NOT NULL DEFAULT false, -- in recovery state: known, not only suspected
+    label_key       bytea   NOT NULL CHECK (length(label_key) = 32), -- knows labels on backends for our own
     retired         text              -- why it must not be used any more
 );
 

@@ -12,6 +12,7 @@ CREATE TABLE catalogue (
     seq             INTEGER NOT NULL DEFAULT 0 CHECK (seq >= 0), -- high-water mark of objects.seq
     recovery        TEXT,                                        -- why nothing may be deleted
     restored        INTEGER NOT NULL DEFAULT 0 CHECK (restored IN (0, 1)), -- in recovery state: known, not only suspected
+    label_key       BLOB    NOT NULL CHECK (length(label_key) = 32),     -- knows labels on backends for our own
     retired         TEXT                                         -- why it must not be used any more
 ) STRICT;
 

@@ -4,8 +4,10 @@
 //! Several instances may start together: everything that writes here happens under one lock.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use base::{Clock, Ids};
+use base::{Clock, Ids, LabelKey};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -122,13 +124,14 @@ async fn migrate(
     }
     if version == 0 {
         tx.execute_typed(
-            "INSERT INTO catalogue (id, uuid, incarnation, schema_version, cluster)
-             VALUES (1, $1, $2, $3, $4 || '/' || 'catalogue'::regclass::oid)",
+            "INSERT INTO catalogue (id, uuid, incarnation, schema_version, cluster, label_key)
+             VALUES (1, $1, $2, $3, $4 || '/' || 'catalogue'::regclass::oid, $5)",
             &[
                 (&ids.uuid(), Type::UUID),
                 (&ids.uuid(), Type::UUID),
                 (&SCHEMA_VERSION, Type::INT4),
                 (&connector.cluster(), Type::TEXT),
+                (&LabelKey::draw().to_bytes().as_slice(), Type::BYTEA),
             ],
         )
         .await?;
@@ -157,7 +160,7 @@ async fn migrate(
     }
     let rows = tx
         .query_typed(
-            "SELECT uuid, incarnation, recovery, retired, restored FROM catalogue",
+            "SELECT uuid, incarnation, recovery, retired, restored, label_key FROM catalogue",
             &[],
         )
         .await?;
@@ -174,9 +177,18 @@ async fn migrate(
         incarnation: Uuid::from_bytes(row.id(1)?),
         recovery: row.maybe_text(2)?,
         restored: row.flag(4)?,
+        label_key: Arc::new(label_key(row)?),
     };
     tx.commit().await?;
     Ok(catalogue)
+}
+
+fn label_key(row: &Row) -> std::result::Result<LabelKey, Fault> {
+    let bytes = row.maybe_bytes(5)?.unwrap_or_default();
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| Fault::damaged("the key of the labels has another length"))?;
+    Ok(LabelKey::from_bytes(bytes))
 }
 
 /// Takes a number. Who found the database in an earlier state says so, and enters the recovery state

@@ -5,8 +5,9 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
-use base::{Clock, Ids};
+use base::{Clock, Ids, LabelKey};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
@@ -126,8 +127,12 @@ fn migrate(conn: &mut Connection, from: u32, ids: &Ids) -> Result<()> {
             tx.pragma_update(None, "user_version", version)?;
             if version == 1 {
                 tx.execute(
-                    "INSERT INTO catalogue (id, uuid, incarnation) VALUES (1, ?1, ?2)",
-                    params![ids.uuid().into_bytes(), ids.uuid().into_bytes()],
+                    "INSERT INTO catalogue (id, uuid, incarnation, label_key) VALUES (1, ?1, ?2, ?3)",
+                    params![
+                        ids.uuid().into_bytes(),
+                        ids.uuid().into_bytes(),
+                        LabelKey::draw().to_bytes(),
+                    ],
                 )?;
             }
             tx.commit()
@@ -140,7 +145,7 @@ fn migrate(conn: &mut Connection, from: u32, ids: &Ids) -> Result<()> {
 fn identity(conn: &Connection, path: &Path) -> Result<Catalogue> {
     let row = conn
         .query_row(
-            "SELECT uuid, incarnation, recovery, restored, retired FROM catalogue",
+            "SELECT uuid, incarnation, recovery, restored, retired, label_key FROM catalogue",
             [],
             |row| {
                 let catalogue = Catalogue {
@@ -148,6 +153,7 @@ fn identity(conn: &Connection, path: &Path) -> Result<Catalogue> {
                     incarnation: Uuid::from_bytes(row.get(1)?),
                     recovery: row.get(2)?,
                     restored: row.get(3)?,
+                    label_key: Arc::new(LabelKey::from_bytes(row.get(5)?)),
                 };
                 Ok((catalogue, row.get::<_, Option<String>>(4)?))
             },

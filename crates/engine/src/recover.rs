@@ -12,17 +12,19 @@
 //! object on one backend is adopted like any other; one that was spread over several cannot be put
 //! in order from its legs alone, and is reported.
 
-use std::collections::{HashMap, HashSet};
+mod uploads;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::{Effect, Head, Kind, ListRequest, ListedUpload, MARKER_KEY, ObjectBackend as _};
+use backend::{Effect, Head, Kind, ListRequest, MARKER_KEY, ObjectBackend as _};
 use base::{
     BackendKey, BackendName, Crc64, Crc64Hasher, ETag, LabelKey, Md5, Md5Hasher, Precondition,
     Tags, VersionId, report,
 };
 use futures_util::stream::StreamExt;
-use metastore::model::{Content, Extent, Known, NewBlob, NewCopy, NewVersion};
+use metastore::model::{Adopted, Content, Extent, Known, NewBlob, NewCopy, NewVersion};
 use uuid::Uuid;
 
 use crate::fleet::{Markers, Member};
@@ -34,6 +36,11 @@ use crate::{Engine, Error, Result, Tried};
 
 /// Keys listed at a time.
 const KEYS_PER_PAGE: u32 = 1000;
+/// Unknown legs of one backend that are held until all backends were looked at: about 120 bytes each with
+/// usual keys, 1.1 KiB at most.
+const LEGS_PER_BACKEND_MAX: usize = 200_000;
+/// Unknown keys of one backend, ours or not, after which it is not believed any more.
+const UNKNOWN_KEYS_PER_BACKEND_MAX: u64 = 100_000_000;
 /// Unknown keys that are named in a report; the rest is counted.
 const NAMED_MAX: usize = 1000;
 
@@ -80,6 +87,8 @@ impl Engine {
         let mut found = Recovered::default();
         let mut walk = Walk {
             legs: Vec::new(),
+            legs_of_backend: 0,
+            unknown_of_backend: 0,
             standing: Standing::Current,
         };
         match self.prove_restored().await? {
@@ -139,28 +148,48 @@ impl Engine {
     async fn recover_legs(&self, legs: Vec<FoundLeg>, found: &mut Recovered) -> Result<()> {
         let mut per_upload: HashMap<VersionId, u32> = HashMap::new();
         for leg in &legs {
-            *per_upload.entry(leg.label.version).or_default() += 1;
+            *per_upload.entry(leg.upload).or_default() += 1;
         }
         for leg in legs {
             let FoundLeg {
                 member,
                 key,
-                parsed,
-                label,
-                head,
+                upload,
             } = leg;
-            let alone = per_upload.get(&label.version) == Some(&1);
+            let alone = per_upload.get(&upload) == Some(&1);
             if !alone || !found.unseen.is_empty() {
                 let why = "it is one of several legs of a multipart object";
                 found.leave(member.name(), key.as_str(), why);
                 continue;
             }
-            match self.adopt(&member, &key, parsed, label, head).await? {
-                Adoption::Adopted => found.adopted += 1,
-                Adoption::Left(why) => found.leave(member.name(), key.as_str(), why),
+            match self.recover_leg(&member, &key).await {
+                Ok(Adoption::Adopted) => found.adopted += 1,
+                Ok(Adoption::Left(why)) => found.leave(member.name(), key.as_str(), why),
+                Err(Error::ReadUnavailable { tried }) => {
+                    let why = format!("it could not be looked at: {tried}");
+                    found.leave(member.name(), key.as_str(), why.as_str());
+                    found.unseen.push((member.name().clone(), why));
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    async fn recover_leg(&self, member: &Arc<Member>, key: &BackendKey) -> Result<Adoption> {
+        let gone = || Ok(Adoption::Left("it was listed, and is gone".to_owned()));
+        let Some(parsed) = parse_backend_key(key.as_str()) else {
+            return gone();
+        };
+        let label_key = Arc::clone(&self.inner.store.catalogue().label_key);
+        match look_at_listed(member, key, &label_key).await? {
+            Some((head, Ok(label))) => self.adopt(member, key, parsed, label, head).await,
+            Some((_, Err(fault))) => {
+                let own = self.inner.store.catalogue().uuid;
+                Ok(Adoption::Left(words(fault, own)))
+            }
+            None => gone(),
+        }
     }
 
     async fn recover_backend(
@@ -170,6 +199,7 @@ impl Engine {
         walk: &mut Walk,
     ) -> Result<()> {
         self.report_uploads(member, found).await?;
+        walk.begin_backend();
         let (mut after, mut in_row) = (None, 0);
         let mut unread: Option<(String, Tried)> = None;
         loop {
@@ -219,46 +249,6 @@ impl Engine {
         }
     }
 
-    /// Names the unfinished uploads of a backend that the catalogue does not know.
-    async fn report_uploads(&self, member: &Arc<Member>, found: &mut Recovered) -> Result<()> {
-        if !member.backend().capabilities().list_uploads {
-            return Ok(());
-        }
-        let mut after: Option<ListedUpload> = None;
-        // Ids have no order: only one that comes again shows that the listing does not go on.
-        let mut of_key: HashSet<String> = HashSet::new();
-        loop {
-            let page = member.backend().list_uploads("", after.as_ref()).await;
-            let page = page.map_err(|error| unseen(member, error))?;
-            if page.truncated && page.uploads.is_empty() {
-                return Err(unseen(member, stuck(member, "list_uploads")));
-            }
-            let mut uploads = page.uploads;
-            if !page.truncated {
-                // Some providers list them in the order in which they began. Where nothing follows, the order
-                // does not matter.
-                uploads.sort_by(|one, other| one.key.cmp(&other.key));
-            }
-            for upload in uploads {
-                let last = after.as_ref().map(|last| last.key.as_str());
-                if last != Some(upload.key.as_str()) {
-                    of_key.clear();
-                }
-                let goes_on = last <= Some(upload.key.as_str());
-                if !goes_on || !of_key.insert(upload.upload.clone()) {
-                    return Err(unseen(member, stuck(member, "list_uploads")));
-                }
-                if self.inner.store.known_key(member.id, &upload.key).await? == Known::No {
-                    found.leave(member.name(), &upload.key, "an unfinished multipart upload");
-                }
-                after = Some(upload);
-            }
-            if !page.truncated {
-                return Ok(());
-            }
-        }
-    }
-
     async fn recover_key(
         &self,
         member: &Arc<Member>,
@@ -270,6 +260,9 @@ impl Engine {
         if key == MARKER_KEY || store.known_key(member.id, key).await? != Known::No {
             return Ok(());
         }
+        // Keys grow, so each one that is known comes once. The others are whatever a provider says.
+        walk.count_unknown()
+            .map_err(|what| unseen(member, beyond(member, "list", what)))?;
         let (Some(parsed), Some(place)) = (parse_backend_key(key), BackendKey::new(key)) else {
             match found.foreign.len() < NAMED_MAX {
                 true => found.foreign.push((member.name().clone(), key.to_owned())),
@@ -298,12 +291,12 @@ impl Engine {
         }
         if label.role == Role::Leg {
             let member = Arc::clone(member);
+            walk.count_leg()
+                .map_err(|what| unseen(&member, beyond(&member, "list", what)))?;
             walk.legs.push(FoundLeg {
                 member,
                 key: place,
-                parsed,
-                label,
-                head,
+                upload: label.version,
             });
             return Ok(());
         }
@@ -385,10 +378,15 @@ impl Engine {
             precondition: Precondition::None,
         };
         let places = vec![(parsed.copy, member.id, place.clone())];
-        match self.inner.store.adopt(version, places).await? {
-            true => Ok(Adoption::Adopted),
-            false => Ok(Adoption::Left("the key has a later version".to_owned())),
-        }
+        let why = match self.inner.store.adopt(version, places).await? {
+            Adopted::Yes => return Ok(Adoption::Adopted),
+            Adopted::NewerVersion => "the key has a later version",
+            Adopted::KnownCopy => "its copy is that of another object",
+            Adopted::KnownBlob => "its blob is that of another object",
+            Adopted::KnownVersion => "its version is that of another object",
+            Adopted::Refused => "it does not fit the catalogue",
+        };
+        Ok(Adoption::Left(why.to_owned()))
     }
 }
 
@@ -414,16 +412,44 @@ enum Standing {
 /// What a walk over the backends carries along.
 struct Walk {
     legs: Vec<FoundLeg>,
+    /// Legs of the backend that is walked.
+    legs_of_backend: usize,
+    /// Keys of it that the catalogue does not know.
+    unknown_of_backend: u64,
     standing: Standing,
 }
 
+impl Walk {
+    const fn begin_backend(&mut self) {
+        (self.unknown_of_backend, self.legs_of_backend) = (0, 0);
+    }
+
+    /// Counts an unknown key; in words where that is one too many.
+    const fn count_unknown(&mut self) -> std::result::Result<(), &'static str> {
+        if self.unknown_of_backend == UNKNOWN_KEYS_PER_BACKEND_MAX {
+            return Err("more unknown keys than there can be");
+        }
+        self.unknown_of_backend += 1;
+        Ok(())
+    }
+
+    /// Counts a leg that is held; in words where that is one too many.
+    const fn count_leg(&mut self) -> std::result::Result<(), &'static str> {
+        if self.legs_of_backend == LEGS_PER_BACKEND_MAX {
+            return Err("more unknown uploads than a recovery can hold");
+        }
+        self.legs_of_backend += 1;
+        Ok(())
+    }
+}
+
 /// A leg of an upload whose object the catalogue does not know.
+///
+/// There may be many, so nothing is kept of what a provider says of it: it is asked again.
 struct FoundLeg {
     member: Arc<Member>,
     key: BackendKey,
-    parsed: ParsedKey,
-    label: Label,
-    head: Head,
+    upload: VersionId,
 }
 
 enum Adoption {
@@ -552,8 +578,33 @@ fn stuck(member: &Member, operation: &'static str) -> backend::Error {
         .with_message("a page of the listing does not go on behind the one before it")
 }
 
+/// The error of a listing that says more than is believed.
+fn beyond(member: &Member, operation: &'static str, what: &str) -> backend::Error {
+    backend::Error::new(Kind::Unavailable, Effect::None, member.name(), operation)
+        .with_message(what.to_owned())
+}
+
 fn unseen(member: &Member, error: backend::Error) -> Error {
     Error::ReadUnavailable {
         tried: Tried(vec![(member.name().clone(), error)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_lists_more_than_there_can_be_is_not_followed_and_the_next_one_is() {
+        let mut walk = Walk {
+            legs: Vec::new(),
+            legs_of_backend: LEGS_PER_BACKEND_MAX - 1,
+            unknown_of_backend: UNKNOWN_KEYS_PER_BACKEND_MAX - 1,
+            standing: Standing::Restored,
+        };
+        assert!(walk.count_unknown().is_ok() && walk.count_leg().is_ok());
+        assert!(walk.count_unknown().is_err() && walk.count_leg().is_err());
+        walk.begin_backend();
+        assert!(walk.count_unknown().is_ok() && walk.count_leg().is_ok());
     }
 }

@@ -8,7 +8,7 @@ use crate::guard::{Intent, PartClaim, Reservation};
 use crate::ledger::Counters;
 use crate::live::{GivenUp, IntentRow};
 use crate::model::{
-    BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
+    Adopted, BackendId, BackendRow, BackendState, Bucket, BucketCreation, BucketId, BucketRemoval,
     CleanupItem, CleanupReport, Completion, Content, CopyState, ForgetUploads, Freeze, NewCopy,
     NewLeg, NewPartClaim, NewUpload, NewVersion, PartRow, RecoveryChange, Removal, Removed, Retag,
     UploadVerdict, UsageRow, Verdict,
@@ -133,7 +133,7 @@ pub(crate) enum Answer {
     Removed(Removed),
     /// Whether there was a version to tag.
     Retagged(bool),
-    Adopted(bool),
+    Adopted(Adopted),
     /// Whether background work is this process's to do.
     Granted(bool),
     Items(Vec<CleanupItem>),

@@ -22,7 +22,7 @@ pub use uploads::{
     Completion, ForgetUploads, Freeze, Leg, LegState, NewLeg, NewPartClaim, NewUpload, PartRow,
     UploadEntry, UploadListing, UploadQuery, UploadRecord, UploadState, UploadVerdict,
 };
-pub use verification::{BackendSums, Known, LocationRow, Verification};
+pub use verification::{Adopted, BackendSums, Known, LocationRow, Verification};
 
 /// Row id of a bucket; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

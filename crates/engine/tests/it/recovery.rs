@@ -3,8 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use backend::MARKER_KEY;
 use backend::faulty::{Fault, FaultyBackend};
+use backend::{MARKER_KEY, ObjectBackend as _};
 use base::{ObjectHeaders, Precondition, Tags};
 use bytes::Bytes;
 use engine::{BackendKind, CustomBackend, Engine, Error, OutOfService, StartError};
@@ -747,4 +747,23 @@ async fn a_version_of_the_future_is_not_adopted() {
     let found = engine.recover().await.unwrap();
     assert_eq!((found.adopted, found.left.len()), (1, 1), "{found:?}");
     assert_eq!(found.left[0].2, "its version lies in the future");
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_of_one_key_without_end_end_the_look_at_their_backend_alone() {
+    let world = World::new(&[None, None]);
+    let engine = forgotten(&world, &bytes(1, 10)).await;
+    let place = base::BackendKey::new("photos/film~x").unwrap();
+    let meta = backend::PutMeta {
+        headers: ObjectHeaders::default(),
+    };
+    for _ in 0..=10_000 {
+        let memory = &world.places[1].memory;
+        memory.create_upload(&place, &meta).await.unwrap();
+    }
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.unseen.len()), (1, 1));
+    assert!(found.unseen[0].1.contains("more unfinished uploads"));
+    // They are counted, and some are named.
+    assert_eq!((found.left.len(), found.unnamed), (1000, 9000));
 }

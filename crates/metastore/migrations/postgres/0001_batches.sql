@@ -339,7 +339,19 @@ BEGIN
     PERFORM 1 FROM objects WHERE bucket_id = (j->>'bucket')::bigint AND key = j->>'key'
         AND version_id >= (j->>'version')::uuid;
     IF FOUND THEN
-        RETURN '{"v": "kept"}';
+        RETURN '{"v": "kept", "why": "version"}';
+    END IF;
+    PERFORM 1 FROM blobs WHERE blob_id IN (
+        SELECT (b->>'blob')::uuid FROM jsonb_array_elements(j->'blobs') b);
+    IF FOUND THEN
+        RETURN '{"v": "kept", "why": "known_blob"}';
+    END IF;
+    -- What is kept beside an object goes by its version: another one's must not become this one's.
+    PERFORM 1 FROM object_meta WHERE version_id = (j->>'version')::uuid
+    UNION ALL SELECT 1 FROM object_parts WHERE version_id = (j->>'version')::uuid
+    UNION ALL SELECT 1 FROM object_extents WHERE version_id = (j->>'version')::uuid;
+    IF FOUND THEN
+        RETURN '{"v": "kept", "why": "known_version"}';
     END IF;
     SELECT array_agg(k::uuid) INTO copies FROM jsonb_object_keys(j->'places') k;
     PERFORM 1 FROM object_locations WHERE copy_id = ANY (copies)
@@ -348,7 +360,7 @@ BEGIN
     UNION ALL SELECT 1 FROM multipart_legs WHERE copy_id = ANY (copies)
     UNION ALL SELECT 1 FROM write_intents WHERE copy_id = ANY (copies);
     IF FOUND THEN
-        RETURN '{"v": "kept"}';
+        RETURN '{"v": "kept", "why": "copy"}';
     END IF;
     verdict := s3o_put(p_now, p_grace, j, j->'places');
     IF verdict->>'v' IN ('committed', 'damaged') THEN

@@ -17,6 +17,23 @@ pub enum Known {
     No,
 }
 
+/// What became of a version that was to be adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// It exists now.
+    Yes,
+    /// The key has a version that was written later.
+    NewerVersion,
+    /// A copy is known already.
+    KnownCopy,
+    /// Its blob is that of another object.
+    KnownBlob,
+    /// Its version is that of another object.
+    KnownVersion,
+    /// It does not fit the catalogue, for instance because its bucket was removed.
+    Refused,
+}
+
 /// A location for `catalogue verify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocationRow {

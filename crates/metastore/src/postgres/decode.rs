@@ -12,8 +12,8 @@ use crate::job::{Answer, Job, Slot};
 use crate::ledger::Counters;
 use crate::live::Effects;
 use crate::model::{
-    BackendId, BackendState, BucketCreation, BucketRemoval, CleanupReason, Content, Freeze,
-    NewVersion, Removed, UploadVerdict, Verdict,
+    Adopted, BackendId, BackendState, BucketCreation, BucketRemoval, CleanupReason, Content,
+    Freeze, NewVersion, Removed, UploadVerdict, Verdict,
 };
 use crate::postgres::work::Work;
 use crate::rows;
@@ -210,7 +210,14 @@ fn job_answer(
             effects.enqueued.add(reason, legs(verdict));
             Answer::Verdict(committed(word, verdict)?)
         }
-        Job::Adopt { .. } => Answer::Adopted(word == "committed"),
+        Job::Adopt { .. } => Answer::Adopted(match (word, verdict["why"].as_str()) {
+            ("committed", _) => Adopted::Yes,
+            (_, Some("version")) => Adopted::NewerVersion,
+            (_, Some("copy")) => Adopted::KnownCopy,
+            (_, Some("known_blob")) => Adopted::KnownBlob,
+            (_, Some("known_version")) => Adopted::KnownVersion,
+            _ => Adopted::Refused,
+        }),
         Job::Remove(_) => Answer::Removed(match word {
             "removed" => Removed::Gone {
                 version: VersionId::from_bytes(id(&verdict["version"])?),

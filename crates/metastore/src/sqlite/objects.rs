@@ -13,8 +13,8 @@ use crate::fault::Fault;
 use crate::job::Answer;
 use crate::live::IntentRow;
 use crate::model::{
-    BackendId, BucketId, CleanupReason, Content, CopyState, Extent, NewBlob, NewCopy, NewVersion,
-    Removal, Removed, Retag, Verdict,
+    Adopted, BackendId, BucketId, CleanupReason, Content, CopyState, Extent, NewBlob, NewCopy,
+    NewVersion, Removal, Removed, Retag, Verdict,
 };
 use crate::sqlite::apply::Work;
 use crate::sqlite::names::count_objects;
@@ -464,19 +464,35 @@ pub(super) fn adopt(
     work: &mut Work<'_>,
     version: &NewVersion,
     places: &[(CopyId, BackendId, BackendKey)],
-) -> Result<bool, Fault> {
+) -> Result<Adopted, Fault> {
     let Content::Written { blobs, .. } = &version.content else {
-        return Ok(false);
+        return Ok(Adopted::Refused);
     };
     let current = current(work.conn, version.bucket, &version.key)?;
     // Version ids are drawn in the order of time by our own clock; a backend's dates are coarse.
     if current.is_some_and(|current| current.version >= version.version) {
-        return Ok(false);
+        return Ok(Adopted::NewerVersion);
+    }
+    for blob in blobs {
+        if is_known(
+            work.conn,
+            "SELECT 1 FROM blobs WHERE blob_id = ?1",
+            blob.blob.to_bytes(),
+        )? {
+            return Ok(Adopted::KnownBlob);
+        }
+    }
+    // What is kept beside an object goes by its version: another one's must not become this one's.
+    let beside = "SELECT 1 FROM object_meta WHERE version_id = ?1
+         UNION ALL SELECT 1 FROM object_parts WHERE version_id = ?1
+         UNION ALL SELECT 1 FROM object_extents WHERE version_id = ?1";
+    if is_known(work.conn, beside, version.version.to_bytes())? {
+        return Ok(Adopted::KnownVersion);
     }
     let mut found = Places::new();
     for (copy, backend, key) in places {
         if work.live.knows(*copy) || is_in_rows(work.conn, *copy)? {
-            return Ok(false);
+            return Ok(Adopted::KnownCopy);
         }
         let owner = blobs
             .iter()
@@ -495,25 +511,28 @@ pub(super) fn adopt(
         ..version.clone()
     };
     match put(work, &unconditional, &found)? {
-        Verdict::Committed { .. } => Ok(true),
+        Verdict::Committed { .. } => Ok(Adopted::Yes),
         Verdict::PreconditionFailed
         | Verdict::Absent
         | Verdict::IntentGone
         | Verdict::Changed
         | Verdict::NoSuchBucket
-        | Verdict::Overtaken => Ok(false),
+        | Verdict::Overtaken => Ok(Adopted::Refused),
     }
 }
 
-fn is_in_rows(conn: &Connection, copy: CopyId) -> Result<bool, Fault> {
+fn is_known(conn: &Connection, query: &str, id: [u8; 16]) -> Result<bool, Fault> {
     let found = conn
-        .prepare_cached(
-            "SELECT 1 FROM object_locations WHERE copy_id = ?1
-             UNION ALL SELECT 1 FROM cleanup_queue WHERE copy_id = ?1
-             UNION ALL SELECT 1 FROM cleanup_dlq WHERE copy_id = ?1
-             UNION ALL SELECT 1 FROM multipart_legs WHERE copy_id = ?1",
-        )?
-        .query_row([copy.to_bytes()], |_| Ok(()))
+        .prepare_cached(query)?
+        .query_row([id], |_| Ok(()))
         .optional()?;
     Ok(found.is_some())
+}
+
+fn is_in_rows(conn: &Connection, copy: CopyId) -> Result<bool, Fault> {
+    let query = "SELECT 1 FROM object_locations WHERE copy_id = ?1
+         UNION ALL SELECT 1 FROM cleanup_queue WHERE copy_id = ?1
+         UNION ALL SELECT 1 FROM cleanup_dlq WHERE copy_id = ?1
+         UNION ALL SELECT 1 FROM multipart_legs WHERE copy_id = ?1";
+    is_known(conn, query, copy.to_bytes())
 }

@@ -336,12 +336,12 @@ impl Store {
     }
 
     /// Makes a version exist whose bytes were found on a backend, unless the key has a version that
-    /// was written later, or a copy is known already. `false` where it was not adopted.
+    /// was written later, or a copy, the blob or the version is known already.
     pub async fn adopt(
         &self,
         version: NewVersion,
         places: Vec<(CopyId, BackendId, BackendKey)>,
-    ) -> Result<bool> {
+    ) -> Result<crate::model::Adopted> {
         answer!(self.run(Job::Adopt { version, places }).await, Adopted)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base::{BackendKey, CopyId};
-use metastore::model::{Known, NewVersion};
+use metastore::model::{Adopted, Known, NewVersion};
 use metastore::{Error, Store};
 
 use crate::support::{Db, key};
@@ -11,6 +11,7 @@ use crate::support::{Db, key};
 on_each_database! {
     a_suspicion_never_takes_the_place_of_a_known_restore,
     found_bytes_are_adopted_unless_something_newer_is_there,
+    found_bytes_with_the_blob_or_the_version_of_another_object_are_not_adopted,
     locations_are_walked_in_order,
 }
 
@@ -116,6 +117,36 @@ async fn a_suspicion_never_takes_the_place_of_a_known_restore(db: Db) {
     assert_eq!(seen(&open), (None, false));
 }
 
+async fn found_bytes_with_the_blob_or_the_version_of_another_object_are_not_adopted(db: Db) {
+    let open = db.open().await;
+    let found = |name: &str, blob: base::BlobId| {
+        let copy = open.copy();
+        let mut version = open.version(name, 7, blob, &[]);
+        version.headers.user = vec![("k".into(), "v".into())];
+        let metastore::model::Content::Written { blobs, .. } = &mut version.content else {
+            unreachable!()
+        };
+        blobs[0].copies.push(crate::support::stored(copy));
+        let place = BackendKey::new(&format!("found~{copy}")).unwrap();
+        (version, vec![(copy, open.two(), place)])
+    };
+    let blob = base::BlobId::draw(&db.ids);
+    let (first, places) = found("first", blob);
+    let adopted = open.store.adopt(first.clone(), places);
+    assert_eq!(adopted.await.unwrap(), Adopted::Yes);
+    let (same_blob, places) = found("same blob", blob);
+    let adopted = open.store.adopt(same_blob, places);
+    assert_eq!(adopted.await.unwrap(), Adopted::KnownBlob);
+    let (other, places) = found("same version", base::BlobId::draw(&db.ids));
+    let same_version = NewVersion {
+        version: first.version,
+        ..other
+    };
+    let adopted = open.store.adopt(same_version, places);
+    assert_eq!(adopted.await.unwrap(), Adopted::KnownVersion);
+    open.check().await;
+}
+
 async fn found_bytes_are_adopted_unless_something_newer_is_there(db: Db) {
     let open = db.open().await;
     let template = open.put(open.one(), "k", 10).await;
@@ -130,12 +161,8 @@ async fn found_bytes_are_adopted_unless_something_newer_is_there(db: Db) {
         (version, vec![(copy, open.two(), place)])
     };
     let (lost, places) = found("lost", 7);
-    assert!(
-        open.store
-            .adopt(lost.clone(), places.clone())
-            .await
-            .unwrap()
-    );
+    let adopted = open.store.adopt(lost.clone(), places.clone());
+    assert_eq!(adopted.await.unwrap(), Adopted::Yes);
     assert_eq!(
         open.plan("lost").await.unwrap().extents[0].copies[0].key,
         places[0].2
@@ -144,21 +171,24 @@ async fn found_bytes_are_adopted_unless_something_newer_is_there(db: Db) {
         open.store.known_copy(places[0].0).await.unwrap(),
         Known::Location
     );
-    assert!(!open.store.adopt(lost, places).await.unwrap());
+    let adopted = open.store.adopt(lost, places);
+    assert_eq!(adopted.await.unwrap(), Adopted::NewerVersion);
     // The order is that in which versions were drawn: a backend's dates are coarse, and not ours.
     let (drawn_later, places) = found("k", 8);
     let older = NewVersion {
         version: template.version.at(base::Timestamp::from_millis(1)),
         ..drawn_later.clone()
     };
-    assert!(!open.store.adopt(older, places.clone()).await.unwrap());
+    let adopted = open.store.adopt(older, places.clone());
+    assert_eq!(adopted.await.unwrap(), Adopted::NewerVersion);
     let newer = NewVersion {
         version: template
             .version
             .at(template.last_modified.after(Duration::from_millis(1))),
         ..drawn_later
     };
-    assert!(open.store.adopt(newer, places).await.unwrap());
+    let adopted = open.store.adopt(newer, places);
+    assert_eq!(adopted.await.unwrap(), Adopted::Yes);
     assert_eq!(open.plan("k").await.unwrap().object.size, 8);
     let (one, two) = (open.room(open.one()), open.room(open.two()));
     assert_eq!((one.used, one.orphan, two.used), (0, 10, 15));

@@ -234,7 +234,7 @@ impl Engine {
         };
         let role = match sources.len() {
             1 => Role::Whole,
-            _ => Role::Leg,
+            _ => Role::PartOnly,
         };
         let template = WritePlan::draw(self, put.clone(), role)?;
         let mut intents = Vec::with_capacity(sources.len());

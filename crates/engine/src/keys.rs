@@ -127,8 +127,10 @@ pub(crate) struct Label {
 pub(crate) enum Role {
     /// All of it.
     Whole,
-    /// A leg of a multipart upload: an extent, or several.
-    Leg,
+    /// The first backend upload of a client's: all of the object, or a part of it where others follow.
+    FirstUpload,
+    /// A further backend upload of a client's, or one of several blobs that are copied: never all.
+    PartOnly,
 }
 
 /// Where a label lies, and the key that proves it: one that is moved to another key or another backend
@@ -174,7 +176,8 @@ impl Label {
     pub(crate) fn to_text(&self, place: LabelPlace<'_>) -> String {
         let role = match self.role {
             Role::Whole => "whole",
-            Role::Leg => "leg",
+            Role::FirstUpload => "first",
+            Role::PartOnly => "part",
         };
         let key_bytes = self.key.as_ref().map_or(0, |key| key.as_str().len());
         let mut text = String::with_capacity(LABEL_BYTES + (key_bytes * 4).div_ceil(3));
@@ -219,7 +222,8 @@ impl Label {
         let version = fields.next()?.parse().ok()?;
         let role = match fields.next()? {
             "whole" => Role::Whole,
-            "leg" => Role::Leg,
+            "first" => Role::FirstUpload,
+            "part" => Role::PartOnly,
             _ => return None,
         };
         let crc64 = match fields.next()? {
@@ -348,7 +352,7 @@ mod tests {
             catalogue: Uuid::from_u128(5),
             blob: BlobId::from_bytes([1; 16]),
             version: VersionId::from_bytes([2; 16]),
-            role: Role::Leg,
+            role: Role::FirstUpload,
             crc64,
             key,
         };
@@ -386,7 +390,7 @@ mod tests {
             catalogue: Uuid::from_u128(5),
             blob: BlobId::from_bytes([1; 16]),
             version: VersionId::from_bytes([2; 16]),
-            role: Role::Leg,
+            role: Role::FirstUpload,
             crc64: None,
             key: None,
         };
@@ -417,7 +421,10 @@ mod tests {
             ..place
         };
         assert_eq!(Label::parse(&text, other), foreign);
-        assert_eq!(Label::parse(&text.replace("leg", "whole"), place), foreign);
+        assert_eq!(
+            Label::parse(&text.replace("first", "whole"), place),
+            foreign
+        );
         let (said, _) = text.rsplit_once(' ').unwrap();
         assert_eq!(Label::parse(said, place), Err(LabelFault::Absent));
     }

@@ -54,7 +54,7 @@ pub use multipart::{
 pub use observe::{Access, Event, Observer, Outcome, Quiet};
 pub use overview::{BackendOverview, Located, LocatedCopy, Overview};
 pub use put::{PutRequest, Written};
-pub use recover::Recovered;
+pub use recover::{LoneUploads, Recovered};
 #[cfg(feature = "testing")]
 pub use settings::CustomBackend;
 pub use settings::{

@@ -10,7 +10,8 @@
 //! Writes and uploads that the restored catalogue believed unfinished may have become objects since,
 //! so they are let go of first, without queueing their bytes for deletion. An upload that became an
 //! object on one backend is adopted like any other; one that was spread over several cannot be put
-//! in order from its legs alone, and is reported.
+//! in order from its legs alone, and is reported. A provider may hide what it holds, so one that is found
+//! alone is whole for certain only where there has never been another backend.
 
 mod uploads;
 
@@ -43,6 +44,20 @@ const LEGS_PER_BACKEND_MAX: usize = 200_000;
 const UNKNOWN_KEYS_PER_BACKEND_MAX: u64 = 100_000_000;
 /// Unknown keys that are named in a report; the rest is counted.
 const NAMED_MAX: usize = 1000;
+
+/// Why an upload that may be only a part of its object is not adopted.
+const LONE_UPLOAD: &str = "it may be only a part of its object; after `catalogue restored`, \
+     `reconcile --recover --adopt-uploads` takes such uploads as whole objects";
+
+/// What becomes of a finished upload of which one backend's is found alone, although others may have
+/// held a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoneUploads {
+    /// It is reported.
+    Doubt,
+    /// It is taken as the whole object.
+    Adopt,
+}
 
 /// What a recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,6 +98,12 @@ impl Engine {
     /// ends the recovery state. Of a catalogue that was not restored nothing was forgotten: what it
     /// does not know is reported and not adopted.
     pub async fn recover(&self) -> Result<Recovered> {
+        self.recover_with(LoneUploads::Doubt).await
+    }
+
+    /// Does what [`Self::recover`] does, and with uploads of which one backend's is found alone what it
+    /// is told.
+    pub async fn recover_with(&self, lone: LoneUploads) -> Result<Recovered> {
         let inner = &self.inner;
         let mut found = Recovered::default();
         let mut walk = Walk {
@@ -112,7 +133,7 @@ impl Engine {
                     .push((member.name().clone(), report(&error).to_string()));
             }
         }
-        self.recover_legs(walk.legs, &mut found).await?;
+        self.recover_legs(walk.legs, lone, &mut found).await?;
         let (_, missing) = look_at_all(&inner.store, &inner.fleet).await?;
         found.missing = missing;
         if found.unseen.is_empty() {
@@ -145,7 +166,13 @@ impl Engine {
     }
 
     /// Adopts the uploads that became an object on one backend alone.
-    async fn recover_legs(&self, legs: Vec<FoundLeg>, found: &mut Recovered) -> Result<()> {
+    async fn recover_legs(
+        &self,
+        legs: Vec<FoundLeg>,
+        lone: LoneUploads,
+        found: &mut Recovered,
+    ) -> Result<()> {
+        let certain = self.inner.store.backends().await?.len() == 1;
         let mut per_upload: HashMap<VersionId, u32> = HashMap::new();
         for leg in &legs {
             *per_upload.entry(leg.upload).or_default() += 1;
@@ -155,11 +182,21 @@ impl Engine {
                 member,
                 key,
                 upload,
+                role,
             } = leg;
             let alone = per_upload.get(&upload) == Some(&1);
             if !alone || !found.unseen.is_empty() {
                 let why = "it is one of several legs of a multipart object";
                 found.leave(member.name(), key.as_str(), why);
+                continue;
+            }
+            if role == Role::PartOnly {
+                let why = "it is a part of its object, of which the rest was not found";
+                found.leave(member.name(), key.as_str(), why);
+                continue;
+            }
+            if !certain && lone == LoneUploads::Doubt {
+                found.leave(member.name(), key.as_str(), LONE_UPLOAD);
                 continue;
             }
             match self.recover_leg(&member, &key).await {
@@ -289,7 +326,7 @@ impl Engine {
             found.leave(member.name(), key, why);
             return Ok(());
         }
-        if label.role == Role::Leg {
+        if label.role != Role::Whole {
             let member = Arc::clone(member);
             walk.count_leg()
                 .map_err(|what| unseen(&member, beyond(&member, "list", what)))?;
@@ -297,6 +334,7 @@ impl Engine {
                 member,
                 key: place,
                 upload: label.version,
+                role: label.role,
             });
             return Ok(());
         }
@@ -353,7 +391,7 @@ impl Engine {
         // A leg's label carries its upload's id, which is older than the object.
         let version = match label.role {
             Role::Whole => label.version,
-            Role::Leg => label.version.at(written),
+            Role::FirstUpload | Role::PartOnly => label.version.at(written),
         };
         // No later write would ever take its place.
         if version.moment() > self.inner.clock.now().after(AHEAD_MAX) {
@@ -450,6 +488,7 @@ struct FoundLeg {
     member: Arc<Member>,
     key: BackendKey,
     upload: VersionId,
+    role: Role,
 }
 
 enum Adoption {

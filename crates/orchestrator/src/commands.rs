@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use base::{BackendName, ByteSize, Clock, Ids, SystemClock};
 use engine::{
-    Capabilities, Engine, Markers, MoveOptions, Moved, Quiet, Recovered, Server as DatabaseServer,
-    Verified, move_to_postgres,
+    Capabilities, Engine, LoneUploads, Markers, MoveOptions, Moved, Quiet, Recovered,
+    Server as DatabaseServer, Verified, move_to_postgres,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -149,12 +149,12 @@ impl Commands for Program {
         })
     }
 
-    fn recover(&self, config: &Config) -> anyhow::Result<Report> {
+    fn recover(&self, config: &Config, lone: LoneUploads) -> anyhow::Result<Report> {
         let settings = engine_settings(config)?;
         let (clock, ids) = machine();
         let recovered = wait_for(async {
             let engine = Engine::start(settings, clock, ids, Arc::new(Quiet)).await?;
-            let recovered = engine.recover().await;
+            let recovered = engine.recover_with(lone).await;
             engine.stop().await?;
             Ok(recovered?)
         })?;

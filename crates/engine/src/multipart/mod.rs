@@ -67,7 +67,9 @@ impl Engine {
     async fn create_unobserved(&self, request: CreateUpload) -> Result<UploadId> {
         let inner = &self.inner;
         let upload = UploadId::draw(&inner.ids);
-        let plan = self.leg_plan(upload, request.bucket, &request.key, &request.headers)?;
+        // Whichever backend takes it: those that fail hold no part.
+        let role = Role::FirstUpload;
+        let plan = self.leg_plan(upload, request.bucket, &request.key, &request.headers, role)?;
         let limits = inner.settings.buckets.iter();
         let open_max = limits
             .filter(|(name, _)| *name == plan.bucket)
@@ -195,6 +197,7 @@ impl Engine {
         bucket: BucketId,
         key: &ObjectKey,
         headers: &ObjectHeaders,
+        role: Role,
     ) -> Result<Arc<WritePlan>> {
         let put = PutRequest {
             bucket,
@@ -204,12 +207,7 @@ impl Engine {
             tags: Tags::default(),
             precondition: Precondition::None,
         };
-        WritePlan::for_version(
-            self,
-            put,
-            Role::Leg,
-            VersionId::from_bytes(upload.to_bytes()),
-        )
+        WritePlan::for_version(self, put, role, VersionId::from_bytes(upload.to_bytes()))
     }
 
     /// Begins the backend's upload of a leg whose row is durable. The inner error is the backend's;

@@ -17,6 +17,7 @@ use metastore::model::{BucketId, Leg, NewPartClaim, PartRow, UploadRecord, Uploa
 use super::{accept, draw_leg, open_id};
 use crate::body::Incoming;
 use crate::fleet::Member;
+use crate::keys::Role;
 use crate::observe::Verb;
 use crate::send::{Attempt, Attempts, Delivery, Target, Token, send};
 use crate::{Engine, Error, PART_NUMBER_MAX, Result, Tried};
@@ -242,6 +243,7 @@ impl PartAttempts {
             self.record.bucket,
             &self.record.key,
             &self.record.headers,
+            Role::PartOnly,
         )?;
         // The leg is begun, and then takes the part.
         let traffic = self.traffic().plus(Traffic::requests(1));

@@ -767,3 +767,96 @@ async fn uploads_of_one_key_without_end_end_the_look_at_their_backend_alone() {
     // They are counted, and some are named.
     assert_eq!((found.left.len(), found.unnamed), (1000, 9000));
 }
+
+/// A catalogue of two backends that has forgotten an upload of so many parts; the first backend has room
+/// for two of them.
+async fn forgotten_upload(parts: u8) -> (World, Engine, Bytes) {
+    const PART: usize = 100_000;
+    let mut world = World::new(&[Some(250_000), None]);
+    world.settings.part_size_min = base::ByteSize(1);
+    let engine = world.engine().await;
+    let backup = world.file().with_extension("backup");
+    Engine::backup_catalogue(&world.settings.catalogue, &backup, &world.ids)
+        .await
+        .unwrap();
+    let (bucket, key) = (photos(&engine), key("film"));
+    let upload = engine
+        .create_upload(engine::CreateUpload {
+            bucket,
+            key: key.clone(),
+            headers: ObjectHeaders::default(),
+            tags: Tags::default(),
+            checksum: None,
+        })
+        .await
+        .unwrap();
+    let contents: Vec<Bytes> = (1..=parts).map(|n| bytes(n.into(), PART)).collect();
+    let mut stored = Vec::new();
+    for (number, content) in (1..).zip(&contents) {
+        let request = engine::PartRequest {
+            bucket,
+            key: key.clone(),
+            upload,
+            number,
+        };
+        let part = engine.upload_part(request, crate::world::body(content, PART));
+        stored.push(engine::CompletedPart {
+            number,
+            etag: part.await.unwrap().etag,
+            checksum: None,
+        });
+    }
+    let complete = engine::CompleteRequest {
+        bucket,
+        key,
+        upload,
+        parts: stored,
+        checksum: None,
+        size: None,
+        precondition: Precondition::None,
+    };
+    engine.complete_upload(complete).await.unwrap();
+    engine.stop().await.unwrap();
+    drop(engine);
+    restore(&world, &backup);
+    let engine = world.engine().await;
+    (world, engine, contents.concat().into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_upload_on_two_backends_neither_part_alone_becomes_the_object() {
+    for hiding in [0, 1] {
+        for lone in [engine::LoneUploads::Doubt, engine::LoneUploads::Adopt] {
+            let (world, engine, _) = forgotten_upload(3).await;
+            let (hidden, _) = stored(&world, hiding, "photos/film~");
+            world.places[hiding].memory.lose(&hidden);
+            let found = engine.recover_with(lone).await.unwrap();
+            // What is known to be a part is never the whole; of the other one an operator may say so.
+            let adopted = u64::from(hiding == 1 && lone == engine::LoneUploads::Adopt);
+            assert_eq!(found.adopted, adopted, "{found:?}");
+            assert_eq!(found.left.len() as u64, 1 - adopted, "{found:?}");
+            assert_eq!(get(&engine, "film").await.is_ok(), adopted == 1);
+            if hiding == 1 && adopted == 0 {
+                assert!(found.left[0].2.contains("--adopt-uploads"), "{found:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_on_one_of_several_backends_is_adopted_where_the_operator_says_so() {
+    let (world, engine, content) = forgotten_upload(2).await;
+    let found = engine.recover().await.unwrap();
+    assert_eq!((found.adopted, found.left.len()), (0, 1), "{found:?}");
+    engine.stop().await.unwrap();
+    drop(engine);
+    let clock: Arc<dyn base::Clock> = world.clock.clone();
+    Engine::declare_restored(&world.settings.catalogue, clock, world.ids.clone())
+        .await
+        .unwrap();
+    let engine = world.engine().await;
+    let adopt = engine::LoneUploads::Adopt;
+    let found = engine.recover_with(adopt).await.unwrap();
+    assert_eq!((found.adopted, found.left.len()), (1, 0), "{found:?}");
+    assert_eq!(get(&engine, "film").await.unwrap(), content);
+}

@@ -189,6 +189,10 @@ pub(super) struct ReconcileArgs {
     /// Adopt what carries our metadata, report the rest, delete nothing
     #[arg(long, required = true)]
     pub(super) recover: bool,
+    /// Adopt finished multipart uploads as whole objects although other backends may have held a
+    /// part of them
+    #[arg(long)]
+    pub(super) adopt_uploads: bool,
 }
 
 #[derive(Debug, Args)]

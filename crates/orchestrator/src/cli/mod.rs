@@ -24,7 +24,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::admin as admin_api;
 use crate::admin::client::{Call, Server};
-use engine::{Role, Server as DatabaseServer};
+use engine::{LoneUploads, Role, Server as DatabaseServer};
 
 use crate::config::{self, Config, ConfigError, DatabaseConfig, Environment, Loaded};
 use crate::telemetry::metrics;
@@ -80,7 +80,7 @@ pub trait Commands {
     ///
     /// # Errors
     /// Why it did not finish.
-    fn recover(&self, config: &Config) -> anyhow::Result<Report>;
+    fn recover(&self, config: &Config, lone: LoneUploads) -> anyhow::Result<Report>;
 
     /// `admin`: asks a running server; what it answered, as JSON.
     ///
@@ -250,7 +250,12 @@ fn dispatch(cli: Cli, commands: &dyn Commands, console: &mut Console<'_>) -> Res
         },
         Command::Reconcile(args) => {
             let loaded = load(&args.config.config, console)?;
-            show(commands.recover(&loaded.config), console)
+            let lone = if args.adopt_uploads {
+                LoneUploads::Adopt
+            } else {
+                LoneUploads::Doubt
+            };
+            show(commands.recover(&loaded.config, lone), console)
         }
         Command::Admin(args) => admin::run(&args, commands, console),
         Command::Completions { shell } => {

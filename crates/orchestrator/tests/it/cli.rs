@@ -59,8 +59,11 @@ impl Commands for Recorder {
     fn restored(&self, _: &Config) -> anyhow::Result<Report> {
         bail!("the catalogue is in use")
     }
-    fn recover(&self, _: &Config) -> anyhow::Result<Report> {
-        self.note("recover")
+    fn recover(&self, _: &Config, lone: engine::LoneUploads) -> anyhow::Result<Report> {
+        self.note(match lone {
+            engine::LoneUploads::Doubt => "recover",
+            engine::LoneUploads::Adopt => "recover, adopt uploads",
+        })
     }
     fn admin(&self, _: &Server, _: &Call) -> anyhow::Result<Vec<u8>> {
         bail!("not in these tests")
@@ -322,6 +325,11 @@ fn commands_reach_the_running_parts_and_their_verdict_the_exit_code() {
         ),
         (&["catalogue", "verify"], 1, "verify"),
         (&["reconcile", "-recover"], 0, "recover"),
+        (
+            &["reconcile", "--recover", "--adopt-uploads"],
+            0,
+            "recover, adopt uploads",
+        ),
     ] {
         let recorder = Recorder::default();
         let outcome = call(&recorder, &[args, &["-config", &file]].concat());

@@ -1,12 +1,12 @@
 //! The catalogue: every SQL statement of the project, group commit, and the quota ledger.
 //!
-//! Read `migrations/sqlite/0001_init.sql` for what is remembered, [`model`] for the values that go
+//! Read `migrations/` for what is remembered, [`model`] for the values that go
 //! in and come out, and [`Store`] for what can be done. The crate knows nothing of S3, of providers
 //! or of policy: which backend, when, how often is decided by the engine.
 //!
 //! A write goes through three rooms: [`Store`] makes a job of it, plain data, with the guards that
-//! it settles; `writer` gathers jobs into batches; a dialect (`sqlite`) applies a batch as one
-//! transaction. What changes in memory (`live`) changes after the commit and before the answer.
+//! it settles; `writer` gathers jobs into batches; a dialect (`sqlite`, `postgres`) applies a batch as
+//! one transaction. What changes in memory (`live`) changes after the commit and before the answer.
 
 mod check;
 mod error;

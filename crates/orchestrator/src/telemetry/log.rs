@@ -1,8 +1,8 @@
 //! Log lines: one JSON object, or one line for people, per event.
 //!
-//! A line goes out whole and at once, so nothing is lost when the process dies and nothing is
-//! mixed up when many threads log. A thread that serves many connections holds its lines until it has
-//! nothing else to do, and for no longer: [`hold`]. Fields of the spans around an event (the request
+//! A line is written whole, so lines of several threads are never mixed. It is written at once, but on a
+//! thread that serves connections, which holds its lines until it has nothing else to do: [`hold`]. A
+//! process that is killed loses what such a thread holds. Fields of the spans around an event (the request
 //! id) are part of its line.
 
 use std::cell::RefCell;

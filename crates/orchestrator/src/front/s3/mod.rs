@@ -1,8 +1,8 @@
 //! The S3 pipeline: what a request wants, who sent it, whether it may, and the call.
 //!
-//! Everything up to the call is decided from the head of the request, without waiting and without
-//! reading a byte of its body. Whether there is room for one more request is asked last, so that
-//! nobody who cannot prove who it is takes a place.
+//! Everything up to the call is decided from the head of the request, without reading a byte of its
+//! body; what is waited for is a lookup of a bucket that clients made, at most. Whether one more request
+//! may run is asked last, so that nobody who cannot prove who it is takes a place.
 
 mod attributes;
 mod buckets;

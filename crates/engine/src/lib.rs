@@ -57,13 +57,11 @@ pub use put::{PutRequest, Written};
 pub use recover::{LoneUploads, Recovered};
 #[cfg(feature = "testing")]
 pub use settings::CustomBackend;
-pub use settings::{
-    AdaptiveFlush, BackendKind, BackendSettings, RedisSettings, Routing, Settings, UsageFlush,
-};
+pub use settings::{BackendKind, BackendSettings, Routing, Settings};
 pub use settings::{CataloguePlace, Role};
 pub use start::StartError;
 pub use status::{BackendStatus, Status};
-pub use usage::{UsageLimits, UsageStatus};
+pub use usage::{AdaptiveFlush, RedisSettings, UsageFlush, UsageLimits, UsageStatus};
 pub use verify::{LocationFault, Verified};
 
 use buckets::Buckets;

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base::{BackendName, BucketName, ByteSize, Secret};
+use base::{BackendName, BucketName, ByteSize};
 use metastore::Server;
 
-use crate::UsageLimits;
+use crate::{RedisSettings, UsageFlush, UsageLimits};
 
 /// How a backend is chosen for new bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,45 +77,6 @@ impl From<PathBuf> for CataloguePlace {
     fn from(path: PathBuf) -> Self {
         Self::File(path)
     }
-}
-
-/// A Redis that instances share.
-#[derive(Debug, Clone)]
-pub struct RedisSettings {
-    /// Its host.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The password, where it wants one.
-    pub password: Option<Secret>,
-    /// Which of its databases.
-    pub db: u32,
-    /// Whether it is spoken to by TLS.
-    pub tls: bool,
-    /// What every key begins with.
-    pub key_prefix: String,
-    /// Failures in a row after which it is not asked for a while.
-    pub failure_threshold: u32,
-    /// How long.
-    pub open_timeout: Duration,
-}
-
-/// How often usage is written to the catalogue.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct UsageFlush {
-    /// The time between two flushes.
-    pub interval: Duration,
-    /// A shorter one near limits.
-    pub adaptive: Option<AdaptiveFlush>,
-}
-
-/// How often usage is written while a backend is near a limit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdaptiveFlush {
-    /// The share of a limit from which a backend is near it, between 0 and 1.
-    pub threshold: f64,
-    /// The time between two flushes then.
-    pub fast_interval: Duration,
 }
 
 impl Settings {

@@ -15,6 +15,7 @@
 mod book;
 mod breaker;
 mod redis;
+mod settings;
 mod sharing;
 
 use std::collections::BTreeMap;
@@ -24,23 +25,13 @@ use base::{Clock, Month, Traffic};
 use parking_lot::Mutex;
 
 pub(crate) use book::{Book, Entry, written};
+pub use settings::{AdaptiveFlush, RedisSettings, UsageFlush, UsageLimits};
 pub(crate) use sharing::{SHARE_EVERY, Sharing};
 
 use crate::{Engine, Result};
 
 /// Months of which the rows' sums are remembered: a clock that is set back finds them again.
 const MONTHS_KEPT_MAX: usize = 3;
-
-/// What a backend may be asked for in a month, UTC; `None` is any amount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UsageLimits {
-    /// Requests.
-    pub requests: Option<u64>,
-    /// Bytes of objects read from it.
-    pub egress: Option<u64>,
-    /// Bytes of objects written to it.
-    pub ingress: Option<u64>,
-}
 
 /// The usage of one backend in the current month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod code;
 mod date;
 pub mod form;
 pub mod headers;
+mod name;
 mod op;
 mod query;
 pub mod sigv2;

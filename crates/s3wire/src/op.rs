@@ -5,12 +5,13 @@
 //! NotImplemented, an unknown method with MethodNotAllowed. Keys are what the wire says, decoded
 //! once: `a//b`, `../x` and `%2F` stay as they are.
 
-use base::{BucketName, NameError, ObjectKey, PartNumber, UploadId};
+use base::{BucketName, ObjectKey, PartNumber, UploadId};
 use http::{HeaderMap, Method};
 
 use crate::headers::{self, CopyRange, CopySource};
+use crate::name::{parse_bucket, parse_key};
 use crate::query::Query;
-use crate::{Error, ErrorCode, subresource, uri};
+use crate::{Error, ErrorCode, subresource};
 
 mod params;
 
@@ -247,29 +248,6 @@ impl ObjectOp {
             Self::DeleteObjectTagging => "DeleteObjectTagging",
             Self::GetObjectAcl => "GetObjectAcl",
             Self::PutObjectAcl => "PutObjectAcl",
-        }
-    }
-}
-
-/// Decodes a bucket name in wire form.
-pub(crate) fn parse_bucket(wire: &str) -> Result<BucketName, Error> {
-    let name = uri::decode(wire).map_err(|_| ErrorCode::InvalidUri)?;
-    name.parse()
-        .map_err(|_| ErrorCode::InvalidBucketName.into())
-}
-
-/// Decodes a key in wire form.
-pub(crate) fn parse_key(wire: &str) -> Result<ObjectKey, Error> {
-    let key = uri::decode(wire).map_err(|_| ErrorCode::InvalidUri)?;
-    key.parse().map_err(key_error)
-}
-
-pub(crate) fn key_error(refused: NameError) -> Error {
-    match refused {
-        NameError::TooLong { .. } => ErrorCode::KeyTooLong.into(),
-        NameError::Empty => Error::argument("A key must not be empty."),
-        NameError::Forbidden { .. } | NameError::BadStart { .. } => {
-            Error::argument("A key must not contain a NUL character.")
         }
     }
 }

@@ -9,9 +9,9 @@ use base::{ByteSize, SizeError};
 
 use super::document::{Entry, Node, Value};
 use super::duration::{DurationError, parse_duration};
+use super::environment::Environment;
 use super::expand::expand;
 use super::keys::{Effect, Group, Key, Kind, Off, group, groups, refused_list};
-use super::load::Environment;
 use super::problem::Problem;
 use super::scalar::ListenAddr;
 

@@ -4,7 +4,7 @@
 //! empty, `$$` is a dollar. A value that comes from the environment is not looked at again, so
 //! whatever a secret contains arrives unharmed. A bare `$NAME` stays as it is.
 
-use super::load::Environment;
+use super::environment::Environment;
 
 /// What came out of one value.
 #[derive(Debug, PartialEq, Eq)]

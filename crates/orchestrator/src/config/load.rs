@@ -1,6 +1,5 @@
 //! From the name of a file to a [`Config`].
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -8,45 +7,10 @@ use std::path::Path;
 use super::build::build;
 use super::check::{Place, Report, check_map, expand_all};
 use super::document::{self, FILE_BYTES_MAX};
+use super::environment::Environment;
 use super::keys::group;
 use super::problem::{ConfigError, Problem};
 use super::types::Config;
-
-/// The variables that `${NAME}` may name.
-pub trait Environment {
-    /// The value of a variable; `None` where it is unset or not UTF-8.
-    fn get(&self, name: &str) -> Option<String>;
-}
-
-/// The environment of this process.
-#[derive(Debug, Clone, Copy)]
-pub struct ProcessEnvironment;
-
-/// No variables at all.
-#[derive(Debug, Clone, Copy)]
-pub struct NoEnvironment;
-
-impl Environment for ProcessEnvironment {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place where the environment enters the configuration"
-    )]
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-}
-
-impl Environment for NoEnvironment {
-    fn get(&self, _: &str) -> Option<String> {
-        None
-    }
-}
-
-impl Environment for HashMap<String, String> {
-    fn get(&self, name: &str) -> Option<String> {
-        HashMap::get(self, name).cloned()
-    }
-}
 
 /// A configuration, and what is worth telling about it.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod document;
 mod duration;
+mod environment;
 mod expand;
 pub mod keys;
 mod load;
@@ -21,7 +22,8 @@ mod types;
 
 pub use build::is_route;
 pub use duration::{DurationError, format_duration, parse_duration};
-pub use load::{Environment, Loaded, NoEnvironment, ProcessEnvironment, load, parse};
+pub use environment::{Environment, NoEnvironment, ProcessEnvironment};
+pub use load::{Loaded, load, parse};
 pub use problem::{ConfigError, Problem};
 pub use reference::render as render_reference;
 pub use scalar::{ListenAddr, ListenAddrError};

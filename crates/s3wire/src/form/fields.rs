@@ -3,7 +3,7 @@
 use base::{BucketName, KEY_BYTES_MAX, ObjectKey, Tags};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::op::key_error;
+use crate::name::key_error;
 use crate::xml::parse_tagging;
 use crate::{Error, ErrorCode};
 

@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use super::range::offset;
 use super::single;
-use crate::op::{parse_bucket, parse_key};
+use crate::name::{key_error, parse_bucket, parse_key};
 use crate::uri;
 use crate::{Error, ErrorCode};
 
@@ -85,7 +85,7 @@ pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
             let (bucket, key) = decoded.split_once('/').ok_or_else(malformed)?;
             (
                 bucket.parse().map_err(|_| malformed())?,
-                key.parse().map_err(crate::op::key_error)?,
+                key.parse().map_err(key_error)?,
             )
         }
     };

@@ -4,7 +4,7 @@ use base::{ETag, ObjectKey};
 
 use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
-use crate::op::key_error;
+use crate::name::key_error;
 use crate::{Error, ErrorCode};
 
 /// The largest body of DeleteObjects.

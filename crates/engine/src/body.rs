@@ -9,25 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use metastore::model::StoredChecksum;
 
-use crate::{Error, Result};
-
-/// How a client's body ended badly. The details of framing and signatures stay with the front,
-/// which saw them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// The connection ended, or the body was shorter than declared.
-    #[error("the body ended before its declared length")]
-    Short,
-    /// The body went on behind its declared length.
-    #[error("the body is longer than declared")]
-    Long,
-    /// No byte came for longer than allowed.
-    #[error("the body made no progress")]
-    Stalled,
-    /// The front refused its framing or a signature in it.
-    #[error("the body's framing or signature is wrong")]
-    Refused,
-}
+use crate::{BodyError, Error, Result};
 
 /// The chunks of a body, decoded, without framing. What a client did wrong is [`Error::Body`]; where the
 /// bytes are copied from an object of ours, the error is that of reading it.

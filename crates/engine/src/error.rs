@@ -4,8 +4,6 @@ use std::fmt;
 
 use base::{BackendName, ByteSize, ChecksumAlgorithm, ETag, Timestamp};
 
-use crate::BodyError;
-
 /// `Result` with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -197,4 +195,22 @@ impl From<metastore::Error> for Error {
             other => Self::Catalogue(other),
         }
     }
+}
+
+/// How a client's body ended badly. The details of framing and signatures stay with the front,
+/// which saw them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The connection ended, or the body was shorter than declared.
+    #[error("the body ended before its declared length")]
+    Short,
+    /// The body went on behind its declared length.
+    #[error("the body is longer than declared")]
+    Long,
+    /// No byte came for longer than allowed.
+    #[error("the body made no progress")]
+    Stalled,
+    /// The front refused its framing or a signature in it.
+    #[error("the body's framing or signature is wrong")]
+    Refused,
 }

@@ -38,10 +38,10 @@ use base::{Clock, Ids};
 use metastore::Store;
 
 pub use backend::{Capabilities, S3Settings, line_up};
-pub use body::{BodyError, BodyStream, Declared, Incoming, Trailer};
+pub use body::{BodyStream, Declared, Incoming, Trailer};
 pub use copy::{COPY_BYTES_MAX, Copied, CopyRequest, CopySource, Taken};
 pub use delete::DeleteOutcome;
-pub use error::{Error, Result, Tried};
+pub use error::{BodyError, Error, Result, Tried};
 pub use fleet::{BackendCheck, Markers, OutOfService};
 pub use get::{Chosen, ChosenPart, Looked, ReadRequest, ReadStream, Reading, Selection};
 pub use metastore::model as catalogue;

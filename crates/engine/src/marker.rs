@@ -8,6 +8,12 @@ use uuid::Uuid;
 /// restored catalogue is as far behind.
 const MARK_LEAP_MAX: u64 = 1 << 32;
 
+/// What it means that a backend belongs to another catalogue than one that begins, and the way out.
+pub(crate) const CATALOGUE_MISSING: &str = "the catalogue of these objects is missing here. Put it, or \
+     a backup of it, in its place and run `s3-orchestrator reconcile --recover`. To begin anew on these \
+     backends all the same, remove the marker `.s3o/backend` from each: what lies there stays, and is \
+     unknown to the new catalogue";
+
 /// What the marker says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {

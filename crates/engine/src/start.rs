@@ -14,6 +14,7 @@ use crate::buckets::Buckets;
 use crate::fleet::{self, BackendCheck, Fleet, ReadBack};
 use crate::get::Reads;
 use crate::marker;
+use crate::marker::CATALOGUE_MISSING;
 use crate::multipart::Completing;
 use crate::observe::Observer;
 use crate::usage::{Book, Entry, Sharing};
@@ -22,12 +23,6 @@ use crate::{CataloguePlace, Engine, Inner, Settings};
 
 /// How long a clean stop waits for the last marks.
 const STOP_MARK_MAX: Duration = Duration::from_secs(5);
-
-/// What it means that a backend belongs to another catalogue than one that begins, and the way out.
-pub(crate) const CATALOGUE_MISSING: &str = "the catalogue of these objects is missing here. Put it, or \
-     a backup of it, in its place and run `s3-orchestrator reconcile --recover`. To begin anew on these \
-     backends all the same, remove the marker `.s3o/backend` from each: what lies there stays, and is \
-     unknown to the new catalogue";
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]

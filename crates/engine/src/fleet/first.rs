@@ -10,8 +10,7 @@ use metastore::model::BackendRow;
 use parking_lot::Mutex;
 
 use super::{Fleet, Look, Member, OutOfService};
-use crate::marker::{FIRST_MARK, Finding};
-use crate::start::CATALOGUE_MISSING;
+use crate::marker::{CATALOGUE_MISSING, FIRST_MARK, Finding};
 use crate::{Error, Result, Tried};
 
 /// Whether the catalogue is too new to know what does not exist.

@@ -35,11 +35,11 @@ use crate::{
     Stored, UploadListPage, VersionPage,
 };
 use body::GuardedBody;
-pub use meter::{BodyEnd, Call, Meter, NoMeter, Outcome};
+pub use meter::{BodyEnd, Call, CallOutcome, Meter, NoMeter};
 use meter::{Span, noting};
 pub(crate) use meter::{note_bytes, note_request};
 use permit::Permit;
-use watch::{Progress, watched};
+use watch::{WriteProgress, watched};
 
 /// How often a safe call is tried in all.
 const ATTEMPTS_MAX: u32 = 3;
@@ -104,7 +104,7 @@ enum Class {
 }
 
 /// The permits of each class.
-struct Pools {
+struct PermitPools {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     assemblies: Arc<Semaphore>,
@@ -112,7 +112,7 @@ struct Pools {
     looks: Arc<Semaphore>,
 }
 
-impl Pools {
+impl PermitPools {
     fn new(concurrency: usize) -> Self {
         let pool =
             |permits: usize| Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)));
@@ -139,15 +139,15 @@ impl Pools {
 /// The one wrapper around a backend; cheap to clone.
 #[derive(Clone)]
 pub struct Guarded {
-    shared: Arc<Shared>,
+    shared: Arc<GuardState>,
     meter: Arc<dyn Meter>,
 }
 
 /// What all clones have in common.
-struct Shared {
+struct GuardState {
     inner: Arc<dyn ObjectBackend>,
     options: GuardOptions,
-    pools: Pools,
+    pools: PermitPools,
     jitter: Mutex<StdRng>,
 }
 
@@ -166,10 +166,10 @@ impl Guarded {
         options: GuardOptions,
         meter: Arc<dyn Meter>,
     ) -> Self {
-        let shared = Shared {
+        let shared = GuardState {
             inner,
             options,
-            pools: Pools::new(options.concurrency),
+            pools: PermitPools::new(options.concurrency),
             jitter: Mutex::new(StdRng::seed_from_u64(options.seed)),
         };
         Self {
@@ -309,7 +309,7 @@ impl Guarded {
     {
         let permit = self.permit(Class::Write, operation).await?;
         let mut span = self.span(operation);
-        let progress = Progress::new(permit, span.count_bytes(), Arc::clone(span.meter()));
+        let progress = WriteProgress::new(permit, span.count_bytes(), Arc::clone(span.meter()));
         let progress = Arc::new(progress);
         let expects_bytes = payload.length > 0;
         payload.chunks = watched(payload.chunks, Arc::clone(&progress));

@@ -20,12 +20,12 @@ mod types;
 
 pub use base::BackendKey;
 pub use error::{Effect, Error, Kind, Result};
-pub use guard::{BodyEnd, Call, GuardOptions, Guarded, Meter, NoMeter, Outcome};
+pub use guard::{BodyEnd, Call, CallOutcome, GuardOptions, Guarded, Meter, NoMeter};
 pub use local::LocalBackend;
 pub use marker::{MARKER_KEY, read_marker_of, write_marker_to};
 pub use memory::MemoryBackend;
 pub use payload::{Chunks, Payload, PayloadCut};
-pub use s3::{S3Backend, S3Settings, SettingsError};
+pub use s3::{S3Backend, S3Settings, S3SettingsError};
 pub use turn::line_up;
 pub use types::{
     Body, Capabilities, Copied, DeleteTarget, Fetched, Head, ListPage, ListRequest, Listed,

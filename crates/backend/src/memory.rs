@@ -23,7 +23,7 @@ use crate::{
     ListRequest, ListedUpload, MARKER_KEY, ObjectBackend, PartFact, PartListPage, PartSource,
     Payload, Proof, PutMeta, Result, Stored, UploadListPage, VersionPage,
 };
-use state::{Content, State};
+use state::{MemoryState, StoredContent};
 
 /// The longest piece that a body of this backend yields, in bytes.
 const BODY_CHUNK_BYTES_MAX: usize = 256 * 1024;
@@ -93,7 +93,7 @@ pub struct MemoryBackend {
     name: BackendName,
     options: MemoryOptions,
     clock: Arc<dyn Clock>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MemoryState>>,
 }
 
 impl fmt::Debug for MemoryBackend {
@@ -116,7 +116,7 @@ impl MemoryBackend {
             name,
             options,
             clock,
-            state: Arc::new(Mutex::new(State::new(options))),
+            state: Arc::new(Mutex::new(MemoryState::new(options))),
         }
     }
 
@@ -160,7 +160,7 @@ impl MemoryBackend {
         let now = self.clock.now();
         self.state
             .lock()
-            .store(key, Content::of_body(bytes), headers, now);
+            .store(key, StoredContent::of_body(bytes), headers, now);
     }
 
     /// Loses all versions of an object without a call, as a broken provider would; false where there
@@ -195,7 +195,7 @@ impl MemoryBackend {
     }
 
     /// Takes a payload whole and checks it against all that it says of itself.
-    async fn take(&self, operation: &'static str, mut payload: Payload) -> Result<Content> {
+    async fn take(&self, operation: &'static str, mut payload: Payload) -> Result<StoredContent> {
         let mut pieces = Vec::new();
         let mut taken: u64 = 0;
         while let Some(chunk) = payload.chunks.next().await {
@@ -213,7 +213,7 @@ impl MemoryBackend {
         if taken != payload.length {
             return Err(self.refuse(Kind::PayloadCut, operation));
         }
-        let content = Content::of_body(state::join(&pieces));
+        let content = StoredContent::of_body(state::join(&pieces));
         let corrupt = payload
             .crc64
             .is_some_and(|declared| declared != content.crc64)
@@ -229,7 +229,7 @@ impl MemoryBackend {
         }
     }
 
-    fn stored(content: &Content, version: Option<String>) -> Stored {
+    fn stored(content: &StoredContent, version: Option<String>) -> Stored {
         Stored {
             etag: Some(content.etag.clone()),
             version,
@@ -239,7 +239,7 @@ impl MemoryBackend {
     }
 
     /// The bytes of `range` in pieces; counts each as it leaves.
-    fn body(&self, content: &Content, range: ByteRange) -> crate::Body {
+    fn body(&self, content: &StoredContent, range: ByteRange) -> crate::Body {
         let state = Arc::clone(&self.state);
         let pieces = content.pieces(range, BODY_CHUNK_BYTES_MAX);
         Box::pin(stream::iter(pieces).map(move |piece| {
@@ -253,7 +253,7 @@ impl MemoryBackend {
         operation: &'static str,
         key: &BackendKey,
         version: Option<&str>,
-    ) -> Result<Content> {
+    ) -> Result<StoredContent> {
         let state = self.state.lock();
         let found = state.find(key.as_str(), version);
         found
@@ -374,7 +374,7 @@ impl ObjectBackend for MemoryBackend {
         meta: &PutMeta,
     ) -> Result<Copied> {
         self.count("copy");
-        let content = Content::of_body(self.source("copy", source, source_version)?.joined());
+        let content = StoredContent::of_body(self.source("copy", source, source_version)?.joined());
         let mut state = self.state.lock();
         if !state.has_room(content.size) {
             return Err(self.refuse(Kind::Full, "copy"));
@@ -455,7 +455,7 @@ impl ObjectBackend for MemoryBackend {
             return Err(self.refuse(Kind::Range, operation));
         }
         let bytes = state::join(&content.pieces(range, usize::MAX));
-        let content = Content::of_body(bytes);
+        let content = StoredContent::of_body(bytes);
         let (etag, crc64) = (Some(content.etag.clone()), Some(content.crc64));
         self.state
             .lock()

@@ -323,11 +323,11 @@ impl fmt::Debug for Md5Hasher {
 #[derive(Clone)]
 pub struct Hasher {
     algorithm: ChecksumAlgorithm,
-    state: State,
+    state: HashState,
 }
 
 #[derive(Clone)]
-enum State {
+enum HashState {
     Crc(Crc),
     Sha1(sha1::Sha1),
     Sha256(ring::digest::Context),
@@ -337,12 +337,12 @@ impl Hasher {
     /// A checksum of nothing yet.
     pub fn new(algorithm: ChecksumAlgorithm) -> Self {
         let state = match algorithm {
-            ChecksumAlgorithm::Crc32 => State::Crc(Crc::new(CrcAlgorithm::Crc32IsoHdlc)),
-            ChecksumAlgorithm::Crc32c => State::Crc(Crc::new(CrcAlgorithm::Crc32Iscsi)),
-            ChecksumAlgorithm::Crc64Nvme => State::Crc(Crc::new(CrcAlgorithm::Crc64Nvme)),
-            ChecksumAlgorithm::Sha1 => State::Sha1(sha1::Sha1::new()),
+            ChecksumAlgorithm::Crc32 => HashState::Crc(Crc::new(CrcAlgorithm::Crc32IsoHdlc)),
+            ChecksumAlgorithm::Crc32c => HashState::Crc(Crc::new(CrcAlgorithm::Crc32Iscsi)),
+            ChecksumAlgorithm::Crc64Nvme => HashState::Crc(Crc::new(CrcAlgorithm::Crc64Nvme)),
+            ChecksumAlgorithm::Sha1 => HashState::Sha1(sha1::Sha1::new()),
             ChecksumAlgorithm::Sha256 => {
-                State::Sha256(ring::digest::Context::new(&ring::digest::SHA256))
+                HashState::Sha256(ring::digest::Context::new(&ring::digest::SHA256))
             }
         };
         Self { algorithm, state }
@@ -356,24 +356,24 @@ impl Hasher {
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.state {
-            State::Crc(crc) => crc.update(bytes),
-            State::Sha1(sha1) => sha1.update(bytes),
-            State::Sha256(context) => context.update(bytes),
+            HashState::Crc(crc) => crc.update(bytes),
+            HashState::Sha1(sha1) => sha1.update(bytes),
+            HashState::Sha256(context) => context.update(bytes),
         }
     }
 
     /// The checksum of all bytes taken.
     pub fn finish(self) -> Checksum {
         let checksum = match self.state {
-            State::Crc(crc) => {
+            HashState::Crc(crc) => {
                 let bytes = crc.finalize().to_be_bytes();
                 Checksum::from_bytes(
                     self.algorithm,
                     &bytes[bytes.len() - self.algorithm.value_bytes()..],
                 )
             }
-            State::Sha1(sha1) => Checksum::from_bytes(self.algorithm, &sha1.finalize()),
-            State::Sha256(context) => {
+            HashState::Sha1(sha1) => Checksum::from_bytes(self.algorithm, &sha1.finalize()),
+            HashState::Sha256(context) => {
                 Checksum::from_bytes(self.algorithm, context.finish().as_ref())
             }
         };

@@ -7,12 +7,12 @@ use std::fmt;
 ///
 /// The messages themselves never repeat their cause, so nothing appears twice.
 pub fn report(error: &dyn Error) -> impl fmt::Display + '_ {
-    Report(error)
+    ErrorChain(error)
 }
 
-struct Report<'a>(&'a dyn Error);
+struct ErrorChain<'a>(&'a dyn Error);
 
-impl fmt::Display for Report<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();

@@ -34,7 +34,7 @@ use crate::telemetry::log::{Destination, Log, LogControl, LogError, LogOptions};
 use crate::telemetry::metrics::Metrics;
 
 pub use settings::{SettingsError, engine_settings};
-use signals::{Signals, Wish};
+use signals::{OperatorSignal, Signals};
 
 /// How long workers may take to end their step at shutdown.
 const WORKERS_STOP_MAX: Duration = Duration::from_secs(10);
@@ -137,7 +137,7 @@ async fn run(
             .write_all(text.as_bytes())
             .and_then(|()| io::stdout().flush());
     }
-    while signals.next().await == Wish::Reload {
+    while signals.next().await == OperatorSignal::Reload {
         app.reload();
     }
     info!("stopping");

@@ -13,9 +13,9 @@ use engine::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::admin::client::{Call, Server};
+use crate::admin::client::{AdminCall, AdminServer};
 use crate::app::{self, ServeOptions, engine_settings};
-use crate::cli::{Commands, LogTarget, Report, ServeRequest, Verdict};
+use crate::cli::{CommandOutcome, Commands, LogTarget, Report, ServeRequest};
 use crate::config::{Config, DatabaseConfig};
 use crate::telemetry::log::Destination;
 
@@ -50,12 +50,12 @@ impl Commands for Program {
             Ok(Engine::check_backends(&settings, clock, Arc::new(Quiet)).await)
         })?;
         let mut text = String::new();
-        let mut verdict = Verdict::Sound;
+        let mut verdict = CommandOutcome::Sound;
         for check in checks {
             match check.outcome {
                 Ok(found) => writeln!(text, "backend {}: {}", check.name, found_text(&found))?,
                 Err(reason) => {
-                    verdict = Verdict::Faulty;
+                    verdict = CommandOutcome::Faulty;
                     writeln!(text, "backend {}: FAILED: {reason}", check.name)?;
                 }
             }
@@ -74,7 +74,7 @@ impl Commands for Program {
         );
         Ok(Report {
             text,
-            verdict: Verdict::Sound,
+            verdict: CommandOutcome::Sound,
         })
     }
 
@@ -116,7 +116,7 @@ impl Commands for Program {
         );
         Ok(Report {
             text,
-            verdict: Verdict::Sound,
+            verdict: CommandOutcome::Sound,
         })
     }
 
@@ -127,8 +127,8 @@ impl Commands for Program {
             Ok(Engine::verify_catalogue(&settings, clock, Arc::new(Quiet)).await?)
         })?;
         let verdict = match verified.is_sound() {
-            true => Verdict::Sound,
-            false => Verdict::Faulty,
+            true => CommandOutcome::Sound,
+            false => CommandOutcome::Faulty,
         };
         Ok(Report {
             text: verified_text(&verified)?,
@@ -145,7 +145,7 @@ impl Commands for Program {
             .to_owned();
         Ok(Report {
             text,
-            verdict: Verdict::Sound,
+            verdict: CommandOutcome::Sound,
         })
     }
 
@@ -159,8 +159,8 @@ impl Commands for Program {
             Ok(recovered?)
         })?;
         let verdict = match recovered.unseen.is_empty() && recovered.missing.is_empty() {
-            true => Verdict::Sound,
-            false => Verdict::Faulty,
+            true => CommandOutcome::Sound,
+            false => CommandOutcome::Faulty,
         };
         Ok(Report {
             text: recovered_text(&recovered)?,
@@ -168,7 +168,7 @@ impl Commands for Program {
         })
     }
 
-    fn admin(&self, server: &Server, call: &Call) -> anyhow::Result<Vec<u8>> {
+    fn admin(&self, server: &AdminServer, call: &AdminCall) -> anyhow::Result<Vec<u8>> {
         wait_for(async { Ok(server.call(call).await?.into()) })
     }
 }

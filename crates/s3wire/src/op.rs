@@ -8,7 +8,7 @@
 use base::{BucketName, ObjectKey, PartNumber, UploadId};
 use http::{HeaderMap, Method};
 
-use crate::headers::{self, CopyRange, CopySource};
+use crate::headers::{self, CopyRange, CopySourceHeader};
 use crate::name::{parse_bucket, parse_key};
 use crate::query::Query;
 use crate::{Error, ErrorCode, subresource};
@@ -75,7 +75,7 @@ pub enum ObjectOp {
     /// `PUT /bucket/key`
     PutObject,
     /// `PUT /bucket/key` with `x-amz-copy-source`
-    CopyObject(CopySource),
+    CopyObject(CopySourceHeader),
     /// `DELETE /bucket/key`
     DeleteObject,
     /// `POST /bucket/key?uploads`
@@ -123,7 +123,7 @@ pub struct UploadPartCopy {
     /// The part's place.
     pub part: PartNumber,
     /// The object whose bytes become the part.
-    pub source: CopySource,
+    pub source: CopySourceHeader,
     /// The bytes of it; all where absent.
     pub range: Option<CopyRange>,
 }

@@ -43,7 +43,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use self::answer::{Answer, AnswerBody, Chunks};
+use self::answer::{AnswerBody, Chunks, LateResponse};
 use self::arrival::{Checked, Known, arrive, collected};
 use crate::content::Content;
 use crate::gate::Gate;
@@ -133,7 +133,7 @@ impl State {
         }
     }
 
-    fn begin(&self, key: &str, headers: &HeaderMap) -> Answer {
+    fn begin(&self, key: &str, headers: &HeaderMap) -> LateResponse {
         let id = UploadId::draw(&self.ids);
         let upload = Upload {
             headers: s3wire::headers::stored_headers(headers),
@@ -145,10 +145,15 @@ impl State {
             key: key.to_owned(),
             upload_id: id.to_string(),
         };
-        Answer::whole(started.to_xml())
+        LateResponse::whole(started.to_xml())
     }
 
-    fn complete(&self, key: &str, id: &UploadId, list: &[CompletePart]) -> Result<Answer, Error> {
+    fn complete(
+        &self,
+        key: &str,
+        id: &UploadId,
+        list: &[CompletePart],
+    ) -> Result<LateResponse, Error> {
         let upload = self.uploads.lock().remove(id);
         let upload = upload.ok_or(ErrorCode::NoSuchUpload)?;
         let mut whole: Option<(Crc64, u64)> = None;
@@ -183,7 +188,7 @@ impl State {
             kind: None,
         };
         self.objects.lock().insert(key.to_owned(), object);
-        Ok(Answer::whole(completed.to_xml()))
+        Ok(LateResponse::whole(completed.to_xml()))
     }
 }
 
@@ -288,9 +293,9 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<AnswerBod
             message: error.message.clone().into_owned(),
             ..ErrorDocument::default()
         };
-        Answer {
+        LateResponse {
             status: StatusCode::from_u16(error.code.status()).expect("codes have a status"),
-            ..Answer::whole(document.to_xml())
+            ..LateResponse::whole(document.to_xml())
         }
     });
     let (chunks, left): (Chunks, u64) = match is_head {
@@ -308,7 +313,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<AnswerBod
     response
 }
 
-async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, Error> {
+async fn carry_out(state: &State, request: Request<Incoming>) -> Result<LateResponse, Error> {
     state.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
     let target = Target::parse(
@@ -330,9 +335,9 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                 }
                 ObjectOp::DeleteObject => {
                     state.objects.lock().remove(key);
-                    Ok(Answer {
+                    Ok(LateResponse {
                         status: StatusCode::NO_CONTENT,
-                        ..Answer::whole(Bytes::new())
+                        ..LateResponse::whole(Bytes::new())
                     })
                 }
                 ObjectOp::CopyObject(source) => {
@@ -346,7 +351,7 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                         kind: None,
                     };
                     objects.insert(key.to_owned(), found);
-                    Ok(Answer::whole(copied.to_xml(CopyRoot::Object)))
+                    Ok(LateResponse::whole(copied.to_xml(CopyRoot::Object)))
                 }
                 ObjectOp::CreateMultipartUpload => Ok(state.begin(key, &head.headers)),
                 ObjectOp::UploadPart {
@@ -359,7 +364,7 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                         length: arrived.length,
                         etag: arrived.etag,
                     };
-                    let answer = Answer::stored(&part.etag, part.crc64);
+                    let answer = LateResponse::stored(&part.etag, part.crc64);
                     let mut uploads = state.uploads.lock();
                     let upload = uploads.get_mut(&upload_id);
                     let upload = upload.ok_or(ErrorCode::NoSuchUpload)?;
@@ -372,9 +377,9 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
                 }
                 ObjectOp::AbortMultipartUpload { upload_id } => {
                     state.uploads.lock().remove(&upload_id);
-                    Ok(Answer {
+                    Ok(LateResponse {
                         status: StatusCode::NO_CONTENT,
-                        ..Answer::whole(Bytes::new())
+                        ..LateResponse::whole(Bytes::new())
                     })
                 }
                 ObjectOp::UploadPartCopy(_)
@@ -390,19 +395,23 @@ async fn carry_out(state: &State, request: Request<Incoming>) -> Result<Answer, 
     }
 }
 
-async fn on_bucket(state: &State, op: BucketOp, body: Incoming) -> Result<Answer, Error> {
+async fn on_bucket(state: &State, op: BucketOp, body: Incoming) -> Result<LateResponse, Error> {
     match op {
-        BucketOp::HeadBucket => Ok(Answer::whole(Bytes::new())),
-        BucketOp::GetBucketVersioning => Ok(Answer::whole(print_versioning(VersioningStatus::Off))),
-        BucketOp::ListObjectsV2(wanted) => Ok(Answer::whole(list(state, &wanted).to_xml())),
-        BucketOp::ListMultipartUploads(_) => Ok(Answer::whole(UploadsPage::default().to_xml())),
+        BucketOp::HeadBucket => Ok(LateResponse::whole(Bytes::new())),
+        BucketOp::GetBucketVersioning => {
+            Ok(LateResponse::whole(print_versioning(VersioningStatus::Off)))
+        }
+        BucketOp::ListObjectsV2(wanted) => Ok(LateResponse::whole(list(state, &wanted).to_xml())),
+        BucketOp::ListMultipartUploads(_) => {
+            Ok(LateResponse::whole(UploadsPage::default().to_xml()))
+        }
         BucketOp::DeleteObjects => {
             let bytes = collected(body).await?;
             let mut objects = state.objects.lock();
             for item in Delete::from_xml(&bytes)?.items {
                 objects.remove(item.key.as_str());
             }
-            Ok(Answer::whole(DeleteResult::default().to_xml()))
+            Ok(LateResponse::whole(DeleteResult::default().to_xml()))
         }
         BucketOp::GetBucketLocation
         | BucketOp::CreateBucket
@@ -450,7 +459,7 @@ async fn put(
     key: &str,
     headers: &HeaderMap,
     body: Incoming,
-) -> Result<Answer, Error> {
+) -> Result<LateResponse, Error> {
     let user_key = user_key(key).to_owned();
     let checked = Checked::Key(user_key.clone(), state.gate.lock().clone());
     let arrived = arrive(headers, body, checked, &state.known).await?;
@@ -464,12 +473,12 @@ async fn put(
         headers: s3wire::headers::stored_headers(headers),
         written: SystemClock.now(),
     };
-    let answer = Answer::stored(&object.etag, object.crc64);
+    let answer = LateResponse::stored(&object.etag, object.crc64);
     state.objects.lock().insert(key.to_owned(), object);
     Ok(answer)
 }
 
-fn get(state: &State, object: Object, headers: &HeaderMap) -> Result<Answer, Error> {
+fn get(state: &State, object: Object, headers: &HeaderMap) -> Result<LateResponse, Error> {
     let size = object.size();
     let mut answer = object.headers();
     let (range, status) = match s3wire::headers::range(headers) {
@@ -501,7 +510,7 @@ fn get(state: &State, object: Object, headers: &HeaderMap) -> Result<Answer, Err
             generated(content.part(range.start, range.length), gate)
         }
     };
-    Ok(Answer {
+    Ok(LateResponse {
         headers: answer,
         body,
         length: range.length,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::Stream;
 use tokio::time::{Instant, Sleep};
 
-use super::meter::{BodyEnd, Meter, Outcome};
+use super::meter::{BodyEnd, CallOutcome, Meter};
 use super::permit::{Permit, STARVED};
 use crate::{Body, Effect, Error, Kind, Result};
 
@@ -66,7 +66,7 @@ impl GuardedBody {
         self.idle_limit.min(allowed.saturating_sub(self.waited))
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: CallOutcome) {
         if self.body.take().is_none() {
             return;
         }
@@ -92,7 +92,7 @@ impl Stream for GuardedBody {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_starved)) => {
-                this.end(Outcome::Fail(Kind::Throttled));
+                this.end(CallOutcome::Fail(Kind::Throttled));
                 let error = Error::new(Kind::Throttled, Effect::None, &this.backend, "get");
                 return Poll::Ready(Some(Err(error.with_message(STARVED))));
             }
@@ -112,11 +112,11 @@ impl Stream for GuardedBody {
                 Poll::Ready(Some(Ok(chunk)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.end(Outcome::Fail(error.kind));
+                this.end(CallOutcome::Fail(error.kind));
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
-                this.end(Outcome::Succeed);
+                this.end(CallOutcome::Succeed);
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -132,7 +132,7 @@ impl Stream for GuardedBody {
                 if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                this.end(Outcome::Fail(Kind::TimedOut));
+                this.end(CallOutcome::Fail(Kind::TimedOut));
                 let error = Error::new(Kind::TimedOut, Effect::None, &this.backend, "get");
                 Poll::Ready(Some(Err(
                     error.with_message("the body made no progress, or too little")
@@ -144,6 +144,6 @@ impl Stream for GuardedBody {
 
 impl Drop for GuardedBody {
     fn drop(&mut self) {
-        self.end(Outcome::Drop);
+        self.end(CallOutcome::Drop);
     }
 }

@@ -12,7 +12,7 @@ use crate::{Error, Kind};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// It succeeded.
     Succeed,
     /// It failed so.
@@ -29,7 +29,7 @@ pub struct Call<'a> {
     /// The method's name in the trait.
     pub operation: &'static str,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: CallOutcome,
     /// How long it took, without the wait for a place.
     pub duration: Duration,
     /// Payload bytes that the provider took.
@@ -42,7 +42,7 @@ pub struct BodyEnd<'a> {
     /// Where from.
     pub backend: &'a BackendName,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: CallOutcome,
     /// Bytes that came.
     pub bytes: u64,
 }
@@ -121,7 +121,7 @@ pub(super) struct Span {
     begun: Instant,
     /// Absent where no payload goes out.
     bytes: Option<Arc<AtomicU64>>,
-    outcome: Option<Outcome>,
+    outcome: Option<CallOutcome>,
 }
 
 impl fmt::Debug for Span {
@@ -145,7 +145,7 @@ impl Span {
             operation,
             begun: Instant::now(),
             bytes: None,
-            outcome: Some(Outcome::Drop),
+            outcome: Some(CallOutcome::Drop),
         }
     }
 
@@ -169,8 +169,8 @@ impl Span {
 
     pub(super) fn end_now(&mut self, outcome: Result<(), &Error>) {
         self.outcome = Some(match outcome {
-            Ok(()) => Outcome::Succeed,
-            Err(error) => Outcome::Fail(error.kind),
+            Ok(()) => CallOutcome::Succeed,
+            Err(error) => CallOutcome::Fail(error.kind),
         });
         self.report();
     }

@@ -17,8 +17,8 @@ use crate::{Body, Chunks, PayloadCut};
 
 #[derive(Debug, Default)]
 struct Ledger {
-    calls: Mutex<Vec<(&'static str, Outcome, u64)>>,
-    bodies: Mutex<Vec<(Outcome, u64)>>,
+    calls: Mutex<Vec<(&'static str, CallOutcome, u64)>>,
+    bodies: Mutex<Vec<(CallOutcome, u64)>>,
     traffic: Mutex<Traffic>,
 }
 
@@ -192,7 +192,10 @@ async fn a_slow_client_does_not_time_the_provider_out() {
         .await
         .expect("it is only slow");
     assert_eq!(begun.elapsed(), SECOND * 3000);
-    assert_eq!(*bench.ledger.calls.lock(), [("put", Outcome::Succeed, 10)]);
+    assert_eq!(
+        *bench.ledger.calls.lock(),
+        [("put", CallOutcome::Succeed, 10)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,7 +293,7 @@ async fn a_body_that_stalls_ends_in_an_error_and_frees_its_permit() {
     assert_eq!(free(&bench, Class::Read), 1);
     assert_eq!(
         *bench.ledger.bodies.lock(),
-        [(Outcome::Fail(Kind::TimedOut), 5)]
+        [(CallOutcome::Fail(Kind::TimedOut), 5)]
     );
 }
 
@@ -348,7 +351,7 @@ async fn a_read_whose_reader_stalls_holds_no_permit() {
     }
     assert_eq!(free(&bench, Class::Read), 1);
     let bodies = bench.ledger.bodies.lock();
-    assert_eq!(*bodies, [(Outcome::Succeed, 600_000); 3]);
+    assert_eq!(*bodies, [(CallOutcome::Succeed, 600_000); 3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -365,7 +368,7 @@ async fn a_read_that_waits_for_the_provider_holds_its_permit_until_its_end_or_dr
     );
     drop(body);
     assert_eq!(free(&bench, Class::Read), 1);
-    assert_eq!(*bench.ledger.bodies.lock(), [(Outcome::Drop, 5)]);
+    assert_eq!(*bench.ledger.bodies.lock(), [(CallOutcome::Drop, 5)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,7 +431,7 @@ async fn slow_write(bench: &Bench, chunks: u64) -> bool {
         .permit(Class::Write, "put")
         .await
         .expect("in time");
-    let progress = Progress::new(permit, Arc::default(), Arc::new(NoMeter));
+    let progress = WriteProgress::new(permit, Arc::default(), Arc::new(NoMeter));
     let content = stream::iter(0..chunks).map(|_| Ok(Bytes::from_static(b"x")));
     let mut body = watched(Box::pin(content), Arc::new(progress));
     while let Some(chunk) = body.next().await {
@@ -505,7 +508,10 @@ async fn a_dropped_call_gives_its_permit_back_and_is_metered() {
         .iter()
         .map(|(operation, outcome, _)| (*operation, *outcome))
         .collect();
-    assert_eq!(outcomes, [("put", Outcome::Drop), ("list", Outcome::Drop)]);
+    assert_eq!(
+        outcomes,
+        [("put", CallOutcome::Drop), ("list", CallOutcome::Drop)]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,32 +19,32 @@ use crate::{Chunks, PayloadCut};
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum Side {
     /// The provider's, since then: it has a chunk to take, or owes its answer.
     Provider(Instant),
     /// Ours: it asked for bytes that are not there yet.
     Us,
 }
 
-struct State {
-    turn: Turn,
+struct WatchState {
+    turn: Side,
     permit: Permit,
     /// The body was cut because no permit came.
     starved: bool,
 }
 
 /// The turns of one write.
-pub(super) struct Progress {
-    state: Mutex<State>,
+pub(super) struct WriteProgress {
+    state: Mutex<WatchState>,
     changed: Notify,
     bytes: Arc<AtomicU64>,
     meter: Arc<dyn Meter>,
 }
 
-impl Progress {
+impl WriteProgress {
     pub(super) fn new(permit: Permit, bytes: Arc<AtomicU64>, meter: Arc<dyn Meter>) -> Self {
-        let state = State {
-            turn: Turn::Provider(Instant::now()),
+        let state = WatchState {
+            turn: Side::Provider(Instant::now()),
             permit,
             starved: false,
         };
@@ -59,7 +59,7 @@ impl Progress {
     /// The provider waits for bytes that are not there, and others may have the permit.
     fn wait_for_us(&self) {
         let mut state = self.state.lock();
-        state.turn = Turn::Us;
+        state.turn = Side::Us;
         state.permit.release();
     }
 
@@ -70,7 +70,7 @@ impl Progress {
         state.permit.take_turns(now);
         match state.permit.poll_held(cx) {
             Poll::Pending => {
-                state.turn = Turn::Us;
+                state.turn = Side::Us;
                 return Poll::Pending;
             }
             Poll::Ready(Err(_starved)) => {
@@ -79,11 +79,11 @@ impl Progress {
             }
             Poll::Ready(Ok(())) => {}
         }
-        let before = std::mem::replace(&mut state.turn, Turn::Provider(now));
+        let before = std::mem::replace(&mut state.turn, Side::Provider(now));
         drop(state);
         // A deadline that merely moved is read again when the old one passes; only the beginning of
         // the provider's turn must wake the watcher.
-        if before == Turn::Us {
+        if before == Side::Us {
             self.changed.notify_one();
         }
         Poll::Ready(Ok(()))
@@ -107,9 +107,9 @@ impl Progress {
         loop {
             let turn = self.state.lock().turn;
             match turn {
-                Turn::Us => self.changed.notified().await,
-                Turn::Provider(since) if since.elapsed() >= limit => return,
-                Turn::Provider(since) => tokio::time::sleep_until(since + limit).await,
+                Side::Us => self.changed.notified().await,
+                Side::Provider(since) if since.elapsed() >= limit => return,
+                Side::Provider(since) => tokio::time::sleep_until(since + limit).await,
             }
         }
     }
@@ -119,11 +119,11 @@ struct Watched {
     chunks: Chunks,
     /// What waits for a permit: a chunk, or the end.
     ready: Option<Option<Result<Bytes, PayloadCut>>>,
-    progress: Arc<Progress>,
+    progress: Arc<WriteProgress>,
 }
 
 /// The same chunks; every one that is taken is progress.
-pub(super) fn watched(chunks: Chunks, progress: Arc<Progress>) -> Chunks {
+pub(super) fn watched(chunks: Chunks, progress: Arc<WriteProgress>) -> Chunks {
     Box::pin(Watched {
         chunks,
         ready: None,

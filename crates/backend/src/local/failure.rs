@@ -8,14 +8,14 @@ use crate::{Effect, Error, Kind};
 
 /// A failure on its way up, before it knows the name of the backend and of the operation.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct LocalError {
     pub(super) kind: Kind,
     pub(super) effect: Effect,
     pub(super) message: Option<&'static str>,
     pub(super) source: Option<io::Error>,
 }
 
-impl Failure {
+impl LocalError {
     /// Nothing happened and nothing will.
     pub(super) fn new(kind: Kind) -> Self {
         Self {

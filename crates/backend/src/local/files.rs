@@ -35,7 +35,7 @@ pub(super) enum EntryKind {
 }
 
 /// A file system.
-pub(super) trait Files: Send + Sync {
+pub(super) trait FileSystem: Send + Sync {
     /// Creates a file that does not exist yet.
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
 
@@ -107,7 +107,7 @@ fn open_at_once(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-impl Files for Disk {
+impl FileSystem for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(FILE_MODE);

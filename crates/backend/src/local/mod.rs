@@ -42,9 +42,9 @@ use crate::{
     ListedUpload, ObjectBackend, PartFact, PartListPage, PartSource, Payload, PayloadCut, PutMeta,
     Result, Stored, UploadListPage, VersionPage, VersionRef,
 };
-use failure::Failure;
-use files::{Disk, Files};
-use store::{Owners, Root, Seen, Store};
+use failure::LocalError;
+use files::{Disk, FileSystem};
+use store::{LocalStore, Owners, Root, RootState};
 use write::{blocking, receive};
 
 /// The longest path of the root in bytes: with the longest path below it, it stays within the 4096 of
@@ -54,7 +54,7 @@ const ROOT_BYTES_MAX: usize = 800;
 /// A storage provider in a directory.
 pub struct LocalBackend {
     name: BackendName,
-    store: Arc<Store>,
+    store: Arc<LocalStore>,
 }
 
 impl fmt::Debug for LocalBackend {
@@ -108,10 +108,10 @@ impl LocalBackend {
         Ok(())
     }
 
-    fn over(name: BackendName, files: Arc<dyn Files>, root: PathBuf, owners: Owners) -> Self {
+    fn over(name: BackendName, files: Arc<dyn FileSystem>, root: PathBuf, owners: Owners) -> Self {
         Self {
             name,
-            store: Arc::new(Store::new(files, root, owners)),
+            store: Arc::new(LocalStore::new(files, root, owners)),
         }
     }
 
@@ -119,7 +119,7 @@ impl LocalBackend {
     async fn run<T: Send + 'static>(
         &self,
         operation: &'static str,
-        work: impl FnOnce(&Arc<Store>) -> std::result::Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Arc<LocalStore>) -> std::result::Result<T, LocalError> + Send + 'static,
     ) -> Result<T> {
         let store = Arc::clone(&self.store);
         let outcome = blocking(move || work(&store)).await;
@@ -276,7 +276,7 @@ impl ObjectBackend for LocalBackend {
             false => Ok(CAPABILITIES),
             true => {
                 let message = "the file system does not tell upper from lower case";
-                Err(Failure::saying(Kind::Rejected, message).into_error(&self.name, "probe"))
+                Err(LocalError::saying(Kind::Rejected, message).into_error(&self.name, "probe"))
             }
         }
     }
@@ -318,7 +318,7 @@ impl ObjectBackend for LocalBackend {
             .await;
         match deleted {
             Ok(outcomes) => {
-                let name = |failure: Failure| failure.into_error(&self.name, "delete");
+                let name = |failure: LocalError| failure.into_error(&self.name, "delete");
                 outcomes
                     .into_iter()
                     .map(|outcome| outcome.map_err(name))
@@ -446,8 +446,8 @@ impl ObjectBackend for LocalBackend {
 
     async fn read_marker(&self) -> Result<Option<Bytes>> {
         match self.run("read_marker", |store| store.learn()).await? {
-            Seen::Root => read_marker_of(self).await,
-            Seen::Stranger => Ok(None),
+            RootState::Root => read_marker_of(self).await,
+            RootState::Stranger => Ok(None),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base::report;
 use tracing::warn;
 
-use super::store::{PARTS, Store, TRASH};
+use super::store::{LocalStore, PARTS, TRASH};
 
 /// Who reads the parts of an assembled object.
 #[derive(Debug, Default, Clone, Copy)]
@@ -17,7 +17,7 @@ pub(super) struct Readers {
     doomed: bool,
 }
 
-impl Store {
+impl LocalStore {
     /// Removes the parts of a deleted object now, or leaves them to its last reader.
     pub(super) fn release_parts(&self, upload: &str) {
         {
@@ -31,13 +31,13 @@ impl Store {
     }
 
     /// Notes a reader of the parts of an assembled object.
-    pub(super) fn hold_parts(self: &Arc<Self>, upload: &str) -> Hold {
+    pub(super) fn hold_parts(self: &Arc<Self>, upload: &str) -> PartsHold {
         self.readers
             .lock()
             .entry(upload.to_owned())
             .or_default()
             .count += 1;
-        Hold {
+        PartsHold {
             store: Arc::clone(self),
             upload: upload.to_owned(),
         }
@@ -70,12 +70,12 @@ impl Store {
 }
 
 /// Keeps the parts of an assembled object readable while it is being read.
-pub(super) struct Hold {
-    store: Arc<Store>,
+pub(super) struct PartsHold {
+    store: Arc<LocalStore>,
     upload: String,
 }
 
-impl Drop for Hold {
+impl Drop for PartsHold {
     fn drop(&mut self) {
         let doomed = {
             let mut all = self.store.readers.lock();

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
 use super::LocalBackend;
-use super::files::Files as _;
+use super::files::FileSystem as _;
 use super::scripted::{Plant, ROOT, Scripted, Survival};
 use super::store::Owners;
 use crate::{DeleteTarget, Kind, ListRequest, ObjectBackend as _, PartFact, Payload, PutMeta};

@@ -9,12 +9,12 @@ use base::{BackendKey, BackendName, ByteRange, ETag};
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 
-use super::failure::Failure;
+use super::failure::LocalError;
 use super::files::OpenFile;
 use super::names;
-use super::parts::Hold;
-use super::record::{PartRef, Place};
-use super::store::{Opened, PARTS, Root, Store};
+use super::parts::PartsHold;
+use super::record::{BytesAt, PartRef};
+use super::store::{LocalStore, OpenedFile, PARTS, Root};
 use super::write::blocking;
 use crate::{Body, Head, Kind};
 
@@ -26,7 +26,7 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 
 /// What a file says, as the trait tells it. The entity tag is the checksum: stable, and not to be
 /// mistaken for an MD5.
-pub(super) fn head_of(opened: &Opened) -> Head {
+pub(super) fn head_of(opened: &OpenedFile) -> Head {
     Head {
         size: opened.record.size,
         etag: Some(etag_of(opened.record.crc64)),
@@ -46,7 +46,7 @@ pub(super) fn part_path(upload: &str, number: u32) -> PathBuf {
 }
 
 /// Consecutive bytes of one file.
-struct Piece {
+struct FileRange {
     file: PieceFile,
     offset: u64,
     length: u64,
@@ -62,20 +62,20 @@ enum PieceFile {
 }
 
 /// A body that is being read.
-pub(super) struct Reading {
-    store: Arc<Store>,
-    pieces: VecDeque<Piece>,
+pub(super) struct LocalBody {
+    store: Arc<LocalStore>,
+    pieces: VecDeque<FileRange>,
     /// Read ahead together with the head.
     first: Option<Bytes>,
-    _hold: Option<Hold>,
+    _hold: Option<PartsHold>,
 }
 
 /// Opens an object and finds the bytes asked for.
 pub(super) fn begin(
-    store: &Arc<Store>,
+    store: &Arc<LocalStore>,
     key: &BackendKey,
     range: Option<ByteRange>,
-) -> Result<(Head, Reading), Failure> {
+) -> Result<(Head, LocalBody), LocalError> {
     let opened = store.open_object(key)?;
     let head = head_of(&opened);
     let range = range.unwrap_or(ByteRange::whole(head.size));
@@ -84,39 +84,39 @@ pub(super) fn begin(
         .checked_add(range.length)
         .is_none_or(|end| end > head.size)
     {
-        return Err(Failure::new(Kind::Range));
+        return Err(LocalError::new(Kind::Range));
     }
-    let mut reading = Reading {
+    let mut reading = LocalBody {
         store: Arc::clone(store),
         pieces: VecDeque::new(),
         first: None,
         _hold: None,
     };
     match &opened.record.place {
-        Place::Here => {
+        BytesAt::Here => {
             let file = PieceFile::Open(Arc::clone(&opened.file));
-            let piece = Piece {
+            let piece = FileRange {
                 file,
                 offset: range.start,
                 length: range.length,
             };
             reading.pieces.push_back(piece);
         }
-        Place::Parts { upload, parts } => {
+        BytesAt::Parts { upload, parts } => {
             let hold = store.hold_parts(upload);
             // A delete that moved the record aside before the hold was noted may be removing parts.
             let path = store.absolute(Path::new(&names::path_of(key.as_str())));
             match store.files.stat(&path) {
                 Ok(_) => reading._hold = Some(hold),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(Failure::new(Kind::NotFound));
+                    return Err(LocalError::new(Kind::NotFound));
                 }
-                Err(error) => return Err(Failure::harmless(error)),
+                Err(error) => return Err(LocalError::harmless(error)),
             }
             reading.pieces = pieces_of(upload, parts, range);
         }
-        Place::Upload { .. } => {
-            return Err(Failure::saying(
+        BytesAt::Upload { .. } => {
+            return Err(LocalError::saying(
                 Kind::Corrupt,
                 "the file is the record of an upload",
             ));
@@ -126,7 +126,7 @@ pub(super) fn begin(
     Ok((head, reading))
 }
 
-fn pieces_of(upload: &str, parts: &[PartRef], range: ByteRange) -> VecDeque<Piece> {
+fn pieces_of(upload: &str, parts: &[PartRef], range: ByteRange) -> VecDeque<FileRange> {
     let mut offset = 0;
     let mut pieces = VecDeque::new();
     for part in parts {
@@ -139,7 +139,7 @@ fn pieces_of(upload: &str, parts: &[PartRef], range: ByteRange) -> VecDeque<Piec
             continue;
         };
         let path = part_path(upload, part.number);
-        pieces.push_back(Piece {
+        pieces.push_back(FileRange {
             file: PieceFile::Part { path, whole: *part },
             offset: wanted.start - here.start,
             length: wanted.length,
@@ -148,9 +148,9 @@ fn pieces_of(upload: &str, parts: &[PartRef], range: ByteRange) -> VecDeque<Piec
     pieces
 }
 
-impl Reading {
+impl LocalBody {
     /// The next bytes, at most `bytes_max`; `None` at the end.
-    fn read(&mut self, bytes_max: u64) -> Result<Option<Bytes>, Failure> {
+    fn read(&mut self, bytes_max: u64) -> Result<Option<Bytes>, LocalError> {
         loop {
             let Some(piece) = self.pieces.front_mut() else {
                 return Ok(None);
@@ -170,7 +170,7 @@ impl Reading {
             let take = piece.length.min(bytes_max);
             let mut chunk = vec![0; usize::try_from(take).expect("a chunk fits into memory")];
             file.read_at(&mut chunk, piece.offset)
-                .map_err(Failure::harmless)?;
+                .map_err(LocalError::harmless)?;
             piece.offset += take;
             piece.length -= take;
             return Ok(Some(Bytes::from(chunk)));
@@ -201,8 +201,13 @@ impl Reading {
     }
 }
 
-fn open_part(store: &Store, path: &Path, whole: &PartRef) -> Result<Arc<dyn OpenFile>, Failure> {
-    let missing = || Failure::saying(Kind::Corrupt, "a part of the object is missing or differs");
+fn open_part(
+    store: &LocalStore,
+    path: &Path,
+    whole: &PartRef,
+) -> Result<Arc<dyn OpenFile>, LocalError> {
+    let missing =
+        || LocalError::saying(Kind::Corrupt, "a part of the object is missing or differs");
     let opened = store.open(path)?.ok_or_else(missing)?;
     let record = &opened.record;
     match record.size == whole.size && record.crc64 == whole.crc64 {
@@ -212,11 +217,11 @@ fn open_part(store: &Store, path: &Path, whole: &PartRef) -> Result<Arc<dyn Open
 }
 
 /// What is known of an object without its bytes.
-pub(super) fn head(store: &Store, key: &BackendKey) -> Result<Head, Failure> {
+pub(super) fn head(store: &LocalStore, key: &BackendKey) -> Result<Head, LocalError> {
     let opened = store.open_object(key)?;
     match opened.record.place {
-        Place::Here | Place::Parts { .. } => Ok(head_of(&opened)),
-        Place::Upload { .. } => Err(Failure::saying(
+        BytesAt::Here | BytesAt::Parts { .. } => Ok(head_of(&opened)),
+        BytesAt::Upload { .. } => Err(LocalError::saying(
             Kind::Corrupt,
             "the file is the record of an upload",
         )),
@@ -224,6 +229,6 @@ pub(super) fn head(store: &Store, key: &BackendKey) -> Result<Head, Failure> {
 }
 
 /// Whether the root is there; also the one question after which a new root is believed.
-pub(super) fn check(store: &Store, root: Root) -> Result<(), Failure> {
+pub(super) fn check(store: &LocalStore, root: Root) -> Result<(), LocalError> {
     store.ready(root)
 }

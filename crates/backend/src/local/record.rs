@@ -31,7 +31,7 @@ pub(super) struct PartRef {
 
 /// Where the bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum BytesAt {
     /// In this file, before the record.
     Here,
     /// In the part files of a completed upload.
@@ -54,15 +54,15 @@ pub(super) struct Record {
     pub(super) size: u64,
     pub(super) crc64: Crc64,
     pub(super) headers: ObjectHeaders,
-    pub(super) place: Place,
+    pub(super) place: BytesAt,
 }
 
 impl Record {
     /// Bytes that stand before the record in its file.
     pub(super) fn bytes_here(&self) -> u64 {
         match self.place {
-            Place::Here => self.size,
-            Place::Parts { .. } | Place::Upload { .. } => 0,
+            BytesAt::Here => self.size,
+            BytesAt::Parts { .. } | BytesAt::Upload { .. } => 0,
         }
     }
 
@@ -72,8 +72,8 @@ impl Record {
         put_number(&mut out, self.size);
         put_number(&mut out, self.crc64.0);
         match &self.place {
-            Place::Here => out.push(HAS_BYTES),
-            Place::Parts { upload, parts } => {
+            BytesAt::Here => out.push(HAS_BYTES),
+            BytesAt::Parts { upload, parts } => {
                 out.push(HAS_PARTS);
                 put_text(&mut out, upload);
                 put_number(&mut out, parts.len() as u64);
@@ -83,7 +83,7 @@ impl Record {
                     put_number(&mut out, part.crc64.0);
                 }
             }
-            Place::Upload { key } => {
+            BytesAt::Upload { key } => {
                 out.push(IS_UPLOAD);
                 put_text(&mut out, key.as_str());
             }
@@ -99,14 +99,14 @@ impl Record {
 
     /// The record that [`Self::encode`] wrote, without its tail; `None` where it is not one.
     pub(super) fn decode(record: &[u8]) -> Option<Self> {
-        let mut rest = Reader(record);
+        let mut rest = RecordReader(record);
         if rest.byte()? != FORMAT {
             return None;
         }
         let size = rest.number()?;
         let crc64 = Crc64(rest.number()?);
         let place = match rest.byte()? {
-            HAS_BYTES => Place::Here,
+            HAS_BYTES => BytesAt::Here,
             HAS_PARTS => {
                 let upload = rest.text()?;
                 let count = rest.number()?;
@@ -119,9 +119,9 @@ impl Record {
                         crc64: Crc64(rest.number()?),
                     });
                 }
-                Place::Parts { upload, parts }
+                BytesAt::Parts { upload, parts }
             }
-            IS_UPLOAD => Place::Upload {
+            IS_UPLOAD => BytesAt::Upload {
                 key: BackendKey::new(&rest.text()?)?,
             },
             _ => return None,
@@ -146,7 +146,7 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn decode(tail: &[u8; TAIL_BYTES]) -> Option<Self> {
-        let mut rest = Reader(tail);
+        let mut rest = RecordReader(tail);
         let sum = Crc64(rest.number()?);
         let length = u32::from_be_bytes(rest.take(4)?.try_into().ok()?);
         let record_bytes = usize::try_from(length).ok()?;
@@ -194,9 +194,9 @@ fn put_headers(out: &mut Vec<u8>, headers: &ObjectHeaders) {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct RecordReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
-    fn sample(place: Place) -> Record {
+    fn sample(place: BytesAt) -> Record {
         let headers = ObjectHeaders {
             content_type: Some("text/plain; charset=utf-8".to_owned()),
             expires: Some(String::new()),
@@ -270,12 +270,12 @@ mod tests {
             crc64: Crc64(u64::from(number)),
         };
         [
-            sample(Place::Here),
-            sample(Place::Parts {
+            sample(BytesAt::Here),
+            sample(BytesAt::Parts {
                 upload: "u1".to_owned(),
                 parts: (1..=10_000).map(part).collect(),
             }),
-            sample(Place::Upload {
+            sample(BytesAt::Upload {
                 key: BackendKey::new("a//b").expect("a legal key"),
             }),
         ]
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_torn_or_changed_record_is_noticed() {
-        let bytes = sample(Place::Here).encode();
+        let bytes = sample(BytesAt::Here).encode();
         let (body, tail) = bytes.split_at(bytes.len() - TAIL_BYTES);
         let sum = Tail::decode(tail.try_into().unwrap()).unwrap();
         for place in 0..body.len() {

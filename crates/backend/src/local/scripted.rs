@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::files::{EntryKind, Files, NewFile, OpenFile, Stat};
+use super::files::{EntryKind, FileSystem, NewFile, OpenFile, Stat};
 
 /// The directory that tests give to a backend.
 pub(super) const ROOT: &str = "/disk";
@@ -318,7 +318,7 @@ impl Scripted {
     }
 }
 
-impl Files for Scripted {
+impl FileSystem for Scripted {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         let mut machine = self.0.lock();
         machine.change(format!("create {}", path.display()))?;

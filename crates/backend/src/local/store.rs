@@ -22,11 +22,11 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tracing::warn;
 
-use super::failure::Failure;
-use super::files::{EntryKind, Files, NewFile, OpenFile};
+use super::failure::LocalError;
+use super::files::{EntryKind, FileSystem, NewFile, OpenFile};
 use super::names;
 use super::parts::Readers;
-use super::record::{Place, Record, TAIL_BYTES, Tail};
+use super::record::{BytesAt, Record, TAIL_BYTES, Tail};
 use crate::{Kind, MARKER_KEY};
 
 pub(super) const TEMPORARY: &str = ".s3o-tmp";
@@ -43,7 +43,7 @@ const DURABLE_DIRECTORIES_MAX: usize = 65_536;
 
 /// Which file system the root was on when it was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+struct FileSystemId {
     device: u64,
     inode: u64,
 }
@@ -59,7 +59,7 @@ pub(super) enum Root {
 
 /// What a look at the root found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum RootState {
     /// The root, which may be used.
     Root,
     /// Another directory in its place, without a marker.
@@ -75,10 +75,10 @@ struct Durable {
 }
 
 /// A directory that holds objects.
-pub(super) struct Store {
-    pub(super) files: Arc<dyn Files>,
+pub(super) struct LocalStore {
+    pub(super) files: Arc<dyn FileSystem>,
     pub(super) root: PathBuf,
-    identity: Mutex<Option<Identity>>,
+    identity: Mutex<Option<FileSystemId>>,
     durable: RwLock<Durable>,
     pub(super) readers: Mutex<HashMap<String, Readers>>,
     /// One lock per upload that is being changed, so that a late part cannot slip into an object
@@ -109,15 +109,15 @@ enum Naming {
 
 impl Naming {
     /// Why a file did not get its name.
-    fn failure(self, error: io::Error) -> Failure {
+    fn failure(self, error: io::Error) -> LocalError {
         use io::ErrorKind as Io;
         match (self, error.kind()) {
-            (Self::Create, Io::AlreadyExists) => Failure::new(Kind::Precondition),
+            (Self::Create, Io::AlreadyExists) => LocalError::new(Kind::Precondition),
             // File systems without hard links say it in one of these words (FAT: not permitted).
             (Self::Create, Io::Unsupported | Io::PermissionDenied | Io::CrossesDevices) => {
-                Failure::saying(Kind::Unsupported, "this file system has no hard links")
+                LocalError::saying(Kind::Unsupported, "this file system has no hard links")
             }
-            (Self::Create | Self::Replace, _) => Failure::harmless(error),
+            (Self::Create | Self::Replace, _) => LocalError::harmless(error),
         }
     }
 }
@@ -127,14 +127,14 @@ impl Naming {
 const ABANDONED_MS: i64 = 24 * 3600 * 1000;
 
 /// A file that was opened, and what it says of itself.
-pub(super) struct Opened {
+pub(super) struct OpenedFile {
     pub(super) file: Arc<dyn OpenFile>,
     pub(super) record: Record,
     pub(super) modified: Timestamp,
 }
 
-impl Store {
-    pub(super) fn new(files: Arc<dyn Files>, root: PathBuf, owners: Owners) -> Self {
+impl LocalStore {
+    pub(super) fn new(files: Arc<dyn FileSystem>, root: PathBuf, owners: Owners) -> Self {
         Self {
             owners,
             files,
@@ -158,31 +158,31 @@ impl Store {
     ///
     /// An unmounted disk leaves an empty directory of another file system behind: nothing may be
     /// written there, and its emptiness must not be taken for missing objects.
-    pub(super) fn ready(&self, root: Root) -> Result<(), Failure> {
+    pub(super) fn ready(&self, root: Root) -> Result<(), LocalError> {
         let stat = match self.files.stat(&self.root) {
             Ok(stat) => stat,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Failure::saying(
+                return Err(LocalError::saying(
                     Kind::Unavailable,
                     "the directory is not there",
                 ));
             }
-            Err(error) => return Err(Failure::harmless(error)),
+            Err(error) => return Err(LocalError::harmless(error)),
         };
         if stat.kind != EntryKind::Directory {
-            return Err(Failure::saying(
+            return Err(LocalError::saying(
                 Kind::Unavailable,
                 "the path is not a directory",
             ));
         }
-        let seen = Identity {
+        let seen = FileSystemId {
             device: stat.device,
             inode: stat.inode,
         };
         let mut identity = self.identity.lock();
         match (*identity, root) {
             (Some(known), _) if known == seen => Ok(()),
-            (Some(_), Root::Keep) => Err(Failure::saying(
+            (Some(_), Root::Keep) => Err(LocalError::saying(
                 Kind::Unavailable,
                 "another file system or directory has taken the place of this one",
             )),
@@ -200,17 +200,17 @@ impl Store {
     /// Looks at the root anew before its marker is read. Another directory that took its place is taken
     /// as the new truth only if it carries a marker: until somebody has judged that there is none,
     /// writes that are under way must not end on the empty directory below a lost mount.
-    pub(super) fn learn(&self) -> Result<Seen, Failure> {
+    pub(super) fn learn(&self) -> Result<RootState, LocalError> {
         let Err(moved) = self.ready(Root::Keep) else {
-            return Ok(Seen::Root);
+            return Ok(RootState::Root);
         };
         let marker = self.absolute(Path::new(&names::path_of(MARKER_KEY)));
         match self.files.stat(&marker) {
-            Ok(_) => self.ready(Root::Learn).map(|()| Seen::Root),
+            Ok(_) => self.ready(Root::Learn).map(|()| RootState::Root),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let root = self.files.stat(&self.root);
                 match root.is_ok_and(|root| root.kind == EntryKind::Directory) {
-                    true => Ok(Seen::Stranger),
+                    true => Ok(RootState::Stranger),
                     false => Err(moved),
                 }
             }
@@ -266,18 +266,18 @@ impl Store {
     }
 
     /// Begins a temporary file.
-    pub(super) fn temporary(self: &Arc<Self>) -> Result<Temporary, Failure> {
+    pub(super) fn temporary(self: &Arc<Self>) -> Result<Temporary, LocalError> {
         self.ready(Root::Keep)?;
         let path = self.absolute(&Path::new(TEMPORARY).join(self.draw()));
         let file = match self.files.create(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_directories(Path::new(TEMPORARY))
-                    .map_err(Failure::harmless)?;
+                    .map_err(LocalError::harmless)?;
                 self.files.create(&path)
             }
             created => created,
         };
-        let file = file.map_err(Failure::harmless)?;
+        let file = file.map_err(LocalError::harmless)?;
         Ok(Temporary {
             store: Arc::clone(self),
             path,
@@ -301,7 +301,7 @@ impl Store {
     }
 
     /// Gives a synced temporary file its name, durably; a file of that name is replaced.
-    pub(super) fn place(&self, mut file: Temporary, target: &Path) -> Result<(), Failure> {
+    pub(super) fn place(&self, mut file: Temporary, target: &Path) -> Result<(), LocalError> {
         let directory = target.parent().unwrap_or(Path::new("")).to_owned();
         let named = self.name(Naming::Replace, &file.path, &directory, target)?;
         file.placed = true;
@@ -310,20 +310,24 @@ impl Store {
 
     /// Gives a synced temporary file a name that no file has, durably: `Kind::Precondition` where one
     /// has it, whoever made it. The temporary name goes with the value.
-    pub(super) fn place_new(&self, file: Temporary, target: &Path) -> Result<(), Failure> {
+    pub(super) fn place_new(&self, file: Temporary, target: &Path) -> Result<(), LocalError> {
         let directory = target.parent().unwrap_or(Path::new("")).to_owned();
         let named = self.name(Naming::Create, &file.path, &directory, target)?;
         self.keep_name(&directory, named)
     }
 
     /// Makes a name in a directory survive a power cut.
-    fn keep_name(&self, directory: &Path, (known, forgotten): (bool, u64)) -> Result<(), Failure> {
+    fn keep_name(
+        &self,
+        directory: &Path,
+        (known, forgotten): (bool, u64),
+    ) -> Result<(), LocalError> {
         self.files
             .sync_dir(&self.absolute(directory))
-            .map_err(Failure::unsure)?;
+            .map_err(LocalError::unsure)?;
         if !known {
             self.make_durable(directory, forgotten)
-                .map_err(Failure::unsure)?;
+                .map_err(LocalError::unsure)?;
         }
         Ok(())
     }
@@ -336,7 +340,7 @@ impl Store {
         from: &Path,
         directory: &Path,
         target: &Path,
-    ) -> Result<(bool, u64), Failure> {
+    ) -> Result<(bool, u64), LocalError> {
         let target = self.absolute(target);
         for _ in 0..PLACE_ATTEMPTS_MAX {
             {
@@ -362,10 +366,10 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.ready(Root::Keep)?;
                 }
-                Err(error) => return Err(Failure::harmless(error)),
+                Err(error) => return Err(LocalError::harmless(error)),
             }
         }
-        Err(Failure::saying(
+        Err(LocalError::saying(
             Kind::Unavailable,
             "the directory is removed again and again",
         ))
@@ -416,38 +420,39 @@ impl Store {
     }
 
     /// Opens a file and reads its record; `None` where there is no such file.
-    pub(super) fn open(&self, path: &Path) -> Result<Option<Opened>, Failure> {
+    pub(super) fn open(&self, path: &Path) -> Result<Option<OpenedFile>, LocalError> {
         let file = match self.files.open(&self.absolute(path)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Failure::harmless(error)),
+            Err(error) => return Err(LocalError::harmless(error)),
         };
-        let stat = file.stat().map_err(Failure::harmless)?;
+        let stat = file.stat().map_err(LocalError::harmless)?;
         if stat.kind == EntryKind::Other {
-            return Err(Failure::saying(Kind::Corrupt, "this is no regular file"));
+            return Err(LocalError::saying(Kind::Corrupt, "this is no regular file"));
         }
-        let foreign = || Failure::saying(Kind::Corrupt, "the file does not end in a whole record");
+        let foreign =
+            || LocalError::saying(Kind::Corrupt, "the file does not end in a whole record");
         let tail_at = stat
             .size
             .checked_sub(TAIL_BYTES as u64)
             .ok_or_else(foreign)?;
         let mut tail = [0; TAIL_BYTES];
         file.read_at(&mut tail, tail_at)
-            .map_err(Failure::harmless)?;
+            .map_err(LocalError::harmless)?;
         let tail = Tail::decode(&tail).ok_or_else(foreign)?;
         let record_at = tail_at
             .checked_sub(tail.record_bytes as u64)
             .ok_or_else(foreign)?;
         let mut bytes = vec![0; tail.record_bytes];
         file.read_at(&mut bytes, record_at)
-            .map_err(Failure::harmless)?;
+            .map_err(LocalError::harmless)?;
         let record = tail
             .proves(&bytes)
             .then(|| Record::decode(&bytes))
             .flatten()
             .ok_or_else(foreign)?;
         match record.bytes_here() == record_at {
-            true => Ok(Some(Opened {
+            true => Ok(Some(OpenedFile {
                 file,
                 record,
                 modified: stat.modified,
@@ -457,16 +462,16 @@ impl Store {
     }
 
     /// Opens the object under a key.
-    pub(super) fn open_object(&self, key: &BackendKey) -> Result<Opened, Failure> {
+    pub(super) fn open_object(&self, key: &BackendKey) -> Result<OpenedFile, LocalError> {
         self.ready(Root::Keep)?;
         self.open(Path::new(&names::path_of(key.as_str())))?
-            .ok_or_else(|| Failure::new(Kind::NotFound))
+            .ok_or_else(|| LocalError::new(Kind::NotFound))
     }
 
     /// Deletes objects, durably: an object that came back after a power cut would be bytes that
     /// nobody accounts for. So an absent one is synced too, for an earlier attempt may have failed
     /// behind its unlink.
-    pub(super) fn delete(&self, keys: &[BackendKey]) -> Vec<Result<(), Failure>> {
+    pub(super) fn delete(&self, keys: &[BackendKey]) -> Vec<Result<(), LocalError>> {
         let mut outcomes = Vec::with_capacity(keys.len());
         let mut directories: HashMap<PathBuf, Vec<usize>> = HashMap::new();
         let mut trashed = Vec::new();
@@ -485,7 +490,7 @@ impl Store {
                 Err(error) => {
                     let kind = error.kind();
                     for place in places {
-                        outcomes[*place] = Err(Failure::unsure(io::Error::from(kind)));
+                        outcomes[*place] = Err(LocalError::unsure(io::Error::from(kind)));
                     }
                 }
             }
@@ -505,12 +510,12 @@ impl Store {
     /// Takes a file away from under its name. The record of an assembled object is moved aside, so
     /// that its parts are found again if the process ends before they are removed; returns their
     /// upload.
-    fn unlink(&self, path: &Path) -> Result<Option<String>, Failure> {
+    fn unlink(&self, path: &Path) -> Result<Option<String>, LocalError> {
         let assembled = match self.open(path) {
-            Ok(None) => return Err(Failure::new(Kind::NotFound)),
+            Ok(None) => return Err(LocalError::new(Kind::NotFound)),
             Ok(Some(opened)) => match opened.record.place {
-                Place::Parts { upload, .. } => Some(upload),
-                Place::Here | Place::Upload { .. } => None,
+                BytesAt::Parts { upload, .. } => Some(upload),
+                BytesAt::Here | BytesAt::Upload { .. } => None,
             },
             // A damaged object is deleted like any other.
             Err(failure) if failure.kind == Kind::Corrupt => None,
@@ -520,23 +525,23 @@ impl Store {
             return match self.files.remove(&self.absolute(path)) {
                 Ok(()) => Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Err(Failure::new(Kind::NotFound))
+                    Err(LocalError::new(Kind::NotFound))
                 }
-                Err(error) => Err(Failure::harmless(error)),
+                Err(error) => Err(LocalError::harmless(error)),
             };
         };
         let trash = Path::new(TRASH);
         // First: a record moved into a directory that a power cut takes away would be lost, and its
         // parts with it.
         let forgotten = self.durable.read().forgotten;
-        self.make_directories(trash).map_err(Failure::harmless)?;
+        self.make_directories(trash).map_err(LocalError::harmless)?;
         self.make_durable(trash, forgotten)
-            .map_err(Failure::harmless)?;
+            .map_err(LocalError::harmless)?;
         let trashed = trash.join(&upload);
         self.name(Naming::Replace, &self.absolute(path), trash, &trashed)?;
         self.files
             .sync_dir(&self.absolute(trash))
-            .map_err(Failure::unsure)?;
+            .map_err(LocalError::unsure)?;
         Ok(Some(upload))
     }
 
@@ -551,21 +556,21 @@ impl Store {
 
 /// A file in `.s3o-tmp` that goes when this value goes, unless it was placed.
 pub(super) struct Temporary {
-    store: Arc<Store>,
+    store: Arc<LocalStore>,
     path: PathBuf,
     file: Box<dyn NewFile>,
     placed: bool,
 }
 
 impl Temporary {
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file.append(bytes).map_err(Failure::harmless)
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), LocalError> {
+        self.file.append(bytes).map_err(LocalError::harmless)
     }
 
     /// Ends the file with its record and makes its bytes durable.
-    pub(super) fn seal(&mut self, record: &Record) -> Result<(), Failure> {
+    pub(super) fn seal(&mut self, record: &Record) -> Result<(), LocalError> {
         self.append(&record.encode())?;
-        self.file.sync().map_err(Failure::harmless)
+        self.file.sync().map_err(LocalError::harmless)
     }
 }
 

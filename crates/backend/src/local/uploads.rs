@@ -12,11 +12,11 @@ use std::sync::Arc;
 use base::{BackendKey, Crc64, ObjectHeaders, report};
 use tracing::warn;
 
-use super::failure::Failure;
+use super::failure::LocalError;
 use super::names;
 use super::read::{etag_of, part_path};
-use super::record::{PartRef, Place, Record};
-use super::store::{PARTS, Root, Store, UPLOADS};
+use super::record::{BytesAt, PartRef, Record};
+use super::store::{LocalStore, PARTS, Root, UPLOADS};
 use super::write::{Sealed, write_record};
 use crate::{
     Kind, ListedUpload, PartFact, PartListPage, Proof, Stored, StoredPart, UploadListPage,
@@ -27,12 +27,12 @@ const PAGE_ENTRIES_MAX: usize = 1000;
 
 const UPLOAD_ID_CHARS: usize = 32;
 
-fn no_such_upload() -> Failure {
-    Failure::new(Kind::NoSuchUpload)
+fn no_such_upload() -> LocalError {
+    LocalError::new(Kind::NoSuchUpload)
 }
 
 /// Where the record of an upload lies; ids that were never given out are not looked for.
-fn record_path(upload: &str) -> Result<PathBuf, Failure> {
+fn record_path(upload: &str) -> Result<PathBuf, LocalError> {
     let ours = upload.len() == UPLOAD_ID_CHARS
         && upload
             .bytes()
@@ -42,45 +42,49 @@ fn record_path(upload: &str) -> Result<PathBuf, Failure> {
 }
 
 /// The headers of an open upload.
-fn open_upload(store: &Store, key: &BackendKey, upload: &str) -> Result<ObjectHeaders, Failure> {
+fn open_upload(
+    store: &LocalStore,
+    key: &BackendKey,
+    upload: &str,
+) -> Result<ObjectHeaders, LocalError> {
     store.ready(Root::Keep)?;
     let opened = store
         .open(&record_path(upload)?)?
         .ok_or_else(no_such_upload)?;
     match opened.record.place {
-        Place::Upload { key: of } if of == *key => Ok(opened.record.headers),
-        Place::Upload { .. } | Place::Here | Place::Parts { .. } => Err(no_such_upload()),
+        BytesAt::Upload { key: of } if of == *key => Ok(opened.record.headers),
+        BytesAt::Upload { .. } | BytesAt::Here | BytesAt::Parts { .. } => Err(no_such_upload()),
     }
 }
 
 /// The object that was assembled from this upload, if it was.
 fn assembled(
-    store: &Store,
+    store: &LocalStore,
     key: &BackendKey,
     upload: &str,
-) -> Result<Option<(Record, Vec<PartRef>)>, Failure> {
+) -> Result<Option<(Record, Vec<PartRef>)>, LocalError> {
     let Some(opened) = store.open(Path::new(&names::path_of(key.as_str())))? else {
         return Ok(None);
     };
     match &opened.record.place {
-        Place::Parts {
+        BytesAt::Parts {
             upload: from,
             parts,
         } if from == upload => {
             let parts = parts.clone();
             Ok(Some((opened.record, parts)))
         }
-        Place::Parts { .. } | Place::Here | Place::Upload { .. } => Ok(None),
+        BytesAt::Parts { .. } | BytesAt::Here | BytesAt::Upload { .. } => Ok(None),
     }
 }
 
 pub(super) fn create(
-    store: &Arc<Store>,
+    store: &Arc<LocalStore>,
     key: &BackendKey,
     headers: ObjectHeaders,
-) -> Result<String, Failure> {
+) -> Result<String, LocalError> {
     let upload = store.draw();
-    let place = Place::Upload { key: key.clone() };
+    let place = BytesAt::Upload { key: key.clone() };
     let record = Record {
         size: 0,
         crc64: Crc64::EMPTY,
@@ -92,19 +96,23 @@ pub(super) fn create(
 }
 
 /// Whether an upload is open, asked before its bytes are taken.
-pub(super) fn expect_open(store: &Store, key: &BackendKey, upload: &str) -> Result<(), Failure> {
+pub(super) fn expect_open(
+    store: &LocalStore,
+    key: &BackendKey,
+    upload: &str,
+) -> Result<(), LocalError> {
     open_upload(store, key, upload).map(|_headers| ())
 }
 
 /// Gives a part its name. Under the upload's lock: a part that comes late must not replace one that
 /// an object already consists of.
 pub(super) fn place_part(
-    store: &Arc<Store>,
+    store: &Arc<LocalStore>,
     key: &BackendKey,
     upload: &str,
     number: u32,
     part: Sealed,
-) -> Result<Stored, Failure> {
+) -> Result<Stored, LocalError> {
     let lock = store.upload_lock(upload);
     let _turn = lock.lock();
     open_upload(store, key, upload)?;
@@ -125,11 +133,11 @@ pub(super) fn stored(crc64: Crc64) -> Stored {
 }
 
 pub(super) fn complete(
-    store: &Arc<Store>,
+    store: &Arc<LocalStore>,
     key: &BackendKey,
     upload: &str,
     facts: &[PartFact],
-) -> Result<Stored, Failure> {
+) -> Result<Stored, LocalError> {
     let lock = store.upload_lock(upload);
     let _turn = lock.lock();
     store.ready(Root::Keep)?;
@@ -145,7 +153,7 @@ pub(super) fn complete(
     let headers = open_upload(store, key, upload)?;
     let ascending = facts.windows(2).all(|pair| pair[0].number < pair[1].number);
     if facts.is_empty() || !ascending {
-        return Err(Failure::saying(
+        return Err(LocalError::saying(
             Kind::InvalidPart,
             "parts must be named in ascending order",
         ));
@@ -155,12 +163,12 @@ pub(super) fn complete(
     for fact in facts {
         let part = held_part(store, upload, fact.number)?
             .filter(|part| fits(part, fact))
-            .ok_or_else(|| Failure::new(Kind::InvalidPart))?;
+            .ok_or_else(|| LocalError::new(Kind::InvalidPart))?;
         size += part.size;
         crc64 = crc64.then(part.crc64, part.size);
         parts.push(part);
     }
-    let place = Place::Parts {
+    let place = BytesAt::Parts {
         upload: upload.to_owned(),
         parts: parts.clone(),
     };
@@ -181,7 +189,7 @@ fn fits(part: &PartRef, fact: &PartFact) -> bool {
         && fact.crc64.is_none_or(|crc64| crc64 == part.crc64)
 }
 
-fn held_part(store: &Store, upload: &str, number: u32) -> Result<Option<PartRef>, Failure> {
+fn held_part(store: &LocalStore, upload: &str, number: u32) -> Result<Option<PartRef>, LocalError> {
     let opened = store.open(&part_path(upload, number))?;
     Ok(opened.map(|part| PartRef {
         number,
@@ -193,7 +201,7 @@ fn held_part(store: &Store, upload: &str, number: u32) -> Result<Option<PartRef>
 /// Ends an upload whose object stands: removes the parts that it does not name, then the record. The
 /// object is there whatever happens here; what stays is accounted for by the record, and removed by
 /// the next call that names this upload.
-fn close(store: &Store, upload: &str, parts: &[PartRef]) {
+fn close(store: &LocalStore, upload: &str, parts: &[PartRef]) {
     if let Err(error) = remove_unnamed(store, upload, parts).and_then(|()| forget(store, upload)) {
         warn!(
             upload,
@@ -203,7 +211,7 @@ fn close(store: &Store, upload: &str, parts: &[PartRef]) {
     }
 }
 
-fn remove_unnamed(store: &Store, upload: &str, parts: &[PartRef]) -> io::Result<()> {
+fn remove_unnamed(store: &LocalStore, upload: &str, parts: &[PartRef]) -> io::Result<()> {
     let directory = Path::new(PARTS).join(upload);
     let named: BTreeSet<String> = parts
         .iter()
@@ -223,7 +231,7 @@ fn remove_unnamed(store: &Store, upload: &str, parts: &[PartRef]) -> io::Result<
 }
 
 /// Removes the record of an upload, durably; also where an earlier attempt had got that far.
-fn forget(store: &Store, upload: &str) -> io::Result<()> {
+fn forget(store: &LocalStore, upload: &str) -> io::Result<()> {
     let uploads = Path::new(UPLOADS);
     match store.files.remove(&store.absolute(&uploads.join(upload))) {
         Ok(()) => {}
@@ -236,7 +244,7 @@ fn forget(store: &Store, upload: &str) -> io::Result<()> {
     }
 }
 
-pub(super) fn abort(store: &Store, key: &BackendKey, upload: &str) -> Result<(), Failure> {
+pub(super) fn abort(store: &LocalStore, key: &BackendKey, upload: &str) -> Result<(), LocalError> {
     let lock = store.upload_lock(upload);
     let _turn = lock.lock();
     store.ready(Root::Keep)?;
@@ -249,26 +257,26 @@ pub(super) fn abort(store: &Store, key: &BackendKey, upload: &str) -> Result<(),
         Ok(_headers) => {}
         Err(failure) if failure.kind == Kind::NoSuchUpload => {
             if store.open(&record_path(upload)?)?.is_none() {
-                forget(store, upload).map_err(Failure::unsure)?;
+                forget(store, upload).map_err(LocalError::unsure)?;
             }
             return Err(failure);
         }
         Err(failure) => return Err(failure),
     }
-    store.remove_parts(upload).map_err(Failure::unsure)?;
-    forget(store, upload).map_err(Failure::unsure)
+    store.remove_parts(upload).map_err(LocalError::unsure)?;
+    forget(store, upload).map_err(LocalError::unsure)
 }
 
 pub(super) fn list_parts(
-    store: &Store,
+    store: &LocalStore,
     key: &BackendKey,
     upload: &str,
     after: u32,
-) -> Result<PartListPage, Failure> {
+) -> Result<PartListPage, LocalError> {
     open_upload(store, key, upload)?;
     let names = store
         .names_in(&Path::new(PARTS).join(upload))
-        .map_err(Failure::harmless)?;
+        .map_err(LocalError::harmless)?;
     let numbers: BTreeSet<u32> = names
         .iter()
         .filter_map(|name| name.parse().ok())
@@ -292,22 +300,22 @@ pub(super) fn list_parts(
 }
 
 pub(super) fn list(
-    store: &Store,
+    store: &LocalStore,
     prefix: &str,
     after: Option<&ListedUpload>,
-) -> Result<UploadListPage, Failure> {
+) -> Result<UploadListPage, LocalError> {
     store.ready(Root::Keep)?;
     let mut open: BTreeMap<(String, String), ()> = BTreeMap::new();
     let after = after.map(|after| (after.key.clone(), after.upload.clone()));
     let mut truncated = false;
     for upload in store
         .names_in(Path::new(UPLOADS))
-        .map_err(Failure::harmless)?
+        .map_err(LocalError::harmless)?
     {
         let Some(opened) = store.open(&Path::new(UPLOADS).join(&upload))? else {
             continue;
         };
-        let Place::Upload { key } = opened.record.place else {
+        let BytesAt::Upload { key } = opened.record.place else {
             continue;
         };
         let entry = (key.as_str().to_owned(), upload);

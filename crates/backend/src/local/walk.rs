@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::failure::Failure;
+use super::failure::LocalError;
 use super::files::EntryKind;
 use super::names::{self, Name};
-use super::store::{Root, Store};
+use super::store::{LocalStore, Root};
 use crate::{Kind, ListPage, ListRequest, Listed};
 
 /// The most keys of one page, as S3 has it.
@@ -38,19 +38,24 @@ struct Level {
     resume: Option<String>,
 }
 
-struct Walk<'a> {
-    store: &'a Store,
+struct DirectoryWalk<'a> {
+    store: &'a LocalStore,
     prefix: &'a str,
     after: Option<String>,
 }
 
-impl Walk<'_> {
+impl DirectoryWalk<'_> {
     /// The next entries of a directory behind `resume` that can matter.
-    fn level(&self, path: PathBuf, base: String, resume: Option<&str>) -> Result<Level, Failure> {
+    fn level(
+        &self,
+        path: PathBuf,
+        base: String,
+        resume: Option<&str>,
+    ) -> Result<Level, LocalError> {
         let mut found = BTreeMap::new();
         let mut more = false;
         self.gather(&path, &base, resume, &mut found, &mut more)
-            .map_err(Failure::harmless)?;
+            .map_err(LocalError::harmless)?;
         let resume = more
             .then(|| found.last_key_value().map(|(text, _)| text.clone()))
             .flatten();
@@ -129,7 +134,7 @@ impl Walk<'_> {
     }
 
     /// The next keys in order, at most `limit`, with their paths.
-    fn keys(&self, limit: usize) -> Result<Vec<(String, PathBuf)>, Failure> {
+    fn keys(&self, limit: usize) -> Result<Vec<(String, PathBuf)>, LocalError> {
         let base = self
             .prefix
             .rfind('/')
@@ -164,11 +169,11 @@ impl Walk<'_> {
 }
 
 /// One page of keys.
-pub(super) fn list(store: &Store, request: &ListRequest) -> Result<ListPage, Failure> {
+pub(super) fn list(store: &LocalStore, request: &ListRequest) -> Result<ListPage, LocalError> {
     store.ready(Root::Keep)?;
     let limit =
         usize::try_from(request.max_keys).map_or(PAGE_KEYS_MAX, |max| max.clamp(1, PAGE_KEYS_MAX));
-    let mut walk = Walk {
+    let mut walk = DirectoryWalk {
         store,
         prefix: &request.prefix,
         after: request.after.clone(),
@@ -194,14 +199,14 @@ pub(super) fn list(store: &Store, request: &ListRequest) -> Result<ListPage, Fai
 }
 
 /// The size of an object; of a damaged one that of its file, so that it is reported at all.
-fn size_of(store: &Store, path: &Path) -> Result<Option<u64>, Failure> {
+fn size_of(store: &LocalStore, path: &Path) -> Result<Option<u64>, LocalError> {
     match store.open(path) {
         Ok(opened) => Ok(opened.map(|opened| opened.record.size)),
         Err(failure) if failure.kind == Kind::Corrupt => {
             let stat = store
                 .files
                 .stat(&store.absolute(path))
-                .map_err(Failure::harmless)?;
+                .map_err(LocalError::harmless)?;
             Ok(Some(stat.size))
         }
         Err(failure) => Err(failure),

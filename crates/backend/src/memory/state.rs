@@ -16,7 +16,7 @@ use crate::{
 
 /// The bytes of an object or part and what is known of them.
 #[derive(Debug, Clone)]
-pub(super) struct Content {
+pub(super) struct StoredContent {
     pub(super) size: u64,
     pub(super) etag: ETag,
     pub(super) crc64: Crc64,
@@ -24,7 +24,7 @@ pub(super) struct Content {
     segments: Vec<Bytes>,
 }
 
-impl Content {
+impl StoredContent {
     pub(super) fn of_body(bytes: Bytes) -> Self {
         let (md5, crc64) = sums(&bytes);
         Self {
@@ -111,7 +111,7 @@ pub(super) fn join(pieces: &[Bytes]) -> Bytes {
 #[derive(Debug)]
 pub(super) struct Version {
     id: Option<String>,
-    pub(super) content: Content,
+    pub(super) content: StoredContent,
     pub(super) headers: ObjectHeaders,
     written: Timestamp,
 }
@@ -131,12 +131,12 @@ impl Version {
 
 /// What stands under a key: versions and delete markers, oldest first.
 #[derive(Debug)]
-enum Entry {
+enum KeyEntry {
     Object(Box<Version>),
     Marker { id: String },
 }
 
-impl Entry {
+impl KeyEntry {
     fn id(&self) -> Option<&str> {
         match self {
             Self::Object(version) => version.id.as_deref(),
@@ -146,25 +146,25 @@ impl Entry {
 }
 
 #[derive(Debug)]
-struct Upload {
+struct OpenUpload {
     key: String,
     headers: ObjectHeaders,
-    parts: BTreeMap<u32, Content>,
+    parts: BTreeMap<u32, StoredContent>,
 }
 
 /// All that the backend holds.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct MemoryState {
     options: MemoryOptions,
     pub(super) calls: Calls,
-    objects: BTreeMap<String, Vec<Entry>>,
-    uploads: BTreeMap<String, Upload>,
+    objects: BTreeMap<String, Vec<KeyEntry>>,
+    uploads: BTreeMap<String, OpenUpload>,
     drawn: u64,
     /// The next object that is assembled is made of another first part than was listed.
     pub(super) misassembles: bool,
 }
 
-impl State {
+impl MemoryState {
     pub(super) fn new(options: MemoryOptions) -> Self {
         Self {
             options,
@@ -183,8 +183,8 @@ impl State {
 
     pub(super) fn used_bytes(&self) -> u64 {
         let objects = self.objects.values().flatten().map(|entry| match entry {
-            Entry::Object(version) => version.content.size,
-            Entry::Marker { .. } => 0,
+            KeyEntry::Object(version) => version.content.size,
+            KeyEntry::Marker { .. } => 0,
         });
         let parts = self
             .uploads
@@ -203,7 +203,7 @@ impl State {
     }
 
     pub(super) fn keys(&self) -> Vec<String> {
-        let holds = |entries: &[Entry]| entries.iter().any(|e| matches!(e, Entry::Object(_)));
+        let holds = |entries: &[KeyEntry]| entries.iter().any(|e| matches!(e, KeyEntry::Object(_)));
         self.objects
             .iter()
             .filter(|(_, entries)| holds(entries))
@@ -218,15 +218,15 @@ impl State {
             Some(_) => entries.iter().find(|entry| entry.id() == version),
         };
         match entry? {
-            Entry::Object(version) => Some(version),
-            Entry::Marker { .. } => None,
+            KeyEntry::Object(version) => Some(version),
+            KeyEntry::Marker { .. } => None,
         }
     }
 
     pub(super) fn store(
         &mut self,
         key: &str,
-        content: Content,
+        content: StoredContent,
         headers: ObjectHeaders,
         written: Timestamp,
     ) -> Option<String> {
@@ -244,7 +244,7 @@ impl State {
         if self.options.versions == Versions::Off {
             entries.clear();
         }
-        entries.push(Entry::Object(Box::new(version)));
+        entries.push(KeyEntry::Object(Box::new(version)));
         id
     }
 
@@ -257,7 +257,7 @@ impl State {
                 self.objects
                     .entry(key.to_owned())
                     .or_default()
-                    .push(Entry::Marker { id });
+                    .push(KeyEntry::Marker { id });
                 true
             }
             (Versions::Off, None) => self.objects.remove(key).is_some(),
@@ -281,7 +281,7 @@ impl State {
     }
 
     pub(super) fn rot(&mut self, key: &str) -> bool {
-        let Some(Entry::Object(version)) = self
+        let Some(KeyEntry::Object(version)) = self
             .objects
             .get_mut(key)
             .and_then(|entries| entries.last_mut())
@@ -309,11 +309,11 @@ impl State {
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(&request.prefix))
             .filter_map(|(key, entries)| match entries.last() {
-                Some(Entry::Object(version)) => Some(Listed {
+                Some(KeyEntry::Object(version)) => Some(Listed {
                     key: key.clone(),
                     size: version.content.size,
                 }),
-                Some(Entry::Marker { .. }) | None => None,
+                Some(KeyEntry::Marker { .. }) | None => None,
             })
             .take(limit + 1)
             .collect();
@@ -330,14 +330,14 @@ impl State {
             .rev()
             .map(|entry| VersionRef {
                 version: entry.id().map(str::to_owned),
-                delete_marker: matches!(entry, Entry::Marker { .. }),
+                delete_marker: matches!(entry, KeyEntry::Marker { .. }),
             })
             .collect()
     }
 
     pub(super) fn create_upload(&mut self, key: &str, headers: ObjectHeaders) -> String {
         let id = self.draw('u');
-        let upload = Upload {
+        let upload = OpenUpload {
             key: key.to_owned(),
             headers,
             parts: BTreeMap::new(),
@@ -355,7 +355,7 @@ impl State {
         key: &str,
         upload: &str,
         number: u32,
-        content: Content,
+        content: StoredContent,
     ) -> Result<(), Kind> {
         if !self.upload_is_open(key, upload) {
             return Err(Kind::NoSuchUpload);
@@ -377,7 +377,7 @@ impl State {
         upload: &str,
         parts: &[PartFact],
         now: Timestamp,
-    ) -> Result<(Content, Option<String>), Kind> {
+    ) -> Result<(StoredContent, Option<String>), Kind> {
         if !self.upload_is_open(key, upload) {
             return Err(Kind::NoSuchUpload);
         }
@@ -399,12 +399,12 @@ impl State {
             if let Some(first) = bytes.first_mut() {
                 *first ^= 1;
             }
-            Content::of_body(bytes.freeze())
+            StoredContent::of_body(bytes.freeze())
         });
         if let Some(spoilt) = &spoilt {
             named[0] = spoilt;
         }
-        let content = Content::of_parts(&named);
+        let content = StoredContent::of_parts(&named);
         let open = self
             .uploads
             .remove(upload)

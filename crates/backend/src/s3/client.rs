@@ -11,13 +11,13 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use s3wire::chunked::Framing;
 use s3wire::sigv4::{Chain, PayloadMode, SignRequest, Signer, StreamingVariant};
-use s3wire::xml::{Answer, ErrorDocument, XmlError};
+use s3wire::xml::{ErrorDocument, LateResponse, XmlError};
 
 use super::classify::{self, Access};
-use super::cover::{BodyPolicy, Cover};
+use super::cover::{BodyPolicy, BodySigning};
 use super::download::read_all;
-use super::http1::{Incoming, Outgoing};
-use super::settings::{Address, S3Settings, SettingsError};
+use super::http1::{Outgoing, ProviderBody};
+use super::settings::{BucketAddress, S3Settings, S3SettingsError};
 use super::transport::Transport;
 use super::upload::{RequestBody, Staged};
 use crate::guard::note_request;
@@ -41,7 +41,7 @@ const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("s3-orchestrator/", env!("CARGO_PKG_VERSION")));
 
 /// A request without its body.
-pub(super) struct Call {
+pub(super) struct ProviderRequest {
     operation: &'static str,
     access: Access,
     method: Method,
@@ -50,7 +50,7 @@ pub(super) struct Call {
     headers: HeaderMap,
 }
 
-impl Call {
+impl ProviderRequest {
     pub(super) fn new(
         operation: &'static str,
         access: Access,
@@ -103,28 +103,28 @@ impl Call {
 }
 
 /// The body of a request.
-pub(super) enum Content {
+pub(super) enum RequestContent {
     /// None, or XML that is at hand: always hashed, because it is small.
     Whole(Bytes),
     /// The bytes of an object.
-    Object(Staged, Cover),
+    Object(Staged, BodySigning),
 }
 
-impl Content {
+impl RequestContent {
     pub(super) const EMPTY: Self = Self::Whole(Bytes::new());
 }
 
 /// A success.
-pub(super) struct Reply {
+pub(super) struct ProviderReply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: Incoming,
+    pub(super) body: ProviderBody,
 }
 
 /// Sends calls to one bucket of one provider.
 pub(super) struct Client {
     pub(super) name: BackendName,
-    pub(super) address: Address,
+    pub(super) address: BucketAddress,
     pub(super) policy: BodyPolicy,
     transport: Transport,
     signer: Signer,
@@ -138,15 +138,15 @@ impl Client {
         name: BackendName,
         settings: S3Settings,
         clock: Arc<dyn Clock>,
-    ) -> std::result::Result<Self, SettingsError> {
-        let address = Address::of(&settings)?;
+    ) -> std::result::Result<Self, S3SettingsError> {
+        let address = BucketAddress::of(&settings)?;
         let transport = Transport::new(&settings, &address)?;
         let policy = BodyPolicy::of(&settings, &address);
         let session_token = match &settings.session_token {
             None => None,
             Some(token) => {
                 let mut value = HeaderValue::try_from(token.reveal())
-                    .map_err(|_| SettingsError::SessionToken)?;
+                    .map_err(|_| S3SettingsError::SessionToken)?;
                 value.set_sensitive(true);
                 Some(value)
             }
@@ -156,7 +156,7 @@ impl Client {
             settings.secret_access_key,
             settings.region,
         )
-        .map_err(SettingsError::Signer)?;
+        .map_err(S3SettingsError::Signer)?;
         let host = HeaderValue::try_from(address.authority.as_str())
             .expect("an authority is a header value");
         Ok(Self {
@@ -172,8 +172,13 @@ impl Client {
     }
 
     /// A call on the bucket.
-    pub(super) fn bucket(&self, operation: &'static str, access: Access, method: Method) -> Call {
-        Call::new(operation, access, method, self.address.bucket_path())
+    pub(super) fn bucket(
+        &self,
+        operation: &'static str,
+        access: Access,
+        method: Method,
+    ) -> ProviderRequest {
+        ProviderRequest::new(operation, access, method, self.address.bucket_path())
     }
 
     /// A call on an object.
@@ -183,8 +188,8 @@ impl Client {
         access: Access,
         method: Method,
         key: &BackendKey,
-    ) -> Call {
-        Call::new(operation, access, method, self.address.key_path(key))
+    ) -> ProviderRequest {
+        ProviderRequest::new(operation, access, method, self.address.key_path(key))
     }
 
     pub(super) fn error(&self, kind: Kind, effect: Effect, operation: &'static str) -> Error {
@@ -197,8 +202,12 @@ impl Client {
     }
 
     /// Sends a call; `Ok` is a 2xx whose body has not been read.
-    pub(super) async fn send(&self, call: Call, content: Content) -> Result<Reply> {
-        let Call {
+    pub(super) async fn send(
+        &self,
+        call: ProviderRequest,
+        content: RequestContent,
+    ) -> Result<ProviderReply> {
+        let ProviderRequest {
             operation, access, ..
         } = call;
         let request = self.request(call, content);
@@ -214,7 +223,7 @@ impl Client {
             Ok((answer, _)) if !answer.sent => Err(self
                 .nonsense(access, operation)
                 .with_message("success was declared before the body had been sent")),
-            Ok((answer, body)) => Ok(Reply {
+            Ok((answer, body)) => Ok(ProviderReply {
                 status: answer.status,
                 headers: answer.headers,
                 body,
@@ -223,11 +232,15 @@ impl Client {
     }
 
     /// Sends a call whose answer is an XML document.
-    pub(super) async fn ask(&self, call: Call, body: Bytes) -> Result<(HeaderMap, Bytes)> {
-        let Call {
+    pub(super) async fn ask(
+        &self,
+        call: ProviderRequest,
+        body: Bytes,
+    ) -> Result<(HeaderMap, Bytes)> {
+        let ProviderRequest {
             operation, access, ..
         } = call;
-        let reply = self.send(call, Content::Whole(body)).await?;
+        let reply = self.send(call, RequestContent::Whole(body)).await?;
         let document = read_all(reply.body, XML_BYTES_MAX)
             .await
             .map_err(|error| self.nonsense(access, operation).with_source(error))?;
@@ -235,12 +248,12 @@ impl Client {
     }
 
     /// Sends a call whose success is all that matters.
-    pub(super) async fn order(&self, call: Call) -> Result<HeaderMap> {
-        Ok(self.send(call, Content::EMPTY).await?.headers)
+    pub(super) async fn order(&self, call: ProviderRequest) -> Result<HeaderMap> {
+        Ok(self.send(call, RequestContent::EMPTY).await?.headers)
     }
 
-    fn request(&self, call: Call, content: Content) -> Outgoing {
-        let Call {
+    fn request(&self, call: ProviderRequest, content: RequestContent) -> Outgoing {
+        let ProviderRequest {
             method,
             path,
             query,
@@ -255,9 +268,9 @@ impl Client {
             headers.insert(X_AMZ_SECURITY_TOKEN, token.clone());
         }
         let payload = match &content {
-            Content::Whole(bytes) if bytes.is_empty() => PayloadMode::EMPTY,
-            Content::Whole(bytes) => PayloadMode::of(bytes),
-            Content::Object(staged, cover) => {
+            RequestContent::Whole(bytes) if bytes.is_empty() => PayloadMode::EMPTY,
+            RequestContent::Whole(bytes) => PayloadMode::of(bytes),
+            RequestContent::Object(staged, cover) => {
                 announce(&mut headers, cover, staged.length());
                 cover.mode
             }
@@ -272,8 +285,8 @@ impl Client {
         };
         let chain = self.signer.sign(sign, &mut headers);
         let body = match content {
-            Content::Whole(bytes) => RequestBody::whole(bytes),
-            Content::Object(staged, cover) => {
+            RequestContent::Whole(bytes) => RequestBody::whole(bytes),
+            RequestContent::Object(staged, cover) => {
                 let framing = framing(&cover, chain).map(|framing| (framing, cover.trailer));
                 staged.into_body(framing)
             }
@@ -292,7 +305,7 @@ impl Client {
         access: Access,
         operation: &'static str,
         status: StatusCode,
-        body: Incoming,
+        body: ProviderBody,
     ) -> Error {
         // An error document that cannot be read says as much as none.
         let document = read_all(body, ERROR_BYTES_MAX).await.unwrap_or_default();
@@ -310,11 +323,11 @@ impl Client {
     pub(super) fn settle<T>(
         &self,
         operation: &'static str,
-        answer: std::result::Result<Answer<T>, XmlError>,
+        answer: std::result::Result<LateResponse<T>, XmlError>,
     ) -> Result<T> {
         match answer {
-            Ok(Answer::Done(done)) => Ok(done),
-            Ok(Answer::Refused(document)) => {
+            Ok(LateResponse::Done(done)) => Ok(done),
+            Ok(LateResponse::Refused(document)) => {
                 let (kind, effect) = classify::late_refusal(Access::Write, &document.code);
                 let message = words(&document.code, &document.message);
                 Err(self.error(kind, effect, operation).with_message(message))
@@ -365,7 +378,7 @@ fn print_head(method: &Method, path: &str, query: &str, headers: &HeaderMap) -> 
 }
 
 /// Adds the headers that say how a body is covered and framed.
-fn announce(headers: &mut HeaderMap, cover: &Cover, length: u64) {
+fn announce(headers: &mut HeaderMap, cover: &BodySigning, length: u64) {
     let text = |text: String| HeaderValue::try_from(text).expect("base64 is a header value");
     if let Some(crc64) = cover.header {
         headers.insert(X_AMZ_CRC64, text(crc64.to_checksum().to_base64()));
@@ -390,7 +403,7 @@ fn announce(headers: &mut HeaderMap, cover: &Cover, length: u64) {
     }
 }
 
-fn framing(cover: &Cover, chain: Chain) -> Option<Framing> {
+fn framing(cover: &BodySigning, chain: Chain) -> Option<Framing> {
     let algorithm = ChecksumAlgorithm::Crc64Nvme;
     match cover.mode {
         PayloadMode::Unsigned | PayloadMode::Sha256(_) => None,

@@ -7,7 +7,7 @@
 use base::{Crc64, Md5};
 use s3wire::sigv4::{PayloadMode, StreamingVariant};
 
-use super::settings::{Address, S3Settings};
+use super::settings::{BucketAddress, S3Settings};
 use crate::{Capabilities, Payload, Proof};
 
 /// What the operator decided for all bodies.
@@ -20,7 +20,7 @@ pub(super) struct BodyPolicy {
 
 /// The checksum that goes into the trailer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trailer {
+pub(super) enum TrailerChecksum {
     /// The one of the bytes, computed while they pass.
     Computed,
     /// This one, right or wrong: for the probe.
@@ -29,7 +29,7 @@ pub(super) enum Trailer {
 
 /// How one body is covered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cover {
+pub(super) struct BodySigning {
     /// What the request's signature says of the body.
     pub(super) mode: PayloadMode,
     /// `x-amz-checksum-crc64nvme`
@@ -37,11 +37,11 @@ pub(super) struct Cover {
     /// `Content-MD5`
     pub(super) md5: Option<Md5>,
     /// The trailer's value, where the mode has a trailer.
-    pub(super) trailer: Trailer,
+    pub(super) trailer: TrailerChecksum,
 }
 
 impl BodyPolicy {
-    pub(super) fn of(settings: &S3Settings, address: &Address) -> Self {
+    pub(super) fn of(settings: &S3Settings, address: &BucketAddress) -> Self {
         Self {
             https: address.is_https(),
             unsigned_payload: settings.unsigned_payload,
@@ -60,7 +60,7 @@ impl BodyPolicy {
     }
 
     /// The cover of an object's body.
-    pub(super) fn object(self, capabilities: Capabilities, payload: &Payload) -> Cover {
+    pub(super) fn object(self, capabilities: Capabilities, payload: &Payload) -> BodySigning {
         let header = payload
             .crc64
             .filter(|_| self.checksums() && capabilities.checksum_header);
@@ -69,7 +69,7 @@ impl BodyPolicy {
 
     /// The cover of a part. The checksums of an upload's parts must all be there or none: providers
     /// compare them with what CreateMultipartUpload announced.
-    pub(super) fn part(self, capabilities: Capabilities, payload: &Payload) -> Cover {
+    pub(super) fn part(self, capabilities: Capabilities, payload: &Payload) -> BodySigning {
         let all = self.trailers(capabilities);
         let header = payload
             .crc64
@@ -77,7 +77,7 @@ impl BodyPolicy {
         self.cover(header, all, payload)
     }
 
-    fn cover(self, header: Option<Crc64>, trailers: bool, payload: &Payload) -> Cover {
+    fn cover(self, header: Option<Crc64>, trailers: bool, payload: &Payload) -> BodySigning {
         let known = payload.sha256.map(PayloadMode::Sha256);
         let mode = match self.unsigned_payload {
             Some(false) => known.unwrap_or(PayloadMode::Streaming(StreamingVariant::Signed)),
@@ -89,16 +89,16 @@ impl BodyPolicy {
         };
         let framed = matches!(mode, PayloadMode::Streaming(_));
         let md5 = payload.md5.filter(|_| self.checksums() && !framed);
-        Cover {
+        BodySigning {
             mode,
             header,
             md5,
-            trailer: Trailer::Computed,
+            trailer: TrailerChecksum::Computed,
         }
     }
 }
 
-impl Cover {
+impl BodySigning {
     /// What a success of this request proves.
     pub(super) fn proof(&self) -> Proof {
         let trailer = PayloadMode::Streaming(StreamingVariant::UnsignedTrailer);
@@ -127,7 +127,7 @@ mod tests {
     fn policy(endpoint: &str, set: impl FnOnce(&mut S3Settings)) -> BodyPolicy {
         let mut settings = S3Settings::new(endpoint, "b", "id", Secret::new("s".to_owned()));
         set(&mut settings);
-        let address = Address::of(&settings).unwrap();
+        let address = BucketAddress::of(&settings).unwrap();
         BodyPolicy::of(&settings, &address)
     }
 

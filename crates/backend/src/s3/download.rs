@@ -11,11 +11,11 @@ use base::BackendName;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::Stream;
 
-use super::http1::{Incoming, ReadError};
+use super::http1::{ProviderBody, ReadError};
 use crate::{Effect, Error, Kind};
 
 /// Reads a body that is wanted whole, but not more than `max` bytes.
-pub(super) async fn read_all(mut incoming: Incoming, max: usize) -> Result<Bytes, ReadError> {
+pub(super) async fn read_all(mut incoming: ProviderBody, max: usize) -> Result<Bytes, ReadError> {
     let mut whole = BytesMut::new();
     while let Some(piece) = poll_fn(|cx| incoming.poll_piece(cx)).await {
         let piece = piece?;
@@ -29,14 +29,14 @@ pub(super) async fn read_all(mut incoming: Incoming, max: usize) -> Result<Bytes
 
 /// The body of an object, of known length.
 pub(super) struct Download {
-    incoming: Incoming,
+    incoming: ProviderBody,
     missing: u64,
     ended: bool,
     backend: BackendName,
 }
 
 impl Download {
-    pub(super) fn new(incoming: Incoming, length: u64, backend: BackendName) -> Self {
+    pub(super) fn new(incoming: ProviderBody, length: u64, backend: BackendName) -> Self {
         Self {
             incoming,
             missing: length,

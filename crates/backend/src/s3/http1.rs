@@ -22,9 +22,9 @@ use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
 use super::upload::{BodyCut, RequestBody};
-pub(super) use body::{Incoming, ReadError};
+pub(super) use body::{ProviderBody, ReadError};
 pub(super) use head::HeadError;
-use head::{Framing, Head};
+use head::{BodyFraming, ResponseHead};
 pub(super) use stream::Stream;
 
 /// The largest head of an answer.
@@ -127,12 +127,12 @@ impl Outgoing {
 }
 
 /// The head of an answer, with the body to be read.
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// Whether the connection had taken all of the request when the answer came.
     pub(super) sent: bool,
-    framing: Framing,
+    framing: BodyFraming,
     reusable: bool,
 }
 
@@ -177,7 +177,7 @@ impl Connection {
     pub(super) async fn exchange(
         &mut self,
         request: &mut Outgoing,
-    ) -> Result<Answer, ExchangeError> {
+    ) -> Result<Response, ExchangeError> {
         let mut broken = None;
         poll_fn(|cx| {
             if broken.is_none() {
@@ -190,11 +190,11 @@ impl Connection {
             }
             let answer = ready!(self.poll_head(request.bodiless, cx));
             Poll::Ready(match (answer, broken.take()) {
-                (Ok(answer), None) => Ok(Answer {
+                (Ok(answer), None) => Ok(Response {
                     sent: request.is_sent(),
                     ..answer
                 }),
-                (Ok(answer), Some(_)) => Ok(Answer {
+                (Ok(answer), Some(_)) => Ok(Response {
                     sent: false,
                     ..answer
                 }),
@@ -259,11 +259,11 @@ impl Connection {
         &mut self,
         bodiless: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Answer, ExchangeError>> {
+    ) -> Poll<Result<Response, ExchangeError>> {
         loop {
             let parsed = match self.buffer.is_empty() {
                 true => None,
-                false => Head::parse(&mut self.buffer).map_err(ExchangeError::Head)?,
+                false => ResponseHead::parse(&mut self.buffer).map_err(ExchangeError::Head)?,
             };
             match parsed {
                 // Something else will follow: RFC 9110 section 15.2.
@@ -271,7 +271,7 @@ impl Connection {
                 Some(head) => {
                     let (framing, definite) =
                         head.framing(bodiless).map_err(ExchangeError::Head)?;
-                    return Poll::Ready(Ok(Answer {
+                    return Poll::Ready(Ok(Response {
                         status: head.status,
                         reusable: head.keep_alive && definite,
                         headers: head.headers,

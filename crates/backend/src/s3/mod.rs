@@ -37,7 +37,7 @@ use crate::{
     Stored, UploadListPage, VersionPage,
 };
 use client::Client;
-pub use settings::{S3Settings, SettingsError};
+pub use settings::{S3Settings, S3SettingsError};
 
 /// One bucket of an S3 provider.
 pub struct S3Backend {
@@ -51,7 +51,7 @@ impl S3Backend {
         name: BackendName,
         settings: S3Settings,
         clock: Arc<dyn Clock>,
-    ) -> std::result::Result<Self, SettingsError> {
+    ) -> std::result::Result<Self, S3SettingsError> {
         let client = Client::new(name, settings, clock)?;
         Ok(Self {
             client,

@@ -10,7 +10,7 @@ use s3wire::xml::{
 
 use super::S3Backend;
 use super::classify::Access;
-use super::client::Content;
+use super::client::RequestContent;
 use super::objects::{X_AMZ_COPY_SOURCE, crc64_of, stored, version_id};
 use super::pages::EMPTY_PAGES_MAX;
 use crate::{
@@ -61,7 +61,7 @@ impl S3Backend {
             .query("uploadId", upload);
         let reply = self
             .client
-            .send(call, Content::Object(staged, cover))
+            .send(call, RequestContent::Object(staged, cover))
             .await?;
         Ok(stored(&reply.headers, cover.proof()))
     }

@@ -14,7 +14,7 @@ use s3wire::xml::{
 
 use super::S3Backend;
 use super::classify::{self, Access};
-use super::client::{CONTENT_MD5, Call, Content, words};
+use super::client::{CONTENT_MD5, ProviderRequest, RequestContent, words};
 use super::download::Download;
 use super::pages::EMPTY_PAGES_MAX;
 use super::upload::Staged;
@@ -62,7 +62,7 @@ impl S3Backend {
             .object_headers(&meta.headers);
         let reply = self
             .client
-            .send(call, Content::Object(staged, cover))
+            .send(call, RequestContent::Object(staged, cover))
             .await?;
         Ok(stored(&reply.headers, cover.proof()))
     }
@@ -77,7 +77,10 @@ impl S3Backend {
             .client
             .object(OPERATION, Access::Write, Method::PUT, &marker_key())
             .header(IF_NONE_MATCH, HeaderValue::from_static("*"));
-        let sent = self.client.send(call, Content::Object(staged, cover)).await;
+        let sent = self
+            .client
+            .send(call, RequestContent::Object(staged, cover))
+            .await;
         sent.map(|_| ())
     }
 
@@ -107,7 +110,7 @@ impl S3Backend {
             let value = HeaderValue::try_from(text).expect("a range is a header value");
             call = call.header(RANGE, value);
         }
-        let reply = self.client.send(call, Content::EMPTY).await?;
+        let reply = self.client.send(call, RequestContent::EMPTY).await?;
         let (length, size) = extent(reply.status, &reply.headers, range)
             .ok_or_else(|| self.misread(&reply.headers))?;
         let head = head_of(&reply.headers, size);
@@ -150,7 +153,7 @@ impl S3Backend {
         method: Method,
         key: &BackendKey,
         version: Option<&str>,
-    ) -> Call {
+    ) -> ProviderRequest {
         let call = self
             .client
             .object(operation, Access::Read, method, key)

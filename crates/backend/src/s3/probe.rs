@@ -19,8 +19,8 @@ use s3wire::xml::{VersioningStatus, parse_versioning};
 
 use super::S3Backend;
 use super::classify::Access;
-use super::client::Content;
-use super::cover::{Cover, Trailer};
+use super::client::RequestContent;
+use super::cover::{BodySigning, TrailerChecksum};
 use super::objects::stored;
 use super::transport::SendError;
 use crate::guard::note_bytes;
@@ -78,7 +78,7 @@ impl<'a> Probe<'a> {
     async fn ask(&mut self) -> Result<Capabilities> {
         let (first, header_taken) = self.put_first().await?;
         let checksum_header = header_taken && {
-            let wrong = Cover {
+            let wrong = BodySigning {
                 header: Some(wrong()),
                 ..self.plain()
             };
@@ -110,7 +110,7 @@ impl<'a> Probe<'a> {
     }
 
     /// A body without checksum, in the mode of the others.
-    fn plain(&self) -> Cover {
+    fn plain(&self) -> BodySigning {
         let payload = Payload {
             crc64: None,
             ..Payload::from_bytes(Bytes::from_static(BODY))
@@ -121,7 +121,7 @@ impl<'a> Probe<'a> {
             .object(Capabilities::UNKNOWN, &payload)
     }
 
-    async fn put(&mut self, key: BackendKey, cover: Cover) -> Result<Stored> {
+    async fn put(&mut self, key: BackendKey, cover: BodySigning) -> Result<Stored> {
         let backend = self.backend;
         let payload = Payload::from_bytes(Bytes::from_static(BODY));
         let staged = backend.staged("probe", payload).await?;
@@ -134,7 +134,7 @@ impl<'a> Probe<'a> {
         });
         let sent = backend
             .client
-            .send(call, Content::Object(staged, cover))
+            .send(call, RequestContent::Object(staged, cover))
             .await;
         match sent {
             Ok(reply) => {
@@ -163,7 +163,7 @@ impl<'a> Probe<'a> {
     async fn put_first(&mut self) -> Result<(Stored, bool)> {
         let key = self.key("first");
         if self.backend.client.policy.checksums() {
-            let right = Cover {
+            let right = BodySigning {
                 header: Some(Crc64::of(BODY)),
                 ..self.plain()
             };
@@ -190,7 +190,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Whether a body with a wrong checksum is refused for good.
-    async fn refuses(&mut self, cover: Cover) -> Result<bool> {
+    async fn refuses(&mut self, cover: BodySigning) -> Result<bool> {
         match self.put(self.key("first"), cover).await {
             Ok(_) => Ok(false),
             Err(error) if is_no_answer(&error) => Err(error),
@@ -207,18 +207,18 @@ impl<'a> Probe<'a> {
         if !self.backend.client.policy.trailers(everything) {
             return Ok(None);
         }
-        let right = Cover {
+        let right = BodySigning {
             mode: PayloadMode::Streaming(StreamingVariant::UnsignedTrailer),
             header: None,
             md5: None,
-            trailer: Trailer::Computed,
+            trailer: TrailerChecksum::Computed,
         };
         let taken = self.put(self.key("first"), right).await;
         let Some(taken) = answered(taken)? else {
             return Ok(None);
         };
-        let wrong = Cover {
-            trailer: Trailer::Given(wrong()),
+        let wrong = BodySigning {
+            trailer: TrailerChecksum::Given(wrong()),
             ..right
         };
         Ok(self.refuses(wrong).await?.then_some(taken))

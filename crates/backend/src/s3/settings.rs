@@ -76,7 +76,7 @@ impl S3Settings {
 
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+pub enum S3SettingsError {
     /// The endpoint is not a URL that requests can go to.
     #[error(
         "the endpoint {endpoint:?} is not an http or https URL without user, query or fragment"
@@ -114,7 +114,7 @@ pub enum SettingsError {
 
 /// Where the requests of one bucket go.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub(super) struct BucketAddress {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
     /// Percent-encoded path of the bucket: empty for virtual-host style at the root of the host.
@@ -122,16 +122,16 @@ pub(super) struct Address {
     bucket: String,
 }
 
-impl Address {
-    pub(super) fn of(settings: &S3Settings) -> Result<Self, SettingsError> {
+impl BucketAddress {
+    pub(super) fn of(settings: &S3Settings) -> Result<Self, S3SettingsError> {
         let bucket = &settings.bucket;
         if bucket.is_empty() || bucket.contains('/') || bucket.chars().any(char::is_control) {
-            return Err(SettingsError::Bucket {
+            return Err(S3SettingsError::Bucket {
                 bucket: bucket.clone(),
             });
         }
         let (scheme, host, base) =
-            split_endpoint(&settings.endpoint).ok_or_else(|| SettingsError::Endpoint {
+            split_endpoint(&settings.endpoint).ok_or_else(|| S3SettingsError::Endpoint {
                 endpoint: settings.endpoint.clone(),
             })?;
         let path_style = settings
@@ -143,7 +143,7 @@ impl Address {
             false => (
                 format!("{bucket}.{host}")
                     .parse()
-                    .map_err(|_| SettingsError::Bucket {
+                    .map_err(|_| S3SettingsError::Bucket {
                         bucket: bucket.clone(),
                     })?,
                 base,
@@ -235,8 +235,8 @@ fn needs_path_style(host: &Authority, scheme: &Scheme, bucket: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn address(endpoint: &str, bucket: &str) -> Result<Address, SettingsError> {
-        Address::of(&S3Settings::new(
+    fn address(endpoint: &str, bucket: &str) -> Result<BucketAddress, S3SettingsError> {
+        BucketAddress::of(&S3Settings::new(
             endpoint,
             bucket,
             "id",
@@ -283,14 +283,17 @@ mod tests {
             "http://a/#f",
         ] {
             assert!(
-                matches!(address(endpoint, "b"), Err(SettingsError::Endpoint { .. })),
+                matches!(
+                    address(endpoint, "b"),
+                    Err(S3SettingsError::Endpoint { .. })
+                ),
                 "{endpoint}"
             );
         }
         for bucket in ["", "a/b", "a\n"] {
             assert!(matches!(
                 address("http://a.b", bucket),
-                Err(SettingsError::Bucket { .. })
+                Err(S3SettingsError::Bucket { .. })
             ));
         }
     }

@@ -28,8 +28,8 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::http1::{Answer, Connection, ExchangeError, Incoming, Outgoing};
-use super::settings::{Address, S3Settings, SettingsError};
+use super::http1::{Connection, ExchangeError, Outgoing, ProviderBody, Response};
+use super::settings::{BucketAddress, S3Settings, S3SettingsError};
 use crate::turn::line_up;
 
 /// Silence after which the kernel asks whether the other side is still there.
@@ -60,13 +60,16 @@ pub(super) enum SendError {
 
 /// Sends requests to one provider.
 pub(super) struct Transport {
-    connector: Connector,
+    connector: Dialer,
     origin: Uri,
     homes: [Arc<Home>; HOMES],
 }
 
 impl Transport {
-    pub(super) fn new(settings: &S3Settings, address: &Address) -> Result<Self, SettingsError> {
+    pub(super) fn new(
+        settings: &S3Settings,
+        address: &BucketAddress,
+    ) -> Result<Self, S3SettingsError> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -78,7 +81,7 @@ impl Transport {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(SettingsError::Tls)?
+            .map_err(S3SettingsError::Tls)?
             .with_root_certificates(roots)
             .with_no_client_auth();
         let inner = HttpsConnectorBuilder::new()
@@ -92,7 +95,7 @@ impl Transport {
             kept: AtomicUsize::new(0),
         });
         Ok(Self {
-            connector: Connector {
+            connector: Dialer {
                 inner,
                 limit: settings.connect_timeout,
             },
@@ -105,7 +108,7 @@ impl Transport {
     pub(super) async fn send(
         &self,
         mut request: Outgoing,
-    ) -> Result<(Answer, Incoming), SendError> {
+    ) -> Result<(Response, ProviderBody), SendError> {
         line_up().await;
         let home = &self.homes[THREAD.with(|thread| *thread) % HOMES];
         loop {
@@ -117,7 +120,7 @@ impl Transport {
             };
             match connection.exchange(&mut request).await {
                 Ok(answer) => {
-                    let body = Incoming::new(connection, &answer, Arc::clone(home));
+                    let body = ProviderBody::new(connection, &answer, Arc::clone(home));
                     return Ok((answer, body));
                 }
                 Err(error @ ExchangeError::Body(_)) => return Err(SendError::Exchange(error)),
@@ -155,21 +158,21 @@ pub(super) struct Home {
 struct Idle {
     connection: Connection,
     since: Instant,
-    _place: Place,
+    _place: KeptConnection,
 }
 
 /// One of the connections that are kept.
-struct Place(Arc<Keeping>);
+struct KeptConnection(Arc<Keeping>);
 
-impl Drop for Place {
+impl Drop for KeptConnection {
     fn drop(&mut self) {
         self.0.kept.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Keeping {
-    fn place(self: &Arc<Self>) -> Option<Place> {
-        let place = Place(Arc::clone(self));
+    fn place(self: &Arc<Self>) -> Option<KeptConnection> {
+        let place = KeptConnection(Arc::clone(self));
         (self.kept.fetch_add(1, Ordering::Relaxed) < self.most).then_some(place)
     }
 }
@@ -244,11 +247,11 @@ async fn sweep(home: Weak<Home>, longest: Duration) {
     }
 }
 
-fn trusted_roots(ca_file: Option<&[u8]>) -> Result<RootCertStore, SettingsError> {
+fn trusted_roots(ca_file: Option<&[u8]>) -> Result<RootCertStore, S3SettingsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(pem) = ca_file {
-        let refuse = |source| SettingsError::CaFile { source };
+        let refuse = |source| S3SettingsError::CaFile { source };
         let mut found = false;
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|error| refuse(Some(error.into())))?;
@@ -262,25 +265,25 @@ fn trusted_roots(ca_file: Option<&[u8]>) -> Result<RootCertStore, SettingsError>
         }
     }
     match roots.is_empty() {
-        true => Err(SettingsError::NoRoots),
+        true => Err(S3SettingsError::NoRoots),
         false => Ok(roots),
     }
 }
 
 /// Connects within a limit that covers DNS, TCP and TLS together.
 #[derive(Clone)]
-struct Connector {
+struct Dialer {
     inner: HttpsConnector<HttpConnector>,
     limit: Duration,
 }
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type DialedStream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 
-impl Service<Uri> for Connector {
-    type Response = Stream;
+impl Service<Uri> for Dialer {
+    type Response = DialedStream;
     type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<DialedStream, ConnectError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         self.inner.poll_ready(cx)

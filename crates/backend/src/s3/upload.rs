@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use s3wire::chunked::{Encoder, Framing};
 
-use super::cover::Trailer;
+use super::cover::TrailerChecksum;
 use crate::{Chunks, Payload, PayloadCut};
 
 /// The payload failed, or did not have its announced length.
@@ -62,14 +62,14 @@ impl Staged {
     }
 
     /// The body of the request; `framing` where it goes in chunks.
-    pub(super) fn into_body(self, framing: Option<(Framing, Trailer)>) -> RequestBody {
+    pub(super) fn into_body(self, framing: Option<(Framing, TrailerChecksum)>) -> RequestBody {
         let wire_left = match &framing {
             None => self.length,
             Some((framing, _)) => Encoder::encoded_length(framing, self.length),
         };
         let wrap =
             framing.map(|(framing, trailer)| Wrap::new(framing, trailer, self.crc64, self.length));
-        let mut upload = Upload {
+        let mut upload = UploadState {
             chunks: self.chunks,
             missing: self.length,
             wrap,
@@ -80,28 +80,28 @@ impl Staged {
         upload
             .take(self.first)
             .expect("the first bytes fit into the announced length");
-        RequestBody(Content::Streamed(Box::new(upload)))
+        RequestBody(UploadContent::Streamed(Box::new(upload)))
     }
 }
 
 /// The body of any request.
-pub(super) struct RequestBody(Content);
+pub(super) struct RequestBody(UploadContent);
 
-enum Content {
+enum UploadContent {
     Whole(Option<Bytes>),
-    Streamed(Box<Upload>),
+    Streamed(Box<UploadState>),
 }
 
 impl RequestBody {
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self(Content::Whole((!bytes.is_empty()).then_some(bytes)))
+        Self(UploadContent::Whole((!bytes.is_empty()).then_some(bytes)))
     }
 
     /// Bytes that are still to come, framing included.
     pub(super) fn length(&self) -> u64 {
         match &self.0 {
-            Content::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Content::Streamed(upload) => upload.wire_left,
+            UploadContent::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            UploadContent::Streamed(upload) => upload.wire_left,
         }
     }
 
@@ -116,13 +116,13 @@ impl RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, BodyCut>>> {
         match &mut self.0 {
-            Content::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            Content::Streamed(upload) => upload.poll_bytes(cx),
+            UploadContent::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            UploadContent::Streamed(upload) => upload.poll_bytes(cx),
         }
     }
 }
 
-struct Upload {
+struct UploadState {
     chunks: Chunks,
     /// Payload bytes that have not come yet.
     missing: u64,
@@ -151,15 +151,15 @@ enum Sum {
 impl Wrap {
     fn new(
         framing: Framing,
-        trailer: Trailer,
+        trailer: TrailerChecksum,
         later: Option<Arc<OnceLock<Crc64>>>,
         length: u64,
     ) -> Self {
         let sum = match (&framing, trailer, later) {
             (Framing::Signed(_), _, _) => Sum::None,
-            (_, Trailer::Computed, Some(later)) => Sum::Awaited(later),
-            (_, Trailer::Computed, None) => Sum::Computed(Box::new(Crc64Hasher::new())),
-            (_, Trailer::Given(crc64), _) => Sum::Given(crc64),
+            (_, TrailerChecksum::Computed, Some(later)) => Sum::Awaited(later),
+            (_, TrailerChecksum::Computed, None) => Sum::Computed(Box::new(Crc64Hasher::new())),
+            (_, TrailerChecksum::Given(crc64), _) => Sum::Given(crc64),
         };
         Self {
             encoder: Some(Encoder::new(framing, length)),
@@ -187,7 +187,7 @@ impl Wrap {
     }
 }
 
-impl Upload {
+impl UploadState {
     /// Takes payload; the framing's end goes out with the last of it.
     fn take(&mut self, chunk: Bytes) -> Result<(), BodyCut> {
         self.missing = self
@@ -294,7 +294,7 @@ mod tests {
             };
             let staged = Staged::from(promised).await.unwrap();
             let framing = Framing::UnsignedTrailer(ChecksumAlgorithm::Crc64Nvme);
-            let mut body = staged.into_body(Some((framing, Trailer::Computed)));
+            let mut body = staged.into_body(Some((framing, TrailerChecksum::Computed)));
             if known {
                 later.set(Crc64(1)).unwrap();
             }

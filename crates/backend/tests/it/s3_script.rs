@@ -10,7 +10,7 @@ use base::{Clock, Crc64, ManualClock, Secret};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use parking_lot::Mutex;
 use s3wire::chunked::{Decoder, Framing};
-use s3wire::sigv4::{Claim, PayloadMode, RequestHead, SigningSecret, Verified};
+use s3wire::sigv4::{Claim, PayloadMode, RequestHead, SigningSecret, VerifiedRequest};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -253,7 +253,7 @@ impl Seen {
     }
 
     /// Verifies the signature as our own front end would.
-    pub(crate) fn verified(&self) -> Verified {
+    pub(crate) fn verified(&self) -> VerifiedRequest {
         let head = RequestHead {
             method: &self.method,
             path: &self.path,
@@ -273,7 +273,7 @@ impl Seen {
     /// The bytes of the object, after everything that covers them has been checked: length,
     /// framing, chunk signatures, checksum.
     pub(crate) fn payload(&self) -> Vec<u8> {
-        let Verified { payload, chain, .. } = self.verified();
+        let VerifiedRequest { payload, chain, .. } = self.verified();
         assert_eq!(
             self.header("content-length"),
             Some(self.body.len().to_string().as_str())

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::{Effect, Kind, ObjectBackend as _, Payload, PutMeta, S3Settings, SettingsError};
+use backend::{Effect, Kind, ObjectBackend as _, Payload, PutMeta, S3Settings, S3SettingsError};
 use base::{Secret, SystemClock};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -123,7 +123,7 @@ fn a_ca_file_without_certificates_is_refused() {
         let name = "tls".parse().unwrap();
         let refused = backend::S3Backend::new(name, settings, Arc::new(SystemClock));
         assert!(
-            matches!(refused, Err(SettingsError::CaFile { .. })),
+            matches!(refused, Err(S3SettingsError::CaFile { .. })),
             "{text}"
         );
     }

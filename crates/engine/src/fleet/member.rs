@@ -177,10 +177,10 @@ impl Writes {
             return;
         }
         let refused = match call.outcome {
-            backend::Outcome::Succeed => false,
-            backend::Outcome::Fail(kind) if is_refusal(kind) => true,
+            backend::CallOutcome::Succeed => false,
+            backend::CallOutcome::Fail(kind) if is_refusal(kind) => true,
             // The request's own fault, or nothing that a full or closed storage says.
-            backend::Outcome::Fail(_) | backend::Outcome::Drop => return,
+            backend::CallOutcome::Fail(_) | backend::CallOutcome::Drop => return,
         };
         // Most often it is as before, and the line of memory stays with every core.
         if self.refused.load(Ordering::Relaxed) == refused
@@ -235,8 +235,8 @@ impl Meter for Metered {
     fn call(&self, call: &backend::Call<'_>) {
         self.writes.hear(call);
         let outcome = match call.outcome {
-            backend::Outcome::Succeed => Outcome::Success,
-            backend::Outcome::Fail(_) | backend::Outcome::Drop => Outcome::Error,
+            backend::CallOutcome::Succeed => Outcome::Success,
+            backend::CallOutcome::Fail(_) | backend::CallOutcome::Drop => Outcome::Error,
         };
         self.observer.observe(Event::BackendCall {
             backend: call.backend,

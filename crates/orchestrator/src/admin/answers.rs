@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// `GET status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusAnswer {
     pub db_healthy: bool,
     pub db_error: Option<String>,
     pub usage_period: String,
@@ -17,7 +17,7 @@ pub struct Status {
     pub backends: Vec<Backend>,
 }
 
-/// One backend in a [`Status`].
+/// One backend in a [`StatusAnswer`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     pub name: String,
@@ -63,13 +63,13 @@ pub struct Location {
 
 /// `GET workers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Workers {
-    pub workers: Vec<Worker>,
+pub struct WorkersAnswer {
+    pub workers: Vec<WorkerAnswer>,
 }
 
-/// One of the [`Workers`].
+/// One of the [`WorkersAnswer`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Worker {
+pub struct WorkerAnswer {
     pub name: String,
     pub last_success: Option<String>,
     pub last_failure: Option<String>,
@@ -84,12 +84,12 @@ pub struct Worker {
 pub struct CleanupQueue {
     pub depth: u64,
     pub dead_letters: u64,
-    pub items: Vec<CleanupItem>,
+    pub items: Vec<CleanupAnswerItem>,
 }
 
 /// One row in [`CleanupQueue`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CleanupItem {
+pub struct CleanupAnswerItem {
     pub id: i64,
     pub backend_name: String,
     pub object_key: String,
@@ -118,13 +118,13 @@ pub struct Instance {
 
 /// `GET log-level` and `PUT log-level`, and the body of the latter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogLevel {
+pub struct LogLevelAnswer {
     pub level: String,
 }
 
 /// Every answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Error {
+pub struct ErrorAnswer {
     /// What is wrong, and the way out.
     pub error: String,
 }

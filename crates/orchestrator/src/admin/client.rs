@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{Entry, PREFIX, Param, Place, TOKEN_HEADER, answers};
+use super::{AdminEntry, PREFIX, Param, ParamPlace, TOKEN_HEADER, answers};
 
 /// How long a call may take, connecting included.
 const CALL_MAX: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Where a server listens: scheme, host, port, and a path in front of the API where a proxy adds one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct ServerAddress {
     tls: bool,
     host: String,
     port: u16,
@@ -47,9 +47,9 @@ pub struct AddressError;
 
 /// A server, and what proves who asks.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct AdminServer {
     /// Where it is.
-    pub address: Address,
+    pub address: ServerAddress,
     /// The value of its `ui.admin_token`.
     pub token: Secret,
     /// PEM files with authorities that are trusted besides those of the system.
@@ -58,9 +58,9 @@ pub struct Server {
 
 /// A call with what it is given.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct AdminCall {
     /// Which call.
-    pub entry: &'static Entry,
+    pub entry: &'static AdminEntry,
     /// A value for each of its parameters.
     pub values: Vec<(&'static Param, String)>,
 }
@@ -72,7 +72,7 @@ pub enum CallError {
     #[error("reaching {address}; is the server running, and is that its address (-addr)?")]
     Connect {
         /// Where.
-        address: Address,
+        address: ServerAddress,
         /// Why not.
         source: io::Error,
     },
@@ -80,7 +80,7 @@ pub enum CallError {
     #[error("no answer from {address} within {} seconds", CALL_MAX.as_secs())]
     TimedOut {
         /// Where.
-        address: Address,
+        address: ServerAddress,
     },
     /// The server cannot prove who it is.
     #[error(
@@ -89,7 +89,7 @@ pub enum CallError {
     )]
     Tls {
         /// Where.
-        address: Address,
+        address: ServerAddress,
         /// Why not.
         source: io::Error,
     },
@@ -108,7 +108,7 @@ pub enum CallError {
     #[error("asking {address}")]
     Exchange {
         /// Where.
-        address: Address,
+        address: ServerAddress,
         /// How.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -119,13 +119,13 @@ pub enum CallError {
     )]
     Unauthorized {
         /// Where.
-        address: Address,
+        address: ServerAddress,
     },
     /// The server refused or failed.
     #[error("{address} answered {status}: {error}")]
     Refused {
         /// Where.
-        address: Address,
+        address: ServerAddress,
         /// The status.
         status: StatusCode,
         /// What it said.
@@ -138,13 +138,13 @@ pub enum CallError {
     )]
     Stranger {
         /// Where.
-        address: Address,
+        address: ServerAddress,
         /// The status.
         status: StatusCode,
     },
 }
 
-impl FromStr for Address {
+impl FromStr for ServerAddress {
     type Err = AddressError;
 
     /// Takes `HOST:PORT`, and URLs of http and https; plain HTTP where there is no scheme.
@@ -173,14 +173,14 @@ impl FromStr for Address {
     }
 }
 
-impl std::fmt::Display for Address {
+impl std::fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
         write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
 }
 
-impl Address {
+impl ServerAddress {
     fn authority(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
@@ -189,12 +189,12 @@ impl Address {
     }
 }
 
-impl Server {
+impl AdminServer {
     /// Makes a call; the JSON that was answered.
     ///
     /// # Errors
     /// [`CallError`]
-    pub async fn call(&self, call: &Call) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: &AdminCall) -> Result<Bytes, CallError> {
         let address = || self.address.clone();
         let request = self.request(call)?;
         let exchange = async {
@@ -213,29 +213,32 @@ impl Server {
             return Ok(body);
         }
         let address = address();
-        Err(match serde_json::from_slice::<answers::Error>(&body) {
-            Ok(_) if status == StatusCode::UNAUTHORIZED => CallError::Unauthorized { address },
-            Ok(answers::Error { error }) => CallError::Refused {
-                address,
-                status,
-                error,
+        Err(
+            match serde_json::from_slice::<answers::ErrorAnswer>(&body) {
+                Ok(_) if status == StatusCode::UNAUTHORIZED => CallError::Unauthorized { address },
+                Ok(answers::ErrorAnswer { error }) => CallError::Refused {
+                    address,
+                    status,
+                    error,
+                },
+                Err(_) => CallError::Stranger { address, status },
             },
-            Err(_) => CallError::Stranger { address, status },
-        })
+        )
     }
 
-    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, CallError> {
+    fn request(&self, call: &AdminCall) -> Result<Request<Full<Bytes>>, CallError> {
         let mut target = format!("{}{PREFIX}{}", self.address.path, call.entry.path);
         let given = |place| {
             let values = call.values.iter();
             values.filter(move |(param, _)| param.place == place)
         };
-        let query = given(Place::Query).map(|(param, value)| (param.name, Some(value.as_str())));
+        let query =
+            given(ParamPlace::Query).map(|(param, value)| (param.name, Some(value.as_str())));
         let query = s3wire::uri::encode_query(query);
         if !query.is_empty() {
             target = format!("{target}?{query}");
         }
-        let fields = given(Place::Body).map(|(param, value)| {
+        let fields = given(ParamPlace::Body).map(|(param, value)| {
             let value = Value::from(value.as_str());
             (param.name.to_owned(), value)
         });
@@ -258,7 +261,7 @@ impl Server {
     }
 
     async fn connect(&self) -> Result<TcpStream, CallError> {
-        let Address { host, port, .. } = &self.address;
+        let ServerAddress { host, port, .. } = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await;
         stream.map_err(|source| CallError::Connect {
             address: self.address.clone(),
@@ -356,7 +359,7 @@ mod tests {
             ("[::1]:9000", "http://[::1]:9000"),
             ("http://proxy/s3/", "http://proxy:80/s3"),
         ] {
-            let address: Address = text.parse().unwrap();
+            let address: ServerAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), shown);
         }
         for text in [
@@ -369,7 +372,7 @@ mod tests {
             "http://x/?q",
             "unix:///run/x",
         ] {
-            assert_eq!(text.parse::<Address>(), Err(AddressError), "{text}");
+            assert_eq!(text.parse::<ServerAddress>(), Err(AddressError), "{text}");
         }
     }
 }

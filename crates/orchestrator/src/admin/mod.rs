@@ -48,7 +48,7 @@ pub enum Endpoint {
 
 /// How a call is made and what comes back.
 #[derive(Debug)]
-pub struct Entry {
+pub struct AdminEntry {
     /// Which call.
     pub endpoint: Endpoint,
     /// The method.
@@ -75,7 +75,7 @@ pub struct Param {
     /// The flag of the command line.
     pub flag: &'static str,
     /// Where it travels.
-    pub place: Place,
+    pub place: ParamPlace,
     /// How the help of the command line shows its value.
     pub value: &'static str,
     /// What it is.
@@ -84,7 +84,7 @@ pub struct Param {
 
 /// Where a parameter travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ParamPlace {
     /// In the query.
     Query,
     /// In the body, a JSON object.
@@ -112,7 +112,7 @@ pub fn is_admin(path: &str) -> bool {
 ///
 /// # Errors
 /// [`NoCall`]
-pub fn find(method: &Method, path: &str) -> Result<&'static Entry, NoCall> {
+pub fn find(method: &Method, path: &str) -> Result<&'static AdminEntry, NoCall> {
     let rest = path.strip_prefix(PREFIX).ok_or(NoCall::Path)?;
     let mut allow = Vec::new();
     for entry in ENTRIES.iter().filter(|entry| entry.path == rest) {
@@ -130,8 +130,8 @@ pub fn find(method: &Method, path: &str) -> Result<&'static Entry, NoCall> {
 }
 
 /// The verbs of the command line in the order of the table, each with its calls.
-pub fn verbs() -> Vec<(&'static str, Vec<&'static Entry>)> {
-    let mut verbs: Vec<(&str, Vec<&Entry>)> = Vec::new();
+pub fn verbs() -> Vec<(&'static str, Vec<&'static AdminEntry>)> {
+    let mut verbs: Vec<(&str, Vec<&AdminEntry>)> = Vec::new();
     for entry in ENTRIES {
         match verbs.iter_mut().find(|(verb, _)| *verb == entry.verb) {
             Some((_, entries)) => entries.push(entry),
@@ -183,11 +183,12 @@ mod tests {
     #[test]
     fn every_call_stands_once_and_calls_of_one_verb_differ_in_what_they_are_given() {
         for entry in ENTRIES {
-            let same = |other: &&Entry| other.endpoint == entry.endpoint;
+            let same = |other: &&AdminEntry| other.endpoint == entry.endpoint;
             assert_eq!(ENTRIES.iter().filter(same).count(), 1, "{entry:?}");
-            let same = |other: &&Entry| other.path == entry.path && other.method == entry.method;
+            let same =
+                |other: &&AdminEntry| other.path == entry.path && other.method == entry.method;
             assert_eq!(ENTRIES.iter().filter(same).count(), 1, "{entry:?}");
-            let same = |other: &&Entry| other.operation == entry.operation;
+            let same = |other: &&AdminEntry| other.operation == entry.operation;
             assert_eq!(ENTRIES.iter().filter(same).count(), 1, "{entry:?}");
         }
         for (verb, entries) in verbs() {

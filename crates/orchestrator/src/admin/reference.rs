@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{BODY_BYTES_MAX, ENTRIES, Entry, PREFIX, Place};
+use super::{AdminEntry, BODY_BYTES_MAX, ENTRIES, PREFIX, ParamPlace};
 
 const HEAD: &str = "# Admin API
 
@@ -61,7 +61,7 @@ pub fn render() -> String {
     page
 }
 
-fn render_entry(page: &mut String, entry: &Entry) {
+fn render_entry(page: &mut String, entry: &AdminEntry) {
     let mut verb = entry.verb.to_owned();
     for param in entry.params {
         let _ = write!(verb, " -{} {}", param.flag, param.value);
@@ -73,8 +73,8 @@ fn render_entry(page: &mut String, entry: &Entry) {
     );
     for param in entry.params {
         let place = match param.place {
-            Place::Query => "in the query, percent-encoded",
-            Place::Body => "in the body, a JSON object",
+            ParamPlace::Query => "in the query, percent-encoded",
+            ParamPlace::Body => "in the body, a JSON object",
         };
         let _ = write!(page, "`{}` ({place}): {}.\n\n", param.name, param.about);
     }

@@ -2,11 +2,11 @@
 
 use http::Method;
 
-use super::{Endpoint, Entry, Param, Place};
+use super::{AdminEntry, Endpoint, Param, ParamPlace};
 
 /// Every call there is, in the order of the help and of the reference.
-pub static ENTRIES: &[Entry] = &[
-    Entry {
+pub static ENTRIES: &[AdminEntry] = &[
+    AdminEntry {
         endpoint: Endpoint::Status,
         method: Method::GET,
         path: "status",
@@ -54,7 +54,7 @@ pub static ENTRIES: &[Entry] = &[
             ),
         ],
     },
-    Entry {
+    AdminEntry {
         endpoint: Endpoint::ObjectLocations,
         method: Method::GET,
         path: "object-locations",
@@ -64,7 +64,7 @@ pub static ENTRIES: &[Entry] = &[
         params: &[Param {
             name: "key",
             flag: "key",
-            place: Place::Query,
+            place: ParamPlace::Query,
             value: "BUCKET/KEY",
             about: "The bucket, a slash, and the key as clients know it",
         }],
@@ -109,7 +109,7 @@ pub static ENTRIES: &[Entry] = &[
             ),
         ],
     },
-    Entry {
+    AdminEntry {
         endpoint: Endpoint::Workers,
         method: Method::GET,
         path: "workers",
@@ -136,7 +136,7 @@ pub static ENTRIES: &[Entry] = &[
             ),
         ],
     },
-    Entry {
+    AdminEntry {
         endpoint: Endpoint::CleanupQueue,
         method: Method::GET,
         path: "cleanup-queue",
@@ -173,7 +173,7 @@ pub static ENTRIES: &[Entry] = &[
             ),
         ],
     },
-    Entry {
+    AdminEntry {
         endpoint: Endpoint::Instances,
         method: Method::GET,
         path: "instances",
@@ -191,7 +191,7 @@ pub static ENTRIES: &[Entry] = &[
             ("instances[].this", "Whether it is the one that answers."),
         ],
     },
-    Entry {
+    AdminEntry {
         endpoint: Endpoint::LogLevel,
         method: Method::GET,
         path: "log-level",
@@ -201,7 +201,7 @@ pub static ENTRIES: &[Entry] = &[
         params: &[],
         answer: &[("level", "`debug`, `info`, `warn` or `error`.")],
     },
-    Entry {
+    AdminEntry {
         endpoint: Endpoint::SetLogLevel,
         method: Method::PUT,
         path: "log-level",
@@ -211,7 +211,7 @@ pub static ENTRIES: &[Entry] = &[
         params: &[Param {
             name: "level",
             flag: "set",
-            place: Place::Body,
+            place: ParamPlace::Body,
             value: "LEVEL",
             about: "Another level, until the next start or SIGHUP: debug, info, warn or error",
         }],

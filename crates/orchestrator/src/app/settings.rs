@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    BackendConfig, BackendKind, Config, DatabaseConfig, HttpConfig, RedisConfig, RoutingStrategy,
-    S3BackendConfig, SslMode, UsageFlushConfig,
+    BackendConfig, BackendKindConfig, Config, DatabaseConfig, HttpConfig, RedisConfig,
+    RoutingStrategy, S3BackendConfig, SslMode, UsageFlushConfig,
 };
 use engine::{
     AdaptiveFlush, BackendKind as EngineKind, BackendSettings, CataloguePlace, RedisSettings,
@@ -106,12 +106,12 @@ fn backend(config: &BackendConfig) -> Result<BackendSettings, SettingsError> {
     Ok(BackendSettings {
         name: config.name.clone(),
         kind: match &config.kind {
-            BackendKind::Local { path, shared } => EngineKind::Local {
+            BackendKindConfig::Local { path, shared } => EngineKind::Local {
                 path: path.clone(),
                 shared: *shared,
             },
-            BackendKind::Memory => EngineKind::Memory,
-            BackendKind::S3(s3) => EngineKind::S3(Box::new(provider(s3, &config.http)?)),
+            BackendKindConfig::Memory => EngineKind::Memory,
+            BackendKindConfig::S3(s3) => EngineKind::S3(Box::new(provider(s3, &config.http)?)),
         },
         quota: config.quota,
         max_object_size: config.max_object_size,

@@ -30,18 +30,18 @@ impl Signals {
     }
 
     /// The next SIGHUP, or a stop: whichever comes first.
-    pub(super) async fn next(&mut self) -> Wish {
+    pub(super) async fn next(&mut self) -> OperatorSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.interrupt.recv() => OperatorSignal::Stop,
+            _ = self.terminate.recv() => OperatorSignal::Stop,
+            _ = self.hangup.recv() => OperatorSignal::Reload,
         }
     }
 }
 
 /// What an operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum OperatorSignal {
     /// An orderly end.
     Stop,
     /// The files read again.

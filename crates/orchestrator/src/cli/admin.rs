@@ -6,10 +6,10 @@ mod verb;
 
 use base::Secret;
 
-pub(super) use self::verb::Verb;
+pub(super) use self::verb::AdminVerb;
 use super::args::AdminArgs;
-use super::{Commands, Console, Failure, load, tables};
-use crate::admin::client::{Address, Server};
+use super::{CommandError, Commands, Console, load, tables};
+use crate::admin::client::{AdminServer, ServerAddress};
 use crate::config::{Config, ConfigError, Environment, ServerConfig};
 
 /// The variable that names the server.
@@ -22,13 +22,15 @@ pub(super) fn run(
     args: &AdminArgs,
     commands: &dyn Commands,
     console: &mut Console<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let server = server(args, console)?;
-    let Verb(call) = &args.verb;
-    let answer = commands.admin(&server, call).map_err(Failure::Failed)?;
+    let AdminVerb(call) = &args.verb;
+    let answer = commands
+        .admin(&server, call)
+        .map_err(CommandError::Failed)?;
     let strange = |error: serde_json::Error| {
         let what = format!("{} has another version: try --json", server.address);
-        Failure::Failed(anyhow::Error::new(error).context(what))
+        CommandError::Failed(anyhow::Error::new(error).context(what))
     };
     if args.json {
         let answer: serde_json::Value = serde_json::from_slice(&answer).map_err(strange)?;
@@ -39,7 +41,7 @@ pub(super) fn run(
 }
 
 /// Flag before environment before configuration; the latter is read only where it is needed.
-fn server(args: &AdminArgs, console: &mut Console<'_>) -> Result<Server, Failure> {
+fn server(args: &AdminArgs, console: &mut Console<'_>) -> Result<AdminServer, CommandError> {
     let addr = args.addr.clone();
     let addr = addr.or_else(|| variable(console.env, ADDR_VARIABLE));
     let token = args.token.clone();
@@ -60,28 +62,28 @@ fn server(args: &AdminArgs, console: &mut Console<'_>) -> Result<Server, Failure
             (addr, token.map_or_else(|| token_of(args, &config), Ok)?)
         }
     };
-    let address: Address = addr
+    let address: ServerAddress = addr
         .parse()
         .map_err(|error| usage(format!("'{addr}': {error}")))?;
-    Ok(Server {
+    Ok(AdminServer {
         address,
         token,
         authorities,
     })
 }
 
-fn usage(what: String) -> Failure {
-    Failure::Usage(anyhow::anyhow!(what))
+fn usage(what: String) -> CommandError {
+    CommandError::Usage(anyhow::anyhow!(what))
 }
 
 fn variable(env: &dyn Environment, name: &str) -> Option<String> {
     env.get(name).filter(|value| !value.is_empty())
 }
 
-fn configuration(args: &AdminArgs, console: &mut Console<'_>) -> Result<Config, Failure> {
+fn configuration(args: &AdminArgs, console: &mut Console<'_>) -> Result<Config, CommandError> {
     match load(&args.config, console) {
         Ok(loaded) => Ok(loaded.config),
-        Err(Failure::Usage(error))
+        Err(CommandError::Usage(error))
             if matches!(error.downcast_ref(), Some(ConfigError::Missing { .. })) =>
         {
             Err(usage(format!(
@@ -93,7 +95,7 @@ fn configuration(args: &AdminArgs, console: &mut Console<'_>) -> Result<Config, 
     }
 }
 
-fn token_of(args: &AdminArgs, config: &Config) -> Result<Secret, Failure> {
+fn token_of(args: &AdminArgs, config: &Config) -> Result<Secret, CommandError> {
     config.admin_token.clone().ok_or_else(|| {
         usage(format!(
             "{} has no ui.admin_token, so the admin API of its server is off; add one (ui.admin_token \
@@ -105,7 +107,7 @@ fn token_of(args: &AdminArgs, config: &Config) -> Result<Secret, Failure> {
 }
 
 /// The listener as this machine reaches it.
-fn listener(server: &ServerConfig) -> Result<String, Failure> {
+fn listener(server: &ServerConfig) -> Result<String, CommandError> {
     let listen = &server.listen_addr;
     if listen.port() == 0 {
         return Err(usage(format!(

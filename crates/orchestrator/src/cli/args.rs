@@ -8,7 +8,7 @@ use base::Secret;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::admin::Verb;
+use super::admin::AdminVerb;
 
 /// The name of the program.
 pub(super) const NAME: &str = "s3-orchestrator";
@@ -219,7 +219,7 @@ pub(super) struct AdminArgs {
     #[arg(long, global = true)]
     pub(super) json: bool,
     #[command(subcommand)]
-    pub(super) verb: Verb,
+    pub(super) verb: AdminVerb,
 }
 
 fn secret(text: &str) -> Result<Secret, Infallible> {

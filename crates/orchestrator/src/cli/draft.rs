@@ -237,7 +237,7 @@ mod tests {
     use proptest::prelude::{any, proptest};
 
     use super::*;
-    use crate::config::{BackendKind, NoEnvironment, parse};
+    use crate::config::{BackendKindConfig, NoEnvironment, parse};
 
     fn draft(path: &str) -> Draft {
         Draft {
@@ -262,7 +262,7 @@ mod tests {
             if !path.is_empty() {
                 let text = draft(&path).render();
                 let loaded = parse(&text, Path::new("f"), &NoEnvironment).unwrap();
-                let BackendKind::Local { path: read, .. } = &loaded.config.backends[0].kind else {
+                let BackendKindConfig::Local { path: read, .. } = &loaded.config.backends[0].kind else {
                     panic!("{text}");
                 };
                 assert_eq!(read, &PathBuf::from(path));

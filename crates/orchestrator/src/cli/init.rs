@@ -12,7 +12,7 @@ use crate::config;
 use super::args::InitArgs;
 use super::draft::{Draft, DraftBackend, DraftPlace, DraftSecret};
 use super::keypair::KeyPair;
-use super::{Console, Failure};
+use super::{CommandError, Console};
 
 const LISTEN: &str = "127.0.0.1:9000";
 const DATABASE: &str = "s3-orchestrator.db";
@@ -21,18 +21,18 @@ const BUCKET: &str = "my-bucket";
 const NEEDS_BACKEND: &str = "there is no terminal to ask on and no --backend; \
      write for example --backend kind=local,path=/srv/s3,quota=10GiB";
 
-pub(super) fn run(args: &InitArgs, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(super) fn run(args: &InitArgs, console: &mut Console<'_>) -> Result<(), CommandError> {
     let file = &args.config;
     if file.symlink_metadata().is_ok() {
         return Err(exists(file));
     }
     let interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
     let draft = if !args.backends.is_empty() {
-        from_flags(args).map_err(Failure::Usage)?
+        from_flags(args).map_err(CommandError::Usage)?
     } else if interactive {
-        ask(args, &mut Terminal).map_err(|error| Failure::Failed(error.into()))?
+        ask(args, &mut Terminal).map_err(|error| CommandError::Failed(error.into()))?
     } else {
-        return Err(Failure::Usage(anyhow!(NEEDS_BACKEND)));
+        return Err(CommandError::Usage(anyhow!(NEEDS_BACKEND)));
     };
     let text = draft.render();
     // What is written must be what `serve` accepts.
@@ -41,7 +41,7 @@ pub(super) fn run(args: &InitArgs, console: &mut Console<'_>) -> Result<(), Fail
         io::ErrorKind::AlreadyExists => exists(file),
         _ => {
             let context = format!("writing {}", file.display());
-            Failure::Failed(anyhow::Error::new(error).context(context))
+            CommandError::Failed(anyhow::Error::new(error).context(context))
         }
     })?;
     let show = file.display();
@@ -54,9 +54,9 @@ pub(super) fn run(args: &InitArgs, console: &mut Console<'_>) -> Result<(), Fail
     Ok(())
 }
 
-fn exists(file: &Path) -> Failure {
+fn exists(file: &Path) -> CommandError {
     let show = file.display();
-    Failure::Usage(anyhow!(
+    CommandError::Usage(anyhow!(
         "{show} exists and is not overwritten; give --config another name"
     ))
 }
@@ -243,7 +243,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::{BackendKind, NoEnvironment, parse};
+    use crate::config::{BackendKindConfig, NoEnvironment, parse};
 
     fn args(backends: &[&str]) -> InitArgs {
         InitArgs {
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(config.buckets[0].name.as_str(), "photos");
         assert_eq!(config.backends[0].name.as_str(), "b2");
         assert_eq!(config.backends[0].quota.unwrap().0, 10 << 30);
-        let BackendKind::S3(s3) = &config.backends[0].kind else {
+        let BackendKindConfig::S3(s3) = &config.backends[0].kind else {
             panic!("{text}")
         };
         assert_eq!(s3.secret_access_key.reveal(), "s$cret");
@@ -336,10 +336,10 @@ mod tests {
         let text = from_flags(&args(&specs)).unwrap().render();
         let config = parse(&text, Path::new("f"), &NoEnvironment).unwrap().config;
         assert!(
-            matches!(&config.backends[0].kind, BackendKind::Local { path, .. }
+            matches!(&config.backends[0].kind, BackendKindConfig::Local { path, .. }
             if path == Path::new("/srv/a b"))
         );
-        let BackendKind::S3(s3) = &config.backends[1].kind else {
+        let BackendKindConfig::S3(s3) = &config.backends[1].kind else {
             panic!("{text}")
         };
         assert_eq!(s3.secret_access_key.reveal(), "S=S");

@@ -23,7 +23,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::admin as admin_api;
-use crate::admin::client::{Call, Server};
+use crate::admin::client::{AdminCall, AdminServer};
 use engine::{LoneUploads, Role, Server as DatabaseServer};
 
 use crate::config::{self, Config, ConfigError, DatabaseConfig, Environment, Loaded};
@@ -86,7 +86,7 @@ pub trait Commands {
     ///
     /// # Errors
     /// Why there is no answer.
-    fn admin(&self, server: &Server, call: &Call) -> anyhow::Result<Vec<u8>>;
+    fn admin(&self, server: &AdminServer, call: &AdminCall) -> anyhow::Result<Vec<u8>>;
 }
 
 /// What to serve.
@@ -121,12 +121,12 @@ pub struct Report {
     /// Lines for standard output.
     pub text: String,
     /// Whether all is well; otherwise the exit code is 1.
-    pub verdict: Verdict,
+    pub verdict: CommandOutcome,
 }
 
 /// Whether all is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CommandOutcome {
     /// It is.
     Sound,
     /// The report says what is not.
@@ -144,7 +144,7 @@ pub struct Console<'a> {
 }
 
 /// Why a command ends without success.
-enum Failure {
+enum CommandError {
     /// The message; the exit code is 64.
     Usage(anyhow::Error),
     /// The message; the exit code is 1.
@@ -153,13 +153,13 @@ enum Failure {
     Faulty,
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CommandError {
     fn from(error: ConfigError) -> Self {
         Self::Usage(error.into())
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::Failed(error.into())
     }
@@ -178,9 +178,9 @@ pub fn run(
     };
     match dispatch(cli, commands, &mut console) {
         Ok(()) => EXIT_OK,
-        Err(Failure::Faulty) => EXIT_FAILED,
-        Err(Failure::Usage(error)) => complain(&error, EXIT_USAGE, &mut console),
-        Err(Failure::Failed(error)) => complain(&error, EXIT_FAILED, &mut console),
+        Err(CommandError::Faulty) => EXIT_FAILED,
+        Err(CommandError::Usage(error)) => complain(&error, EXIT_USAGE, &mut console),
+        Err(CommandError::Failed(error)) => complain(&error, EXIT_FAILED, &mut console),
     }
 }
 
@@ -216,7 +216,11 @@ fn complain(error: &anyhow::Error, code: u8, console: &mut Console<'_>) -> u8 {
     code
 }
 
-fn dispatch(cli: Cli, commands: &dyn Commands, console: &mut Console<'_>) -> Result<(), Failure> {
+fn dispatch(
+    cli: Cli,
+    commands: &dyn Commands,
+    console: &mut Console<'_>,
+) -> Result<(), CommandError> {
     let Some(command) = cli.command else {
         return serve(cli.serve, commands, console);
     };
@@ -235,7 +239,7 @@ fn dispatch(cli: Cli, commands: &dyn Commands, console: &mut Console<'_>) -> Res
                 let loaded = load(&config.config, console)?;
                 let server = DatabaseServer::parse(&to).map_err(|why| {
                     let form = "postgres://user:password@host:5432/name?sslmode=require";
-                    Failure::Usage(anyhow::anyhow!("--to: {why}; write it as {form}"))
+                    CommandError::Usage(anyhow::anyhow!("--to: {why}; write it as {form}"))
                 })?;
                 show(commands.migrate(&loaded.config, &server), console)
             }
@@ -287,7 +291,7 @@ fn version() -> String {
 }
 
 /// Loads a configuration and prints its warnings.
-fn load(file: &Path, console: &mut Console<'_>) -> Result<Loaded, Failure> {
+fn load(file: &Path, console: &mut Console<'_>) -> Result<Loaded, CommandError> {
     let loaded = config::load(file, console.env)?;
     print_warnings(file, &loaded, console)?;
     Ok(loaded)
@@ -300,15 +304,15 @@ fn print_warnings(file: &Path, loaded: &Loaded, console: &mut Console<'_>) -> io
     Ok(())
 }
 
-fn show(report: anyhow::Result<Report>, console: &mut Console<'_>) -> Result<(), Failure> {
-    let report = report.map_err(Failure::Failed)?;
+fn show(report: anyhow::Result<Report>, console: &mut Console<'_>) -> Result<(), CommandError> {
+    let report = report.map_err(CommandError::Failed)?;
     write!(console.out, "{}", report.text)?;
     if !report.text.is_empty() && !report.text.ends_with('\n') {
         writeln!(console.out)?;
     }
     match report.verdict {
-        Verdict::Sound => Ok(()),
-        Verdict::Faulty => Err(Failure::Faulty),
+        CommandOutcome::Sound => Ok(()),
+        CommandOutcome::Faulty => Err(CommandError::Faulty),
     }
 }
 
@@ -316,15 +320,15 @@ fn serve(
     args: ServeArgs,
     commands: &dyn Commands,
     console: &mut Console<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let config_file = args.config.config;
     let loaded = match load(&config_file, console) {
-        Err(Failure::Usage(error))
+        Err(CommandError::Usage(error))
             if matches!(error.downcast_ref(), Some(ConfigError::Missing { .. })) =>
         {
             let ways_out = "try 's3-orchestrator quickstart' for a server that works at once, or \
                             write one with 's3-orchestrator init'";
-            return Err(Failure::Usage(anyhow::anyhow!("{error}; {ways_out}")));
+            return Err(CommandError::Usage(anyhow::anyhow!("{error}; {ways_out}")));
         }
         other => other?,
     };
@@ -334,7 +338,7 @@ fn serve(
         Mode::Worker => Role::Worker,
     };
     if role != Role::All && matches!(loaded.config.database, DatabaseConfig::Sqlite(_)) {
-        return Err(Failure::Usage(anyhow::anyhow!(
+        return Err(CommandError::Usage(anyhow::anyhow!(
             "--mode api and --mode worker need a catalogue that several processes share: set \
              database.driver: postgres, or use --mode all"
         )));
@@ -347,18 +351,18 @@ fn serve(
         announce: None,
         role,
     };
-    commands.serve(request).map_err(Failure::Failed)
+    commands.serve(request).map_err(CommandError::Failed)
 }
 
 fn run_quickstart(
     dir: &Path,
     commands: &dyn Commands,
     console: &mut Console<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let prepared = quickstart::prepare(dir, console.env).map_err(|error| match error {
-        quickstart::QuickstartError::Config(error) => Failure::from(error),
+        quickstart::QuickstartError::Config(error) => CommandError::from(error),
         other @ (quickstart::QuickstartError::Create { .. }
-        | quickstart::QuickstartError::Listen { .. }) => Failure::Failed(other.into()),
+        | quickstart::QuickstartError::Listen { .. }) => CommandError::Failed(other.into()),
     })?;
     print_warnings(&prepared.config_file, &prepared.loaded, console)?;
     let request = ServeRequest {
@@ -372,5 +376,5 @@ fn run_quickstart(
     commands
         .serve(request)
         .context("quickstart")
-        .map_err(Failure::Failed)
+        .map_err(CommandError::Failed)
 }

@@ -11,8 +11,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    self, BackendKind, BucketConfig, Config, ConfigError, Credential, Environment, ListenAddr,
-    Loaded,
+    self, BackendKindConfig, BucketConfig, Config, ConfigError, Credential, Environment,
+    ListenAddr, Loaded,
 };
 
 use super::draft::{Draft, DraftBackend, DraftPlace};
@@ -192,7 +192,7 @@ fn banner(config: &Config, moved_from: Option<u16>, config_file: &Path, log_file
     }
     line("Region", REGION);
     for backend in &config.backends {
-        if let BackendKind::Local { path, .. } = &backend.kind {
+        if let BackendKindConfig::Local { path, .. } = &backend.kind {
             let quota = backend
                 .quota
                 .map(|quota| format!(" ({quota})"))
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(config.backends.len(), 3);
         for backend in &config.backends {
             assert_eq!(backend.quota.unwrap().0, 10 << 30);
-            let BackendKind::Local { path, .. } = &backend.kind else {
+            let BackendKindConfig::Local { path, .. } = &backend.kind else {
                 panic!("{backend:?}")
             };
             assert!(path.is_absolute() && path.starts_with(&dir) && path.is_dir());

@@ -38,7 +38,7 @@ fn read<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> serde_json::Result<T> {
     serde_json::from_slice(answer)
 }
 
-fn status(status: &answers::Status) -> String {
+fn status(status: &answers::StatusAnswer) -> String {
     let catalogue = match (&status.db_error, status.db_healthy) {
         (_, true) => "healthy".to_owned(),
         (Some(error), false) => format!("NOT HEALTHY: {}", plain(error)),
@@ -52,16 +52,16 @@ fn status(status: &answers::Status) -> String {
         let _ = writeln!(text, "recovery   {}", plain(reason));
     }
     let mut table = Table::new(&[
-        Column::Left("BACKEND"),
-        Column::Left("STATE"),
-        Column::Right("USED"),
-        Column::Right("LIMIT"),
-        Column::Right("ORPHANS"),
-        Column::Right("RESERVED"),
-        Column::Right("OBJECTS"),
-        Column::Right("REQUESTS"),
-        Column::Right("READ"),
-        Column::Right("WRITTEN"),
+        TableColumn::Left("BACKEND"),
+        TableColumn::Left("STATE"),
+        TableColumn::Right("USED"),
+        TableColumn::Right("LIMIT"),
+        TableColumn::Right("ORPHANS"),
+        TableColumn::Right("RESERVED"),
+        TableColumn::Right("OBJECTS"),
+        TableColumn::Right("REQUESTS"),
+        TableColumn::Right("READ"),
+        TableColumn::Right("WRITTEN"),
     ]);
     for backend in &status.backends {
         let state = match (backend.healthy, backend.draining) {
@@ -104,12 +104,12 @@ fn object_locations(found: &answers::ObjectLocations) -> String {
         moment(&found.last_modified),
     );
     let mut table = Table::new(&[
-        Column::Left("BACKEND"),
-        Column::Left("STATE"),
-        Column::Right("OFFSET"),
-        Column::Right("LENGTH"),
-        Column::Right("STORED"),
-        Column::Left("KEY THERE"),
+        TableColumn::Left("BACKEND"),
+        TableColumn::Left("STATE"),
+        TableColumn::Right("OFFSET"),
+        TableColumn::Right("LENGTH"),
+        TableColumn::Right("STORED"),
+        TableColumn::Left("KEY THERE"),
     ]);
     for location in &found.locations {
         table.row([
@@ -128,15 +128,15 @@ fn object_locations(found: &answers::ObjectLocations) -> String {
     text
 }
 
-fn workers(workers: &answers::Workers) -> String {
+fn workers(workers: &answers::WorkersAnswer) -> String {
     let mut table = Table::new(&[
-        Column::Left("WORKER"),
-        Column::Left("RUNS"),
-        Column::Left("LAST SUCCESS"),
-        Column::Left("LAST FAILURE"),
-        Column::Right("FAILURES IN A ROW"),
-        Column::Right("DONE"),
-        Column::Left("LAST ERROR"),
+        TableColumn::Left("WORKER"),
+        TableColumn::Left("RUNS"),
+        TableColumn::Left("LAST SUCCESS"),
+        TableColumn::Left("LAST FAILURE"),
+        TableColumn::Right("FAILURES IN A ROW"),
+        TableColumn::Right("DONE"),
+        TableColumn::Left("LAST ERROR"),
     ]);
     for worker in &workers.workers {
         let at = |moment_of: &Option<String>| match moment_of {
@@ -168,14 +168,14 @@ fn cleanup_queue(queue: &answers::CleanupQueue) -> String {
         return text;
     }
     let mut table = Table::new(&[
-        Column::Right("ID"),
-        Column::Left("BACKEND"),
-        Column::Right("SIZE"),
-        Column::Left("REASON"),
-        Column::Left("DUE"),
-        Column::Right("ATTEMPTS"),
-        Column::Left("KEY THERE"),
-        Column::Left("LAST ERROR"),
+        TableColumn::Right("ID"),
+        TableColumn::Left("BACKEND"),
+        TableColumn::Right("SIZE"),
+        TableColumn::Left("REASON"),
+        TableColumn::Left("DUE"),
+        TableColumn::Right("ATTEMPTS"),
+        TableColumn::Left("KEY THERE"),
+        TableColumn::Left("LAST ERROR"),
     ]);
     for item in &queue.items {
         table.row([
@@ -198,10 +198,10 @@ fn cleanup_queue(queue: &answers::CleanupQueue) -> String {
 
 fn instances(instances: &answers::Instances) -> String {
     let mut table = Table::new(&[
-        Column::Right("INSTANCE"),
-        Column::Right("EPOCH"),
-        Column::Left("HEARTBEAT"),
-        Column::Left(""),
+        TableColumn::Right("INSTANCE"),
+        TableColumn::Right("EPOCH"),
+        TableColumn::Left("HEARTBEAT"),
+        TableColumn::Left(""),
     ]);
     for instance in &instances.instances {
         table.row([
@@ -214,7 +214,7 @@ fn instances(instances: &answers::Instances) -> String {
     table.to_string()
 }
 
-fn log_level(level: &answers::LogLevel) -> String {
+fn log_level(level: &answers::LogLevelAnswer) -> String {
     format!("log level  {}\n", plain(&level.level))
 }
 
@@ -246,21 +246,21 @@ fn plain(text: &str) -> String {
 
 /// A column and how its cells stand.
 #[derive(Debug, Clone, Copy)]
-enum Column {
+enum TableColumn {
     Left(&'static str),
     Right(&'static str),
 }
 
 /// Rows under headings.
 struct Table<const N: usize> {
-    columns: [Column; N],
+    columns: [TableColumn; N],
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    fn new(columns: &[Column; N]) -> Self {
-        let heading = |column: &Column| match column {
-            Column::Left(name) | Column::Right(name) => (*name).to_owned(),
+    fn new(columns: &[TableColumn; N]) -> Self {
+        let heading = |column: &TableColumn| match column {
+            TableColumn::Left(name) | TableColumn::Right(name) => (*name).to_owned(),
         };
         Self {
             columns: *columns,
@@ -281,8 +281,8 @@ impl<const N: usize> std::fmt::Display for Table<N> {
             let mut line = String::new();
             for ((cell, column), width) in row.iter().zip(&self.columns).zip(widths) {
                 match column {
-                    Column::Left(_) => write!(line, "{cell:<width$}{GAP}")?,
-                    Column::Right(_) => write!(line, "{cell:>width$}{GAP}")?,
+                    TableColumn::Left(_) => write!(line, "{cell:<width$}{GAP}")?,
+                    TableColumn::Right(_) => write!(line, "{cell:>width$}{GAP}")?,
                 }
             }
             writeln!(f, "{}", line.trim_end())?;
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_cell_cannot_leave_its_place() {
-        let mut table = Table::new(&[Column::Left("KEY"), Column::Right("N")]);
+        let mut table = Table::new(&[TableColumn::Left("KEY"), TableColumn::Right("N")]);
         table.row(["a\u{1b}[2J\nb".to_owned(), "1".to_owned()]);
         table.row(["ü".to_owned(), "20".to_owned()]);
         let text = table.to_string();

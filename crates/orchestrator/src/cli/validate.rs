@@ -2,16 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::config::{BackendKind, Config, Credential, DatabaseConfig, RoutingStrategy};
+use crate::config::{BackendKindConfig, Config, Credential, DatabaseConfig, RoutingStrategy};
 
 use super::args::ValidateArgs;
-use super::{Commands, Console, Failure, load, show};
+use super::{CommandError, Commands, Console, load, show};
 
 pub(super) fn run(
     args: &ValidateArgs,
     commands: &dyn Commands,
     console: &mut Console<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let file = &args.config.config;
     let loaded = load(file, console)?;
     writeln!(console.out, "{} is valid.", file.display())?;
@@ -51,7 +51,7 @@ fn summary(config: &Config) -> String {
     let _ = writeln!(text, "backends: {}", config.backends.len());
     for backend in &config.backends {
         let place = match &backend.kind {
-            BackendKind::S3(s3) => {
+            BackendKindConfig::S3(s3) => {
                 let endpoint = s3.endpoint.to_string();
                 format!(
                     "s3, bucket {} at {}",
@@ -59,8 +59,8 @@ fn summary(config: &Config) -> String {
                     endpoint.trim_end_matches('/')
                 )
             }
-            BackendKind::Local { path, .. } => format!("local, {}", path.display()),
-            BackendKind::Memory => "memory, gone at exit".to_owned(),
+            BackendKindConfig::Local { path, .. } => format!("local, {}", path.display()),
+            BackendKindConfig::Memory => "memory, gone at exit".to_owned(),
         };
         let quota = match backend.quota {
             Some(quota) => format!("quota {quota}"),

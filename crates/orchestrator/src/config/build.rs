@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base::ByteSize;
 
-use super::check::Report;
+use super::check::CheckReport;
 use super::document::Node;
 use super::duration::format_duration;
 use super::reader::Section;
@@ -32,11 +32,11 @@ const REPLAY_WINDOW_MAX: ByteSize = ByteSize(64 << 20);
 const PRESET: &str = "the table has a default for the key";
 
 /// `None` only where a problem was reported.
-pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
+pub(super) fn build(root: &Node, report: &mut CheckReport) -> Option<Config> {
     let root = Section::root(root);
     let server = server(&root.map("server"), report);
     let metrics = metrics(&root.map("telemetry").map("metrics"), report);
-    let mut seen = access::Seen::default();
+    let mut seen = access::SeenCredentials::default();
     let auth = root.map("auth");
     let root_account = access::root(&auth.map("root"), &mut seen, report);
     let has_root = root_account.is_some();
@@ -76,7 +76,7 @@ pub(super) fn build(root: &Node, report: &mut Report) -> Option<Config> {
     })
 }
 
-fn server(server: &Section<'_>, report: &mut Report) -> Option<ServerConfig> {
+fn server(server: &Section<'_>, report: &mut CheckReport) -> Option<ServerConfig> {
     if !server.has("listen_addr") {
         report.problem(
             server.place_of("listen_addr"),
@@ -120,7 +120,7 @@ fn server(server: &Section<'_>, report: &mut Report) -> Option<ServerConfig> {
 }
 
 /// Domains as host names are compared: in lower case, without a dot at either end.
-fn virtual_host_domains(server: &Section<'_>, report: &mut Report) -> Vec<String> {
+fn virtual_host_domains(server: &Section<'_>, report: &mut CheckReport) -> Vec<String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
     let domain = |word: String| {
         let domain = word.trim_matches('.').to_ascii_lowercase();
@@ -138,7 +138,7 @@ fn virtual_host_domains(server: &Section<'_>, report: &mut Report) -> Vec<String
     words.into_iter().filter_map(domain).collect()
 }
 
-fn not_above(section: &Section<'_>, smaller: &str, larger: &str, report: &mut Report) {
+fn not_above(section: &Section<'_>, smaller: &str, larger: &str, report: &mut CheckReport) {
     let value = |name: &str| -> Duration { section.duration(name).expect(PRESET) };
     let (low, high) = (value(smaller), value(larger));
     if low > high {
@@ -154,7 +154,7 @@ fn not_above(section: &Section<'_>, smaller: &str, larger: &str, report: &mut Re
     }
 }
 
-fn admission(server: &Section<'_>, report: &mut Report) -> Admission {
+fn admission(server: &Section<'_>, report: &mut CheckReport) -> Admission {
     let count = |name| usize::try_from(server.count(name).expect(PRESET)).unwrap_or(usize::MAX);
     let (reads, writes) = (
         count("max_concurrent_reads"),
@@ -179,7 +179,7 @@ fn admission(server: &Section<'_>, report: &mut Report) -> Admission {
     Admission::Shared { requests }
 }
 
-fn tls(tls: &Section<'_>, report: &mut Report) -> Option<TlsConfig> {
+fn tls(tls: &Section<'_>, report: &mut CheckReport) -> Option<TlsConfig> {
     let pair = [("cert_file", "key_file"), ("key_file", "cert_file")];
     for (given, missing) in pair {
         if tls.has(given) && !tls.has(missing) {
@@ -208,7 +208,7 @@ fn tls(tls: &Section<'_>, report: &mut Report) -> Option<TlsConfig> {
     })
 }
 
-fn metrics(metrics: &Section<'_>, report: &mut Report) -> Option<MetricsConfig> {
+fn metrics(metrics: &Section<'_>, report: &mut CheckReport) -> Option<MetricsConfig> {
     let path = metrics.text("path").expect(PRESET);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.' | '~');
     if !path.starts_with('/') || path.len() < 2 || !path.chars().all(plain) {
@@ -243,7 +243,7 @@ fn count_u32(section: &Section<'_>, name: &str) -> u32 {
     u32::try_from(section.count(name).expect(PRESET)).unwrap_or(u32::MAX)
 }
 
-fn write_path(path: &Section<'_>, report: &mut Report) -> WritePathConfig {
+fn write_path(path: &Section<'_>, report: &mut CheckReport) -> WritePathConfig {
     let replay_window = path.size("replay_window").expect(PRESET);
     if replay_window > REPLAY_WINDOW_MAX {
         report.problem(
@@ -265,7 +265,7 @@ fn circuit_breaker(breaker: &Section<'_>) -> CircuitBreakerConfig {
 }
 
 /// Values that an operator relies on and that do nothing here must not be passed over in silence.
-fn warn_of_inert(root: &Section<'_>, report: &mut Report) {
+fn warn_of_inert(root: &Section<'_>, report: &mut CheckReport) {
     let breaker = root.map("circuit_breaker");
     if breaker.flag("parallel_broadcast") == Some(true) {
         report.warning(

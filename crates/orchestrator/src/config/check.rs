@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use base::{ByteSize, SizeError};
 
-use super::document::{Entry, Node, Value};
+use super::document::{MapEntry, Node, Value};
 use super::duration::{DurationError, parse_duration};
 use super::environment::Environment;
 use super::expand::expand;
-use super::keys::{Effect, Group, Key, Kind, Off, group, groups, refused_list};
+use super::keys::{Group, Key, KeyEffect, Off, ValueKind, group, groups, refused_list};
 use super::problem::Problem;
 use super::scalar::ListenAddr;
 
@@ -20,22 +20,22 @@ const LIKENESS_MIN: f64 = 0.8;
 
 /// What was found so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
 }
 
 /// A place in the file.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct KeyPosition {
     pub(super) line: u64,
     pub(super) path: String,
 }
 
-impl Report {
+impl CheckReport {
     pub(super) fn problem(
         &mut self,
-        at: Place,
+        at: KeyPosition,
         what: impl Into<String>,
         way_out: impl Into<String>,
     ) {
@@ -44,7 +44,7 @@ impl Report {
 
     pub(super) fn warning(
         &mut self,
-        at: Place,
+        at: KeyPosition,
         what: impl Into<String>,
         way_out: impl Into<String>,
     ) {
@@ -52,7 +52,7 @@ impl Report {
     }
 }
 
-fn problem(at: Place, what: String, way_out: String) -> Problem {
+fn problem(at: KeyPosition, what: String, way_out: String) -> Problem {
     Problem {
         line: at.line,
         path: at.path,
@@ -62,9 +62,14 @@ fn problem(at: Place, what: String, way_out: String) -> Problem {
 }
 
 /// Expands the environment in all values.
-pub(super) fn expand_all(node: &mut Node, path: &str, env: &dyn Environment, report: &mut Report) {
+pub(super) fn expand_all(
+    node: &mut Node,
+    path: &str,
+    env: &dyn Environment,
+    report: &mut CheckReport,
+) {
     let line = node.line;
-    let at = || Place {
+    let at = || KeyPosition {
         line,
         path: path.to_owned(),
     };
@@ -108,7 +113,12 @@ fn join(path: &str, key: &str) -> String {
 }
 
 /// Checks a map against its group, and everything below it.
-pub(super) fn check_map(node: &mut Node, group: &'static Group, at: Place, report: &mut Report) {
+pub(super) fn check_map(
+    node: &mut Node,
+    group: &'static Group,
+    at: KeyPosition,
+    report: &mut CheckReport,
+) {
     let shape = node.shape();
     let entries = match &mut node.value {
         Value::Null | Value::Refused => return,
@@ -130,8 +140,8 @@ pub(super) fn check_map(node: &mut Node, group: &'static Group, at: Place, repor
     }
 }
 
-fn check_entry(entry: &mut Entry, of: &'static Group, path: &str, report: &mut Report) {
-    let at = Place {
+fn check_entry(entry: &mut MapEntry, of: &'static Group, path: &str, report: &mut CheckReport) {
+    let at = KeyPosition {
         line: entry.line,
         path: join(path, &entry.key),
     };
@@ -153,7 +163,13 @@ fn check_entry(entry: &mut Entry, of: &'static Group, path: &str, report: &mut R
     entry.node.value = Value::Refused;
 }
 
-fn check_list(node: &mut Node, list: &str, of: &'static Group, at: Place, report: &mut Report) {
+fn check_list(
+    node: &mut Node,
+    list: &str,
+    of: &'static Group,
+    at: KeyPosition,
+    report: &mut CheckReport,
+) {
     let shape = node.shape();
     let items = match &mut node.value {
         Value::Null | Value::Refused => return,
@@ -175,7 +191,7 @@ fn check_list(node: &mut Node, list: &str, of: &'static Group, at: Place, report
         check_map(
             item,
             of,
-            Place {
+            KeyPosition {
                 line: item.line,
                 path,
             },
@@ -185,14 +201,14 @@ fn check_list(node: &mut Node, list: &str, of: &'static Group, at: Place, report
 }
 
 /// What is wrong with a value, and the way out.
-type Fault = (String, String);
+type ValueProblem = (String, String);
 
-fn check_value(node: &mut Node, key: &'static Key, at: Place, report: &mut Report) {
+fn check_value(node: &mut Node, key: &'static Key, at: KeyPosition, report: &mut CheckReport) {
     let shape = node.shape();
     let fault = match (&node.value, key.kind) {
         (Value::Null | Value::Refused, _) => return,
-        (Value::List(items), Kind::Words) => words_fault(items),
-        (Value::Map(_) | Value::Scalar(_), Kind::Words) => Some((
+        (Value::List(items), ValueKind::Words) => words_fault(items),
+        (Value::Map(_) | Value::Scalar(_), ValueKind::Words) => Some((
             format!("{shape} where a list is expected"),
             "begin each item with '- '".into(),
         )),
@@ -201,7 +217,7 @@ fn check_value(node: &mut Node, key: &'static Key, at: Place, report: &mut Repor
             Some((what, format!("write '{}: value'", key.name)))
         }
         // Go's parser leaves the default where a value is empty.
-        (Value::Scalar(text), Kind::Text) if text.is_empty() => None,
+        (Value::Scalar(text), ValueKind::Text) if text.is_empty() => None,
         (Value::Scalar(text), _) if text.is_empty() => {
             node.value = Value::Null;
             return;
@@ -213,7 +229,7 @@ fn check_value(node: &mut Node, key: &'static Key, at: Place, report: &mut Repor
         node.value = Value::Refused;
         return;
     }
-    if let Effect::OffOnly { feature, off } = key.effect
+    if let KeyEffect::OffOnly { feature, off } = key.effect
         && !is_off(&node.value, off, key.kind)
     {
         let way_out = format!("set it to {}, or remove it", off.written());
@@ -222,11 +238,16 @@ fn check_value(node: &mut Node, key: &'static Key, at: Place, report: &mut Repor
     }
 }
 
-fn check_secret_file(node: &mut Node, key: &'static Key, at: Place, report: &mut Report) {
+fn check_secret_file(
+    node: &mut Node,
+    key: &'static Key,
+    at: KeyPosition,
+    report: &mut CheckReport,
+) {
     match &node.value {
         Value::Null | Value::Refused => {}
         Value::Scalar(_) => {
-            if let Effect::OffOnly { feature, .. } = key.effect {
+            if let KeyEffect::OffOnly { feature, .. } = key.effect {
                 report.problem(at, unavailable(feature), "remove it");
                 node.value = Value::Refused;
             }
@@ -243,7 +264,7 @@ fn unavailable(feature: &str) -> String {
     format!("{feature} is not available in this release")
 }
 
-fn words_fault(items: &[Node]) -> Option<Fault> {
+fn words_fault(items: &[Node]) -> Option<ValueProblem> {
     let single = |item: &Node| matches!(item.value, Value::Scalar(_) | Value::Refused);
     match items.iter().all(single) {
         true => None,
@@ -254,21 +275,21 @@ fn words_fault(items: &[Node]) -> Option<Fault> {
     }
 }
 
-fn fault(kind: Kind, text: &str) -> Option<Fault> {
+fn fault(kind: ValueKind, text: &str) -> Option<ValueProblem> {
     let negative = || text.starts_with('-');
     let (what, way_out) = match kind {
-        Kind::Text | Kind::Secret | Kind::Words => return None,
-        Kind::Path if !text.contains('\0') => return None,
-        Kind::Path => (
+        ValueKind::Text | ValueKind::Secret | ValueKind::Words => return None,
+        ValueKind::Path if !text.contains('\0') => return None,
+        ValueKind::Path => (
             "a path cannot contain NUL".to_owned(),
             "remove it".to_owned(),
         ),
-        Kind::Bool if parse_bool(text).is_some() => return None,
-        Kind::Bool => (
+        ValueKind::Bool if parse_bool(text).is_some() => return None,
+        ValueKind::Bool => (
             format!("'{text}' is neither true nor false"),
             "write one of them".into(),
         ),
-        Kind::Count { max } => match text.parse::<u64>() {
+        ValueKind::Count { max } => match text.parse::<u64>() {
             Ok(count) if count <= max => return None,
             Ok(_) => (format!("{text} is too large"), format!("{max} is the most")),
             Err(_) if negative() => (format!("{text} is negative"), "write 0 or more".into()),
@@ -277,7 +298,7 @@ fn fault(kind: Kind, text: &str) -> Option<Fault> {
                 "write digits only".into(),
             ),
         },
-        Kind::Size => match text.parse::<ByteSize>() {
+        ValueKind::Size => match text.parse::<ByteSize>() {
             Ok(_) => return None,
             Err(_) if negative() => (format!("{text} is negative"), "write 0 or more".into()),
             Err(SizeError::Malformed) => (
@@ -289,7 +310,7 @@ fn fault(kind: Kind, text: &str) -> Option<Fault> {
                 "write less than 2^63 bytes".into(),
             ),
         },
-        Kind::Duration => match parse_duration(text) {
+        ValueKind::Duration => match parse_duration(text) {
             Ok(_) => return None,
             Err(DurationError::Malformed) => (
                 format!("'{text}' is not a duration"),
@@ -307,19 +328,19 @@ fn fault(kind: Kind, text: &str) -> Option<Fault> {
                 "290 years are the most".into(),
             ),
         },
-        Kind::Fraction => match text.parse::<f64>() {
+        ValueKind::Fraction => match text.parse::<f64>() {
             Ok(share) if (0.0..=1.0).contains(&share) => return None,
             _ => (
                 format!("'{text}' is not a share"),
                 "write a number from 0 to 1".into(),
             ),
         },
-        Kind::Choice(words) if words.contains(&text) => return None,
-        Kind::Choice(words) => (
+        ValueKind::Choice(words) if words.contains(&text) => return None,
+        ValueKind::Choice(words) => (
             format!("'{text}' is unknown"),
             format!("write {}", alternatives(words)),
         ),
-        Kind::Listen => match text.parse::<ListenAddr>() {
+        ValueKind::Listen => match text.parse::<ListenAddr>() {
             Ok(_) => return None,
             Err(error) => (
                 format!("'{text}': {error}"),
@@ -348,7 +369,7 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn is_off(value: &Value, off: Off, kind: Kind) -> bool {
+fn is_off(value: &Value, off: Off, kind: ValueKind) -> bool {
     let text = match value {
         Value::Null | Value::Refused => return true,
         Value::List(items) => return items.is_empty(),
@@ -357,8 +378,8 @@ fn is_off(value: &Value, off: Off, kind: Kind) -> bool {
     };
     match off {
         Off::False => parse_bool(text) == Some(false),
-        Off::Zero if kind == Kind::Size => text.parse() == Ok(ByteSize(0)),
-        Off::Zero if kind == Kind::Duration => parse_duration(text) == Ok(Duration::ZERO),
+        Off::Zero if kind == ValueKind::Size => text.parse() == Ok(ByteSize(0)),
+        Off::Zero if kind == ValueKind::Duration => parse_duration(text) == Ok(Duration::ZERO),
         Off::Zero => text.parse() == Ok(0.0),
         Off::One => matches!(text.parse(), Ok(0 | 1)),
         Off::Empty => text.is_empty(),
@@ -401,7 +422,7 @@ mod tests {
                     continue;
                 };
                 assert_eq!(fault(key.kind, text), None, "{}.{}", group.path, key.name);
-                if let Effect::OffOnly { off, .. } = key.effect {
+                if let KeyEffect::OffOnly { off, .. } = key.effect {
                     let value = Value::Scalar(text.to_owned());
                     assert!(is_off(&value, off, key.kind), "{}.{}", group.path, key.name);
                 }

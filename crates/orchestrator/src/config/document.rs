@@ -34,13 +34,13 @@ pub(super) enum Value {
     /// A string, number or boolean, as it is written.
     Scalar(String),
     List(Vec<Node>),
-    Map(Vec<Entry>),
+    Map(Vec<MapEntry>),
     /// Something that was reported as wrong and is not looked at again.
     Refused,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct MapEntry {
     pub(super) key: String,
     /// The line of the key.
     pub(super) line: u64,
@@ -49,7 +49,7 @@ pub(super) struct Entry {
 
 impl Node {
     /// The entry with this key, where this is a map that has it.
-    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn entry(&self, key: &str) -> Option<&MapEntry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
             Value::Null | Value::Scalar(_) | Value::List(_) | Value::Refused => None,
@@ -134,7 +134,7 @@ fn into_node(raw: Spanned<Raw>, text: &str) -> Node {
         Raw::Map(entries) => Value::Map(
             entries
                 .into_iter()
-                .map(|(key, node)| Entry {
+                .map(|(key, node)| MapEntry {
                     line: key.defined.line(),
                     key: key.value,
                     node: into_node(node, text),

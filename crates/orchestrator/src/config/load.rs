@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::build::build;
-use super::check::{Place, Report, check_map, expand_all};
+use super::check::{CheckReport, KeyPosition, check_map, expand_all};
 use super::document::{self, FILE_BYTES_MAX};
 use super::environment::Environment;
 use super::keys::group;
@@ -54,13 +54,13 @@ pub fn parse(text: &str, file: &Path, env: &dyn Environment) -> Result<Loaded, C
         problems,
     };
     let mut root = document::read(text).map_err(|problem| invalid(vec![problem]))?;
-    let mut report = Report::default();
+    let mut report = CheckReport::default();
     expand_all(&mut root, "", env, &mut report);
     let table = group("").expect("the table has the file itself");
     check_map(
         &mut root,
         table,
-        Place {
+        KeyPosition {
             line: 1,
             path: String::new(),
         },

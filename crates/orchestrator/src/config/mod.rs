@@ -29,9 +29,9 @@ pub use reference::render as render_reference;
 pub use scalar::{ListenAddr, ListenAddrError};
 pub use scope::{Grant, Verb, Verbs, is_in_networks};
 pub use types::{
-    AdaptiveFlushConfig, Admission, BackendConfig, BackendKind, BucketConfig, BucketCredential,
-    CircuitBreakerConfig, CleanupQueueConfig, Config, CorsRule, Credential, CredentialGrant,
-    DatabaseConfig, HttpConfig, LogFormat, LogLevel, MetricsConfig, MinRate, PostgresConfig,
-    RedisConfig, RootCredential, RoutingStrategy, S3BackendConfig, ServerConfig, SslMode,
-    TlsConfig, TlsVersion, UsageFlushConfig, UsageLimitsConfig, WritePathConfig,
+    AdaptiveFlushConfig, Admission, BackendConfig, BackendKindConfig, BucketConfig,
+    BucketCredential, CircuitBreakerConfig, CleanupQueueConfig, Config, CorsRuleConfig, Credential,
+    CredentialGrant, DatabaseConfig, HttpConfig, LogFormat, LogLevel, MetricsConfig, MinRate,
+    PostgresConfig, RedisConfig, RootCredential, RoutingStrategy, S3BackendConfig, ServerConfig,
+    SslMode, TlsConfig, TlsVersion, UsageFlushConfig, UsageLimitsConfig, WritePathConfig,
 };

@@ -45,7 +45,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is readable and wrong. Displayed as one line per problem.
-    #[error("{}", Lines(.file, .problems))]
+    #[error("{}", ProblemLines(.file, .problems))]
     Invalid {
         /// The file.
         file: PathBuf,
@@ -54,9 +54,9 @@ pub enum ConfigError {
     },
 }
 
-struct Lines<'a>(&'a PathBuf, &'a [Problem]);
+struct ProblemLines<'a>(&'a PathBuf, &'a [Problem]);
 
-impl fmt::Display for Lines<'_> {
+impl fmt::Display for ProblemLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.1.iter().enumerate() {
             if index > 0 {

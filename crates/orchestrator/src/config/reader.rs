@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use base::{ByteSize, Secret};
 
-use super::check::{Place, Report, parse_bool};
+use super::check::{CheckReport, KeyPosition, parse_bool};
 use super::document::{Node, Value};
 use super::duration::parse_duration;
 use super::keys::{Group, Key, Preset, Zero, group};
@@ -21,7 +21,7 @@ const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct Section<'a> {
     group: &'static Group,
     node: Option<&'a Node>,
-    at: Place,
+    at: KeyPosition,
 }
 
 impl<'a> Section<'a> {
@@ -30,7 +30,7 @@ impl<'a> Section<'a> {
         Self {
             group,
             node: Some(node),
-            at: Place {
+            at: KeyPosition {
                 line: 1,
                 path: String::new(),
             },
@@ -42,7 +42,7 @@ impl<'a> Section<'a> {
         let group = group(&self.group.below(name)).expect("the table has the map");
         let entry = self.node.and_then(|node| node.entry(name));
         let line = entry.map_or(self.at.line, |entry| entry.line);
-        let at = Place {
+        let at = KeyPosition {
             line,
             path: self.path_of(name),
         };
@@ -67,7 +67,7 @@ impl<'a> Section<'a> {
             Self {
                 group,
                 node: Some(node),
-                at: Place {
+                at: KeyPosition {
                     line: node.line,
                     path,
                 },
@@ -77,17 +77,17 @@ impl<'a> Section<'a> {
     }
 
     /// Where this map begins.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> KeyPosition {
         self.at.clone()
     }
 
     /// Where a key stands; where it is absent, the place of this map with the key's name.
-    pub(super) fn place_of(&self, name: &str) -> Place {
+    pub(super) fn place_of(&self, name: &str) -> KeyPosition {
         let line = self
             .node
             .and_then(|node| node.entry(name))
             .map_or(self.at.line, |entry| entry.line);
-        Place {
+        KeyPosition {
             line,
             path: self.path_of(name),
         }
@@ -208,7 +208,7 @@ impl<'a> Section<'a> {
     }
 
     /// A secret from the file itself or from the one that `NAME_file` names.
-    pub(super) fn secret(&self, name: &str, report: &mut Report) -> Option<Secret> {
+    pub(super) fn secret(&self, name: &str, report: &mut CheckReport) -> Option<Secret> {
         let file_key = format!("{name}_file");
         let inline = self.text(name);
         let Some(file) = self.written(&file_key).filter(|file| !file.is_empty()) else {

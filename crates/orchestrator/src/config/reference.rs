@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{Effect, Group, Key, Kind, Preset, Zero, groups, refused_list};
+use super::keys::{Group, Key, KeyEffect, Preset, ValueKind, Zero, groups, refused_list};
 
 const HEAD: &str = "# Configuration
 
@@ -63,23 +63,23 @@ fn render_group(page: &mut String, group: &Group) {
     }
 }
 
-fn type_of(kind: Kind) -> String {
+fn type_of(kind: ValueKind) -> String {
     match kind {
-        Kind::Text => "text".to_owned(),
-        Kind::Path => "path".to_owned(),
-        Kind::Secret => "secret".to_owned(),
-        Kind::Bool => "true or false".to_owned(),
-        Kind::Count { .. } => "number".to_owned(),
-        Kind::Size => "size".to_owned(),
-        Kind::Duration => "duration".to_owned(),
-        Kind::Fraction => "0 to 1".to_owned(),
-        Kind::Choice(words) => words
+        ValueKind::Text => "text".to_owned(),
+        ValueKind::Path => "path".to_owned(),
+        ValueKind::Secret => "secret".to_owned(),
+        ValueKind::Bool => "true or false".to_owned(),
+        ValueKind::Count { .. } => "number".to_owned(),
+        ValueKind::Size => "size".to_owned(),
+        ValueKind::Duration => "duration".to_owned(),
+        ValueKind::Fraction => "0 to 1".to_owned(),
+        ValueKind::Choice(words) => words
             .iter()
             .map(|word| format!("`{word}`"))
             .collect::<Vec<_>>()
             .join(", "),
-        Kind::Listen => "host:port".to_owned(),
-        Kind::Words => "list".to_owned(),
+        ValueKind::Listen => "host:port".to_owned(),
+        ValueKind::Words => "list".to_owned(),
     }
 }
 
@@ -96,12 +96,12 @@ fn default_of(key: &Key) -> String {
     }
 }
 
-fn change_of(effect: Effect) -> &'static str {
+fn change_of(effect: KeyEffect) -> &'static str {
     match effect {
-        Effect::Restart => "restart",
-        Effect::FileOnReload => "restart; contents: SIGHUP",
-        Effect::Reload => "SIGHUP",
-        Effect::Inert => "no effect",
-        Effect::OffOnly { .. } => "off only",
+        KeyEffect::Restart => "restart",
+        KeyEffect::FileOnReload => "restart; contents: SIGHUP",
+        KeyEffect::Reload => "SIGHUP",
+        KeyEffect::Inert => "no effect",
+        KeyEffect::OffOnly { .. } => "off only",
     }
 }

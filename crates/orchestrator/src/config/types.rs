@@ -235,7 +235,7 @@ pub struct BucketConfig {
     /// Open multipart uploads at a time; absent (the default) means any number.
     pub max_multipart_uploads: Option<u32>,
     /// Which web pages may use the bucket; none by default.
-    pub cors: Vec<CorsRule>,
+    pub cors: Vec<CorsRuleConfig>,
 }
 
 /// One of `buckets[].credentials`.
@@ -271,7 +271,7 @@ pub struct CredentialGrant {
 
 /// One of `buckets[].cors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CorsRule {
+pub struct CorsRuleConfig {
     /// Origins, each with one `*` at most.
     pub allowed_origins: Vec<String>,
     /// Methods.
@@ -305,7 +305,7 @@ pub struct BackendConfig {
     /// Its name; default `backend-N`, counted from 1.
     pub name: BackendName,
     /// Where its bytes are.
-    pub kind: BackendKind,
+    pub kind: BackendKindConfig,
     /// Bytes that may be stored there; absent (the default) means any number.
     pub quota: Option<ByteSize>,
     /// Largest object that is placed there; absent (the default) means any.
@@ -329,7 +329,7 @@ pub struct UsageLimitsConfig {
 
 /// What a backend is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum BackendKind {
+pub enum BackendKindConfig {
     /// A bucket of an S3 provider.
     S3(Box<S3BackendConfig>),
     /// A directory.

@@ -23,7 +23,8 @@ use subtle::ConstantTimeEq as _;
 use super::intake::Cover;
 use crate::admin;
 use crate::config::{
-    BucketCredential, Config, CorsRule, Credential, CredentialGrant, Grant, Verb, is_in_networks,
+    BucketCredential, Config, CorsRuleConfig, Credential, CredentialGrant, Grant, Verb,
+    is_in_networks,
 };
 
 /// The header that carries a token.
@@ -40,7 +41,7 @@ pub struct Access {
     unknown: SigningSecret,
     tokens: HashMap<[u8; 32], Token>,
     hash: hmac::Key,
-    cors: HashMap<BucketName, Arc<[CorsRule]>>,
+    cors: HashMap<BucketName, Arc<[CorsRuleConfig]>>,
     admin_token: Option<Secret>,
     allow_sigv2_presigned: bool,
 }
@@ -216,7 +217,7 @@ impl Access {
     }
 
     /// Which web pages may use a bucket; none where there are no rules.
-    pub(super) fn cors(&self, bucket: &BucketName) -> Option<Arc<[CorsRule]>> {
+    pub(super) fn cors(&self, bucket: &BucketName) -> Option<Arc<[CorsRuleConfig]>> {
         self.cors.get(bucket).cloned()
     }
 

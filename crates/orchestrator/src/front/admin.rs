@@ -26,7 +26,7 @@ use super::io::Connection;
 use super::reply::Reply;
 use super::ticket::Ticket;
 use super::{Front, render};
-use crate::admin::{self, BODY_BYTES_MAX, Endpoint, Entry, NoCall, QUEUE_ITEMS_MAX, answers};
+use crate::admin::{self, AdminEntry, BODY_BYTES_MAX, Endpoint, NoCall, QUEUE_ITEMS_MAX, answers};
 use crate::config::LogLevel;
 use crate::telemetry::audit::RequestEvent;
 use crate::telemetry::log::LogControl;
@@ -130,7 +130,7 @@ impl Front {
 
     async fn call(
         &self,
-        entry: &Entry,
+        entry: &AdminEntry,
         parts: &Parts,
         body: Intake,
         ticket: &mut Ticket,
@@ -152,10 +152,10 @@ impl Front {
         })
     }
 
-    async fn admin_status(&self) -> answers::Status {
+    async fn admin_status(&self) -> answers::StatusAnswer {
         let period = Month::of(self.engine.clock().now()).to_string();
         let seen = self.engine.overview().await;
-        answers::Status {
+        answers::StatusAnswer {
             db_healthy: seen.unread.is_none(),
             db_error: seen.unread.map(|error| base::report(&error).to_string()),
             usage_period: period,
@@ -184,9 +184,9 @@ impl Front {
         })
     }
 
-    fn admin_workers(&self) -> answers::Workers {
+    fn admin_workers(&self) -> answers::WorkersAnswer {
         let workers = self.engine.workers().into_iter();
-        let workers = workers.map(|worker| answers::Worker {
+        let workers = workers.map(|worker| answers::WorkerAnswer {
             name: worker.name.to_owned(),
             last_success: moment(worker.last_success),
             last_failure: moment(worker.last_failure),
@@ -195,24 +195,27 @@ impl Front {
             done: worker.done,
             standby: worker.standby,
         });
-        answers::Workers {
+        answers::WorkersAnswer {
             workers: workers.collect(),
         }
     }
 
     async fn cleanup_queue(&self) -> Result<answers::CleanupQueue, Refusal> {
         let page = self.engine.cleanup_page(QUEUE_ITEMS_MAX).await?;
-        let items = page.items.into_iter().map(|item| answers::CleanupItem {
-            id: item.id,
-            backend_name: item.backend.to_string(),
-            object_key: item.key.to_string(),
-            reason: item.reason.as_str().to_owned(),
-            attempts: item.attempts,
-            size_bytes: item.bytes,
-            created_at: s3wire::iso8601(item.created),
-            not_before: s3wire::iso8601(item.not_before),
-            last_error: item.last_error,
-        });
+        let items = page
+            .items
+            .into_iter()
+            .map(|item| answers::CleanupAnswerItem {
+                id: item.id,
+                backend_name: item.backend.to_string(),
+                object_key: item.key.to_string(),
+                reason: item.reason.as_str().to_owned(),
+                attempts: item.attempts,
+                size_bytes: item.bytes,
+                created_at: s3wire::iso8601(item.created),
+                not_before: s3wire::iso8601(item.not_before),
+                last_error: item.last_error,
+            });
         Ok(answers::CleanupQueue {
             depth: page.depth.queued,
             dead_letters: page.depth.dead,
@@ -301,16 +304,16 @@ fn object_of(query: &Query<'_>) -> Result<(BucketName, ObjectKey), Refusal> {
     Ok((bucket, key))
 }
 
-fn level_of(log: &LogControl) -> answers::LogLevel {
-    answers::LogLevel {
+fn level_of(log: &LogControl) -> answers::LogLevelAnswer {
+    answers::LogLevelAnswer {
         level: log.level().as_str().to_owned(),
     }
 }
 
-async fn set_level(log: &LogControl, body: Intake) -> Result<answers::LogLevel, Refusal> {
+async fn set_level(log: &LogControl, body: Intake) -> Result<answers::LogLevelAnswer, Refusal> {
     let body = read(body).await?;
     let way_out = r#"write {"level": "debug"}, or info, warn or error"#;
-    let wanted: answers::LogLevel = serde_json::from_slice(&body)
+    let wanted: answers::LogLevelAnswer = serde_json::from_slice(&body)
         .map_err(|error| Refusal::Malformed(format!("the body: {error}: {way_out}")))?;
     let level = LogLevel::from_name(&wanted.level).ok_or_else(|| {
         Refusal::Malformed(format!("there is no level {:?}: {way_out}", wanted.level))

@@ -12,7 +12,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use s3wire::{Error, ErrorCode};
 
-use crate::config::CorsRule;
+use crate::config::CorsRuleConfig;
 
 /// An answer depends on these, so a cache must keep one for each combination.
 const VARIES: HeaderValue = HeaderValue::from_static(
@@ -21,7 +21,7 @@ const VARIES: HeaderValue = HeaderValue::from_static(
 
 /// The headers that a preflight of these rules is answered with.
 pub(super) fn preflight(
-    rules: Option<&[CorsRule]>,
+    rules: Option<&[CorsRuleConfig]>,
     request: &HeaderMap,
 ) -> Result<HeaderMap, Error> {
     let insufficient = |what: &str| {
@@ -45,7 +45,7 @@ pub(super) fn preflight(
         let message = "CORSResponse: CORS is not enabled for this bucket.";
         return Err(Error::new(ErrorCode::AccessForbidden, message));
     };
-    let fits = |rule: &&CorsRule| {
+    let fits = |rule: &&CorsRuleConfig| {
         let headers = &rule.allowed_headers;
         allows(rule, origin, &method)
             && asked
@@ -63,7 +63,7 @@ pub(super) fn preflight(
 
 /// Adds to an answer what a browser needs to hand it to the page that asked.
 pub(super) fn annotate(
-    rules: &[CorsRule],
+    rules: &[CorsRuleConfig],
     origin: &HeaderValue,
     method: &Method,
     answer: &mut HeaderMap,
@@ -75,7 +75,7 @@ pub(super) fn annotate(
     }
 }
 
-fn grant(rule: &CorsRule, origin: &str, headers: &mut HeaderMap) {
+fn grant(rule: &CorsRuleConfig, origin: &str, headers: &mut HeaderMap) {
     let any = rule.allowed_origins.iter().any(|pattern| pattern == "*");
     let list = |names: &[&str]| {
         HeaderValue::try_from(names.join(", ")).expect("names of methods and headers")
@@ -101,7 +101,7 @@ fn grant(rule: &CorsRule, origin: &str, headers: &mut HeaderMap) {
     headers.entry(VARY).or_insert(VARIES);
 }
 
-fn allows(rule: &CorsRule, origin: &str, method: &Method) -> bool {
+fn allows(rule: &CorsRuleConfig, origin: &str, method: &Method) -> bool {
     rule.allowed_methods.contains(method)
         && rule
             .allowed_origins
@@ -136,9 +136,9 @@ fn is_like(text: &str, pattern: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn rule(origins: &[&str], methods: &[Method], headers: &[&str]) -> CorsRule {
+    fn rule(origins: &[&str], methods: &[Method], headers: &[&str]) -> CorsRuleConfig {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        CorsRule {
+        CorsRuleConfig {
             allowed_origins: owned(origins),
             allowed_methods: methods.to_vec(),
             allowed_headers: owned(headers),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn ask(
-        rules: &[CorsRule],
+        rules: &[CorsRuleConfig],
         origin: &str,
         method: &str,
         headers: &str,

@@ -43,7 +43,7 @@ use s3wire::ErrorCode;
 use tracing::{Instrument as _, error, info_span};
 
 use crate::admin::is_admin;
-use crate::config::{CorsRule, ServerConfig};
+use crate::config::{CorsRuleConfig, ServerConfig};
 use crate::telemetry::log::LogControl;
 use admission::Pools;
 use heads::Heads;
@@ -266,7 +266,7 @@ impl Front {
         &self,
         origin: HeaderValue,
         ticket: &Ticket,
-    ) -> Option<(Arc<[CorsRule]>, HeaderValue, Method)> {
+    ) -> Option<(Arc<[CorsRuleConfig]>, HeaderValue, Method)> {
         let method = ticket.method();
         let rules = self.access.load().cors(ticket.bucket.as_ref()?)?;
         (*method != Method::OPTIONS).then(|| (rules, origin, method.clone()))

@@ -20,7 +20,7 @@ use super::request_id::{HostId, RequestId};
 use super::site::Site;
 use super::subject::Said;
 use crate::telemetry::audit::{Audit, CLIENT_GONE, RequestEvent, RequestLine};
-use crate::telemetry::metrics::{Held, Label, Metrics};
+use crate::telemetry::metrics::{GaugeGuard, LabelValue, Metrics};
 
 /// Where requests are recorded.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub(super) struct Ticket {
     /// Its place among the requests in flight.
     pub(super) permit: Option<OwnedSemaphorePermit>,
     /// Held while a request counts among those for S3; absent where it does not.
-    inflight: Option<Held>,
+    inflight: Option<GaugeGuard>,
 }
 
 /// What a request is for.
@@ -188,7 +188,7 @@ impl fmt::Debug for Ticket {
 }
 
 /// Methods are a closed list in labels; clients may make up any others.
-fn method_label(method: &Method) -> Label {
+fn method_label(method: &Method) -> LabelValue {
     Cow::Borrowed(match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -201,7 +201,7 @@ fn method_label(method: &Method) -> Label {
 }
 
 /// The usual ones need no text of their own.
-fn status_label(status: u16) -> Label {
+fn status_label(status: u16) -> LabelValue {
     match status {
         200 => Cow::Borrowed("200"),
         204 => Cow::Borrowed("204"),

@@ -39,7 +39,7 @@ type Out = Arc<Mutex<Box<dyn Write + Send>>>;
 
 /// Lines of this thread that have not gone out.
 #[derive(Default)]
-struct Held {
+struct HeldLines {
     holds: bool,
     lines: Vec<u8>,
     out: Option<Out>,
@@ -48,7 +48,7 @@ struct Held {
 }
 
 thread_local! {
-    static HELD: RefCell<Held> = RefCell::default();
+    static HELD: RefCell<HeldLines> = RefCell::default();
 }
 
 /// From now on this thread holds its lines until [`let_go`], which it calls before it goes to sleep.
@@ -58,10 +58,10 @@ pub fn hold() {
 
 /// Lines that this thread holds go out.
 pub fn let_go() {
-    HELD.with_borrow_mut(Held::let_go);
+    HELD.with_borrow_mut(HeldLines::let_go);
 }
 
-impl Held {
+impl HeldLines {
     fn let_go(&mut self) {
         if let Some(out) = self.out.take() {
             // A log that cannot be written must not stop the service.
@@ -147,7 +147,7 @@ impl Log {
     ) -> Self {
         let out = Arc::new(Mutex::new(out));
         let (filter, handle) = reload::Layer::new(targets(level));
-        let lines = Lines {
+        let lines = LineLayer {
             out: Arc::clone(&out),
             format,
             clock,
@@ -244,7 +244,7 @@ fn targets(level: LogLevel) -> Targets {
 }
 
 /// Turns events into lines.
-struct Lines {
+struct LineLayer {
     out: Out,
     format: LogFormat,
     clock: Arc<dyn Clock>,
@@ -255,17 +255,17 @@ struct Lines {
 struct Fields {
     text: String,
     message: Range<usize>,
-    others: Vec<(&'static str, Value)>,
+    others: Vec<(&'static str, FieldValue)>,
 }
 
 #[derive(Debug, Clone)]
-struct Value {
+struct FieldValue {
     /// Stands without quotes in JSON.
     bare: bool,
     place: Range<usize>,
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
@@ -321,20 +321,20 @@ impl Fields {
         let place = start..self.text.len();
         match field.name() {
             "message" => self.message = place,
-            name => self.others.push((name, Value { bare, place })),
+            name => self.others.push((name, FieldValue { bare, place })),
         }
     }
 
     /// Takes what a span around has and this does not.
     fn inherit(&mut self, outer: &Self) {
-        for (name, Value { bare, place }) in &outer.others {
+        for (name, FieldValue { bare, place }) in &outer.others {
             if self.others.iter().any(|(known, _)| known == name) {
                 continue;
             }
             let start = self.text.len();
             self.text.push_str(&outer.text[place.clone()]);
             let place = start..self.text.len();
-            self.others.push((name, Value { bare: *bare, place }));
+            self.others.push((name, FieldValue { bare: *bare, place }));
         }
     }
 

@@ -22,11 +22,11 @@ const PREFIX: &str = "s3o";
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The value of a label.
-pub type Label = Cow<'static, str>;
+pub type LabelValue = Cow<'static, str>;
 
 /// What a metric does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// It counts up.
     Counter,
     /// It shows a value.
@@ -35,7 +35,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -51,7 +51,7 @@ pub struct Spec {
     /// The name as it is exposed, without the prefix.
     pub name: &'static str,
     /// What it does.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Its labels.
     pub labels: &'static [&'static str],
     /// Upper bounds of a histogram's buckets.
@@ -64,7 +64,7 @@ pub struct Spec {
 #[derive(Debug, Clone)]
 pub struct Labels<const N: usize> {
     names: &'static [&'static str],
-    values: [Label; N],
+    values: [LabelValue; N],
 }
 
 /// Within a family the names are the same.
@@ -93,7 +93,7 @@ impl<const N: usize> EncodeLabelSet for Labels<N> {
 
 /// Counters with `N` labels.
 #[derive(Debug)]
-pub struct Counters<const N: usize> {
+pub struct CounterFamily<const N: usize> {
     names: &'static [&'static str],
     family: Family<Labels<N>, Counter>,
 }
@@ -109,19 +109,19 @@ pub struct Gauges<const N: usize> {
 #[derive(Debug)]
 pub struct Histograms<const N: usize> {
     names: &'static [&'static str],
-    family: Family<Labels<N>, Histogram, Buckets>,
+    family: Family<Labels<N>, Histogram, HistogramBuckets>,
 }
 
 #[derive(Debug, Clone)]
-struct Buckets(&'static [f64]);
+struct HistogramBuckets(&'static [f64]);
 
-impl MetricConstructor<Histogram> for Buckets {
+impl MetricConstructor<Histogram> for HistogramBuckets {
     fn new_metric(&self) -> Histogram {
         Histogram::new(self.0.iter().copied())
     }
 }
 
-impl<const N: usize> Counters<N> {
+impl<const N: usize> CounterFamily<N> {
     fn register(registry: &mut Registry, spec: &'static Spec) -> Self {
         let family = Family::<Labels<N>, Counter>::default();
         // The encoder puts the suffix back.
@@ -138,12 +138,12 @@ impl<const N: usize> Counters<N> {
     }
 
     /// Counts one.
-    pub fn inc(&self, values: [Label; N]) {
+    pub fn inc(&self, values: [LabelValue; N]) {
         self.add(values, 1);
     }
 
     /// Counts several.
-    pub fn add(&self, values: [Label; N], by: u64) {
+    pub fn add(&self, values: [LabelValue; N], by: u64) {
         self.family
             .get_or_create(&Labels {
                 names: self.names,
@@ -168,7 +168,7 @@ impl<const N: usize> Gauges<N> {
     }
 
     /// Shows a value.
-    pub fn set(&self, values: [Label; N], value: u64) {
+    pub fn set(&self, values: [LabelValue; N], value: u64) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         self.family
             .get_or_create(&Labels {
@@ -179,21 +179,21 @@ impl<const N: usize> Gauges<N> {
     }
 
     /// Moves the value up until the guard is dropped.
-    pub fn hold(&self, values: [Label; N]) -> Held {
+    pub fn hold(&self, values: [LabelValue; N]) -> GaugeGuard {
         let gauge = self.family.get_or_create_owned(&Labels {
             names: self.names,
             values,
         });
         gauge.inc();
-        Held(gauge)
+        GaugeGuard(gauge)
     }
 }
 
 /// One more in a gauge, until it is dropped.
 #[derive(Debug)]
-pub struct Held(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -201,8 +201,9 @@ impl Drop for Held {
 
 impl<const N: usize> Histograms<N> {
     fn register(registry: &mut Registry, spec: &'static Spec) -> Self {
-        let family =
-            Family::<Labels<N>, Histogram, Buckets>::new_with_constructor(Buckets(spec.buckets));
+        let family = Family::<Labels<N>, Histogram, HistogramBuckets>::new_with_constructor(
+            HistogramBuckets(spec.buckets),
+        );
         registry.register(spec.name, help(spec), family.clone());
         Self {
             names: spec.labels,
@@ -211,7 +212,7 @@ impl<const N: usize> Histograms<N> {
     }
 
     /// Counts an observation.
-    pub fn observe(&self, values: [Label; N], value: f64) {
+    pub fn observe(&self, values: [LabelValue; N], value: f64) {
         self.family
             .get_or_create(&Labels {
                 names: self.names,
@@ -261,7 +262,7 @@ macro_rules! metrics {
         pub static TABLE: &[Spec] = &[
             $(Spec {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 buckets: metrics!(@buckets $($buckets)?),
                 help: $help,
@@ -288,7 +289,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    requests: Counters<2> = Counter "requests_total" ["method", "status_code"]
+    requests: CounterFamily<2> = Counter "requests_total" ["method", "status_code"]
         "HTTP requests.";
     request_duration: Histograms<1> = Histogram "request_duration_seconds" ["method"]
         REQUEST_SECONDS
@@ -299,13 +300,13 @@ metrics! {
         "Bytes of response bodies.";
     inflight_requests: Gauges<1> = Gauge "inflight_requests" ["method"]
         "Requests that are being worked on, until the last byte of the answer has left.";
-    backend_requests: Counters<3> = Counter "backend_requests_total"
+    backend_requests: CounterFamily<3> = Counter "backend_requests_total"
         ["operation", "backend", "status"]
         "Calls to backends; status is success or error.";
     backend_duration: Histograms<2> = Histogram "backend_duration_seconds"
         ["operation", "backend"] BACKEND_SECONDS
         "Time until a backend answered.";
-    manager_requests: Counters<3> = Counter "manager_requests_total"
+    manager_requests: CounterFamily<3> = Counter "manager_requests_total"
         ["operation", "backend", "status"]
         "Object operations; backend is empty where none was involved.";
     manager_duration: Histograms<2> = Histogram "manager_duration_seconds"
@@ -327,10 +328,10 @@ metrics! {
         "Bytes of objects read from a backend in this calendar month, UTC.";
     usage_ingress_bytes: Gauges<1> = Gauge "usage_ingress_bytes" ["backend"]
         "Bytes of objects written to a backend in this calendar month, UTC.";
-    usage_limit_rejections: Counters<2> = Counter "usage_limit_rejections_total"
+    usage_limit_rejections: CounterFamily<2> = Counter "usage_limit_rejections_total"
         ["operation", "limit_type"]
         "Operations that monthly usage limits refused; limit_type is read or write.";
-    redis_operations: Counters<2> = Counter "redis_operations_total" ["operation", "status"]
+    redis_operations: CounterFamily<2> = Counter "redis_operations_total" ["operation", "status"]
         "Exchanges with Redis; operation is pipeline_add or pipeline_load, status success or error.";
     redis_fallback_active: Gauges<0> = Gauge "redis_fallback_active" []
         "1 while Redis is down, so that usage of other instances is known by the catalogue only.";
@@ -338,16 +339,16 @@ metrics! {
         "1 where a backend is used, 0 where it is not, for example because its marker is foreign.";
     recovery_active: Gauges<0> = Gauge "recovery_active" []
         "1 while nothing may be deleted on backends because the catalogue was restored.";
-    admission_rejections: Counters<0> = Counter "admission_rejections_total" []
+    admission_rejections: CounterFamily<0> = Counter "admission_rejections_total" []
         "Requests that were refused because too many were in flight.";
-    early_rejections: Counters<0> = Counter "early_rejections_total" []
+    early_rejections: CounterFamily<0> = Counter "early_rejections_total" []
         "Writes that were refused for lack of room before their body was asked for.";
-    write_failover: Counters<3> = Counter "write_failover_total"
+    write_failover: CounterFamily<3> = Counter "write_failover_total"
         ["operation", "failed_backend", "success_backend"]
         "Writes that went to another backend after one had failed.";
-    cleanup_queue_enqueued: Counters<1> = Counter "cleanup_queue_enqueued_total" ["reason"]
+    cleanup_queue_enqueued: CounterFamily<1> = Counter "cleanup_queue_enqueued_total" ["reason"]
         "Copies that were queued for deletion, by this instance.";
-    cleanup_queue_processed: Counters<1> = Counter "cleanup_queue_processed_total" ["status"]
+    cleanup_queue_processed: CounterFamily<1> = Counter "cleanup_queue_processed_total" ["status"]
         "Queued deletions that were tried; status is success, success_absent, retry or exhausted.";
     cleanup_queue_depth: Gauges<0> = Gauge "cleanup_queue_depth" []
         "Deletions that wait.";
@@ -355,19 +356,19 @@ metrics! {
         "Deletions that failed too often and were given up.";
     pending_intents_depth: Gauges<0> = Gauge "pending_intents_depth" []
         "Writes whose outcome is not settled yet.";
-    audit_events: Counters<1> = Counter "audit_events_total" ["event"]
+    audit_events: CounterFamily<1> = Counter "audit_events_total" ["event"]
         "Lines of the audit trail.";
-    auth_streaming_requests: Counters<1> = Counter "auth_streaming_requests_total" ["variant"]
+    auth_streaming_requests: CounterFamily<1> = Counter "auth_streaming_requests_total" ["variant"]
         "Bodies in chunks; variant is signed, signed_trailer or unsigned_trailer.";
-    auth_streaming_rejections: Counters<1> = Counter "auth_streaming_rejections_total" ["reason"]
+    auth_streaming_rejections: CounterFamily<1> = Counter "auth_streaming_rejections_total" ["reason"]
         "Bodies in chunks that were refused.";
-    worker_ticks: Counters<2> = Counter "worker_ticks_total" ["service", "result"]
+    worker_ticks: CounterFamily<2> = Counter "worker_ticks_total" ["service", "result"]
         "Steps of background workers; result is success or error.";
     worker_last_success: Gauges<1> = Gauge "worker_last_success_timestamp_seconds" ["service"]
         "When a step of a worker last succeeded, in seconds since 1970.";
     worker_consecutive_failures: Gauges<1> = Gauge "worker_consecutive_failures" ["service"]
         "Steps of a worker that failed in a row.";
-    panics: Counters<1> = Counter "http_panic_recovered_total" ["route"]
+    panics: CounterFamily<1> = Counter "http_panic_recovered_total" ["route"]
         "Requests whose handler panicked; they were answered with 500.";
     build_info: Gauges<1> = Gauge "build_info" ["version"]
         "Always 1; the label tells the version.";
@@ -459,13 +460,13 @@ mod tests {
         }
         for spec in TABLE {
             assert_eq!(
-                spec.kind == Kind::Counter,
+                spec.kind == MetricKind::Counter,
                 spec.name.ends_with("_total"),
                 "{}",
                 spec.name
             );
             assert_eq!(
-                spec.kind == Kind::Histogram,
+                spec.kind == MetricKind::Histogram,
                 !spec.buckets.is_empty(),
                 "{}",
                 spec.name

@@ -8,7 +8,7 @@ use engine::catalogue::CleanupReason;
 use engine::{Access, Event, Observer, Outcome};
 
 use super::audit::{Audit, StorageEvent};
-use super::metrics::{Label, Metrics};
+use super::metrics::{LabelValue, Metrics};
 
 /// The observer of the program.
 #[derive(Debug)]
@@ -142,11 +142,11 @@ impl Recorder {
     }
 }
 
-fn name(backend: &BackendName) -> Label {
+fn name(backend: &BackendName) -> LabelValue {
     Cow::Owned(backend.as_str().to_owned())
 }
 
-const fn status(outcome: Outcome) -> Label {
+const fn status(outcome: Outcome) -> LabelValue {
     match outcome {
         Outcome::Success => Cow::Borrowed("success"),
         Outcome::Error => Cow::Borrowed("error"),

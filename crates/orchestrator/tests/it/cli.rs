@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
-use orchestrator::admin::client::{Call, Server};
-use orchestrator::cli::{Commands, Console, LogTarget, Report, ServeRequest, Verdict, run};
-use orchestrator::config::{BackendKind, Config, Environment, NoEnvironment, load};
+use orchestrator::admin::client::{AdminCall, AdminServer};
+use orchestrator::cli::{CommandOutcome, Commands, Console, LogTarget, Report, ServeRequest, run};
+use orchestrator::config::{BackendKindConfig, Config, Environment, NoEnvironment, load};
 
 const VALID: &str = "server:\n  listen_addr: 127.0.0.1:0\nbuckets:\n  - name: b\n    \
                      credentials:\n      - token: hunter2\nbackends:\n  - kind: memory\n";
@@ -29,7 +29,7 @@ impl Recorder {
         self.calls.borrow_mut().push(call.clone());
         Ok(Report {
             text: format!("did {call}"),
-            verdict: Verdict::Sound,
+            verdict: CommandOutcome::Sound,
         })
     }
 }
@@ -48,7 +48,7 @@ impl Commands for Recorder {
     }
     fn verify(&self, _: &Config) -> anyhow::Result<Report> {
         Ok(Report {
-            verdict: Verdict::Faulty,
+            verdict: CommandOutcome::Faulty,
             ..self.note("verify")?
         })
     }
@@ -65,7 +65,7 @@ impl Commands for Recorder {
             engine::LoneUploads::Adopt => "recover, adopt uploads",
         })
     }
-    fn admin(&self, _: &Server, _: &Call) -> anyhow::Result<Vec<u8>> {
+    fn admin(&self, _: &AdminServer, _: &AdminCall) -> anyhow::Result<Vec<u8>> {
         bail!("not in these tests")
     }
 }
@@ -476,7 +476,7 @@ fn quickstart_prepares_serves_and_announces() {
     assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
     let served = recorder.served.take().unwrap().config;
     assert!(served.backends.iter().all(|backend| matches!(&backend.kind,
-        BackendKind::Local { path, .. } if path.is_dir())));
+        BackendKindConfig::Local { path, .. } if path.is_dir())));
 }
 
 #[test]

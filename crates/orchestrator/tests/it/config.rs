@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use base::ByteSize;
 use orchestrator::config::{
-    AdaptiveFlushConfig, Admission, BackendKind, Config, ConfigError, Credential, DatabaseConfig,
-    LogFormat, NoEnvironment, SslMode, UsageFlushConfig, UsageLimitsConfig, Verb, parse,
-    render_reference,
+    AdaptiveFlushConfig, Admission, BackendKindConfig, Config, ConfigError, Credential,
+    DatabaseConfig, LogFormat, NoEnvironment, SslMode, UsageFlushConfig, UsageLimitsConfig, Verb,
+    parse, render_reference,
 };
 use proptest::prelude::{any, proptest};
 
@@ -704,7 +704,7 @@ fn three_valued_keys_keep_what_the_file_says() {
              secret_access_key: s\n{more}"
         );
         let config = accept(&minimal().replace("kind: memory\n", &s3));
-        let BackendKind::S3(s3) = &config.backends[0].kind else {
+        let BackendKindConfig::S3(s3) = &config.backends[0].kind else {
             panic!("{config:?}")
         };
         (s3.force_path_style, s3.unsigned_payload)

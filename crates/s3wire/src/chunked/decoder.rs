@@ -87,13 +87,13 @@ pub struct Decoder {
     framing: Framing,
     /// Payload bytes that are still to come, of those that were declared.
     missing: u64,
-    state: State,
+    state: DecoderState,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
     checksum: Option<Checksum>,
 }
 
-enum State {
+enum DecoderState {
     /// In the line before a chunk.
     Header,
     /// In the payload of a chunk.
@@ -107,7 +107,7 @@ enum State {
         signed: Option<SignedChunk>,
     },
     /// In the trailer, or in the blank line that ends the body.
-    Trailer(Trailer),
+    Trailer(TrailerState),
     /// Behind the end.
     Done,
     Failed(Reject),
@@ -119,7 +119,7 @@ struct SignedChunk {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Trailer {
+enum TrailerState {
     Checksum(ChecksumAlgorithm),
     Signature,
     Blank,
@@ -159,7 +159,7 @@ impl Decoder {
         Self {
             framing,
             missing: decoded_length,
-            state: State::Header,
+            state: DecoderState::Header,
             line: Vec::new(),
             checksum: None,
         }
@@ -171,12 +171,12 @@ impl Decoder {
     pub fn feed(&mut self, mut input: Bytes, out: &mut Vec<Bytes>) -> Result<(), Reject> {
         while !input.is_empty() {
             if let Err(reject) = self.step(&mut input, out) {
-                self.state = State::Failed(reject);
+                self.state = DecoderState::Failed(reject);
                 return Err(reject);
             }
         }
         match self.state {
-            State::Failed(reject) => Err(reject),
+            DecoderState::Failed(reject) => Err(reject),
             _ => Ok(()),
         }
     }
@@ -185,20 +185,22 @@ impl Decoder {
     /// that of the payload; `None` where the framing has no trailer.
     pub fn finish(self) -> Result<Option<Checksum>, Reject> {
         match self.state {
-            State::Done => Ok(self.checksum),
-            State::Failed(reject) => Err(reject),
+            DecoderState::Done => Ok(self.checksum),
+            DecoderState::Failed(reject) => Err(reject),
             _ if self.missing > 0 => Err(Reject::DecodedLengthMismatch),
-            State::Trailer(_) if self.framing.trailer().is_some() => Err(Reject::TrailerCut),
+            DecoderState::Trailer(_) if self.framing.trailer().is_some() => Err(Reject::TrailerCut),
             // Without a trailer, the blank line belongs to the last chunk.
-            State::Trailer(_) => Err(Reject::ChunkCut),
-            State::Header | State::Data { .. } | State::DataEnd { .. } => Err(Reject::ChunkCut),
+            DecoderState::Trailer(_) => Err(Reject::ChunkCut),
+            DecoderState::Header | DecoderState::Data { .. } | DecoderState::DataEnd { .. } => {
+                Err(Reject::ChunkCut)
+            }
         }
     }
 
     /// Consumes at least one byte, or fails.
     fn step(&mut self, input: &mut Bytes, out: &mut Vec<Bytes>) -> Result<(), Reject> {
         match &mut self.state {
-            State::Header => match self.take_line(input, Reject::ChunkTooLarge) {
+            DecoderState::Header => match self.take_line(input, Reject::ChunkTooLarge) {
                 Ok(Some(line)) => self.state = self.begin_chunk(&line)?,
                 Ok(None) | Err(_) if !begins_a_size(&self.line) => {
                     return Err(Reject::ChunkMalformed);
@@ -206,7 +208,7 @@ impl Decoder {
                 Ok(None) => {}
                 Err(reject) => return Err(reject),
             },
-            State::Data { left, signed } => {
+            DecoderState::Data { left, signed } => {
                 let take = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
                     .min(input.len());
@@ -217,14 +219,14 @@ impl Decoder {
                 *left -= payload.len() as u64;
                 self.missing -= payload.len() as u64;
                 if *left == 0 {
-                    self.state = State::DataEnd {
+                    self.state = DecoderState::DataEnd {
                         seen: 0,
                         signed: signed.take(),
                     };
                 }
                 out.push(payload);
             }
-            State::DataEnd { seen, signed } => {
+            DecoderState::DataEnd { seen, signed } => {
                 if input.get_u8() != b"\r\n"[*seen] {
                     return Err(Reject::ChunkMalformed);
                 }
@@ -232,10 +234,10 @@ impl Decoder {
                 if *seen == 2 {
                     let signed = signed.take();
                     self.check_chunk(signed)?;
-                    self.state = State::Header;
+                    self.state = DecoderState::Header;
                 }
             }
-            State::Trailer(expected) => {
+            DecoderState::Trailer(expected) => {
                 let expected = *expected;
                 match self.take_line(input, Reject::TrailerMalformed)? {
                     Some(line) => self.state = self.trailer_line(expected, &line)?,
@@ -243,8 +245,8 @@ impl Decoder {
                     None => {}
                 }
             }
-            State::Done => return Err(Reject::ChunkMalformed),
-            State::Failed(reject) => return Err(*reject),
+            DecoderState::Done => return Err(Reject::ChunkMalformed),
+            DecoderState::Failed(reject) => return Err(*reject),
         }
         Ok(())
     }
@@ -275,7 +277,7 @@ impl Decoder {
         Ok(Some(std::mem::take(&mut self.line)))
     }
 
-    fn begin_chunk(&mut self, line: &[u8]) -> Result<State, Reject> {
+    fn begin_chunk(&mut self, line: &[u8]) -> Result<DecoderState, Reject> {
         let line = std::str::from_utf8(line).map_err(|_| Reject::ChunkMalformed)?;
         let is_signed = self.framing.chain().is_some();
         let (digits, signature) = match line.split_once(';') {
@@ -303,15 +305,15 @@ impl Decoder {
             signature,
         });
         if size > 0 {
-            return Ok(State::Data { left: size, signed });
+            return Ok(DecoderState::Data { left: size, signed });
         }
         if self.missing > 0 {
             return Err(Reject::DecodedLengthMismatch);
         }
         self.check_chunk(signed)?;
-        Ok(State::Trailer(match self.framing.trailer() {
-            Some(algorithm) => Trailer::Checksum(algorithm),
-            None => Trailer::Blank,
+        Ok(DecoderState::Trailer(match self.framing.trailer() {
+            Some(algorithm) => TrailerState::Checksum(algorithm),
+            None => TrailerState::Blank,
         }))
     }
 
@@ -326,12 +328,16 @@ impl Decoder {
         }
     }
 
-    fn trailer_line(&mut self, expected: Trailer, line: &[u8]) -> Result<State, Reject> {
+    fn trailer_line(
+        &mut self,
+        expected: TrailerState,
+        line: &[u8],
+    ) -> Result<DecoderState, Reject> {
         let line = std::str::from_utf8(line).map_err(|_| Reject::TrailerMalformed)?;
-        if expected == Trailer::Blank {
+        if expected == TrailerState::Blank {
             // Without a trailer, a line here is framing of the last chunk.
             return match (line.is_empty(), self.framing.trailer()) {
-                (true, _) => Ok(State::Done),
+                (true, _) => Ok(DecoderState::Done),
                 (false, Some(_)) => Err(Reject::TrailerMalformed),
                 (false, None) => Err(Reject::ChunkMalformed),
             };
@@ -341,20 +347,20 @@ impl Decoder {
         let (name, value) = line.split_once(':').ok_or(Reject::TrailerMalformed)?;
         let value = value.trim_matches([' ', '\t']);
         match expected {
-            Trailer::Checksum(algorithm) if name.eq_ignore_ascii_case(algorithm.header()) => {
+            TrailerState::Checksum(algorithm) if name.eq_ignore_ascii_case(algorithm.header()) => {
                 let checksum = Checksum::from_base64(algorithm, value)
                     .map_err(|_| Reject::TrailerMalformed)?;
                 self.checksum = Some(checksum);
-                Ok(State::Trailer(match self.framing.chain() {
-                    Some(_) => Trailer::Signature,
-                    None => Trailer::Blank,
+                Ok(DecoderState::Trailer(match self.framing.chain() {
+                    Some(_) => TrailerState::Signature,
+                    None => TrailerState::Blank,
                 }))
             }
-            Trailer::Signature if name.eq_ignore_ascii_case(TRAILER_SIGNATURE) => {
+            TrailerState::Signature if name.eq_ignore_ascii_case(TRAILER_SIGNATURE) => {
                 self.check_trailer(value)?;
-                Ok(State::Trailer(Trailer::Blank))
+                Ok(DecoderState::Trailer(TrailerState::Blank))
             }
-            Trailer::Checksum(_) | Trailer::Signature | Trailer::Blank => {
+            TrailerState::Checksum(_) | TrailerState::Signature | TrailerState::Blank => {
                 Err(Reject::TrailerMalformed)
             }
         }

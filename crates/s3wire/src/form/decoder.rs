@@ -61,7 +61,7 @@ pub fn boundary(headers: &HeaderMap) -> Result<String, Error> {
 pub struct FormDecoder {
     /// A line end, two dashes and the boundary.
     delimiter: Vec<u8>,
-    state: State,
+    state: FormState,
     /// What has come and is not understood yet.
     buffer: BytesMut,
     /// Bytes before the file.
@@ -71,7 +71,7 @@ pub struct FormDecoder {
 }
 
 #[derive(Debug)]
-enum State {
+enum FormState {
     /// Before the first delimiter, which has no line end in front of it.
     Start,
     /// Behind a delimiter: another part follows, or nothing.
@@ -89,7 +89,7 @@ enum State {
 }
 
 /// What the head of a part says.
-struct Head {
+struct PartHead {
     name: String,
     file_name: Option<String>,
 }
@@ -99,7 +99,7 @@ impl FormDecoder {
     pub fn new(boundary: &str) -> Self {
         Self {
             delimiter: [LINE_END, b"--", boundary.as_bytes()].concat(),
-            state: State::Start,
+            state: FormState::Start,
             buffer: BytesMut::new(),
             before: 0,
             fields: Vec::new(),
@@ -119,7 +119,10 @@ impl FormDecoder {
 
     /// Whether the file's first byte is reached: all fields that count are known.
     pub fn is_in_file(&self) -> bool {
-        matches!(self.state, State::File | State::Behind | State::Done)
+        matches!(
+            self.state,
+            FormState::File | FormState::Behind | FormState::Done
+        )
     }
 
     /// Bytes of the body before the file's first byte, once [`Self::is_in_file`].
@@ -142,12 +145,14 @@ impl FormDecoder {
         while self.step(out)? {}
         let held = self.buffer.len();
         match self.state {
-            State::Start | State::Delimiter | State::Head | State::Value(_)
+            FormState::Start | FormState::Delimiter | FormState::Head | FormState::Value(_)
                 if self.before + held > BEFORE_FILE_BYTES_MAX =>
             {
                 Err(ErrorCode::MaxPostPreDataLengthExceeded.into())
             }
-            State::Behind if held > BEHIND_FILE_BYTES_MAX => Err(malformed("it goes on too long")),
+            FormState::Behind if held > BEHIND_FILE_BYTES_MAX => {
+                Err(malformed("it goes on too long"))
+            }
             _ => Ok(()),
         }
     }
@@ -155,16 +160,20 @@ impl FormDecoder {
     /// The body has ended.
     pub fn finish(&self) -> Result<(), Error> {
         match self.state {
-            State::Done => Ok(()),
-            State::File | State::Behind => Err(malformed("it ends before its closing delimiter")),
-            State::Start | State::Delimiter | State::Head | State::Value(_) => Err(no_file()),
+            FormState::Done => Ok(()),
+            FormState::File | FormState::Behind => {
+                Err(malformed("it ends before its closing delimiter"))
+            }
+            FormState::Start | FormState::Delimiter | FormState::Head | FormState::Value(_) => {
+                Err(no_file())
+            }
         }
     }
 
     /// Understands the next piece of the buffer; `false` where more has to come.
     fn step(&mut self, out: &mut Vec<Bytes>) -> Result<bool, Error> {
         match &self.state {
-            State::Start => {
+            FormState::Start => {
                 // What stands before the first delimiter means nothing; of that, line ends are sent.
                 if self.buffer.starts_with(LINE_END) {
                     self.pass(LINE_END.len());
@@ -178,37 +187,37 @@ impl FormDecoder {
                     return Err(malformed("it does not begin with its boundary"));
                 }
                 self.pass(self.delimiter.len() - LINE_END.len());
-                self.state = State::Delimiter;
+                self.state = FormState::Delimiter;
             }
-            State::Delimiter => {
+            FormState::Delimiter => {
                 let Some(two) = self.buffer.get(..2) else {
                     return Ok(false);
                 };
                 match two {
-                    LINE_END => self.state = State::Head,
+                    LINE_END => self.state = FormState::Head,
                     b"--" => return Err(no_file()),
                     _ => return Err(malformed("a delimiter is not a line of its own")),
                 }
                 self.pass(2);
             }
-            State::Head => {
+            FormState::Head => {
                 let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") else {
                     return Ok(false);
                 };
-                let Head { name, file_name } = parse_head(&self.buffer[..end])?;
+                let PartHead { name, file_name } = parse_head(&self.buffer[..end])?;
                 self.pass(end + 4);
                 self.state = match name == "file" {
                     true => {
                         self.file_name = file_name.unwrap_or_default();
-                        State::File
+                        FormState::File
                     }
-                    false => State::Value(name),
+                    false => FormState::Value(name),
                 };
                 if self.is_in_file() && self.before > BEFORE_FILE_BYTES_MAX {
                     return Err(ErrorCode::MaxPostPreDataLengthExceeded.into());
                 }
             }
-            State::Value(name) => {
+            FormState::Value(name) => {
                 let Some(end) = memmem::find(&self.buffer, &self.delimiter) else {
                     return Ok(false);
                 };
@@ -221,11 +230,11 @@ impl FormDecoder {
                 }
                 self.fields.push((name.clone(), value));
                 self.pass(end + self.delimiter.len());
-                self.state = State::Delimiter;
+                self.state = FormState::Delimiter;
             }
-            State::File => return Ok(self.step_in_file(out)),
-            State::Behind => return self.step_behind(),
-            State::Done => {
+            FormState::File => return Ok(self.step_in_file(out)),
+            FormState::Behind => return self.step_behind(),
+            FormState::Done => {
                 // An epilogue means nothing (RFC 2046).
                 self.buffer.clear();
                 return Ok(false);
@@ -240,7 +249,7 @@ impl FormDecoder {
             if end > 0 {
                 out.push(self.buffer.split_to(end).freeze());
             }
-            self.state = State::Behind;
+            self.state = FormState::Behind;
             return true;
         }
         let held = held_back(&self.buffer, &self.delimiter);
@@ -257,7 +266,7 @@ impl FormDecoder {
             let behind = at + self.delimiter.len();
             match self.buffer.get(behind..behind + 2) {
                 Some(b"--") => {
-                    self.state = State::Done;
+                    self.state = FormState::Done;
                     return Ok(true);
                 }
                 Some(LINE_END) => {}
@@ -283,7 +292,7 @@ fn held_back(bytes: &[u8], delimiter: &[u8]) -> usize {
     (1..=longest).rev().find(fits).unwrap_or(0)
 }
 
-fn parse_head(head: &[u8]) -> Result<Head, Error> {
+fn parse_head(head: &[u8]) -> Result<PartHead, Error> {
     let head = text(head);
     let disposition = head.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -305,7 +314,7 @@ fn parse_head(head: &[u8]) -> Result<Head, Error> {
             _ => {}
         }
     }
-    Ok(Head {
+    Ok(PartHead {
         name: name.ok_or_else(|| malformed("a part has no name"))?,
         // Old browsers send the whole path, with the separators of their system.
         file_name: file_name.map(|path| {

@@ -16,11 +16,11 @@ const CONDITIONS_MAX: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     expiration: Timestamp,
-    conditions: Vec<Condition>,
+    conditions: Vec<PolicyCondition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Condition {
+enum PolicyCondition {
     /// The field has exactly this value.
     Equal { field: String, value: String },
     /// The field's value begins so.
@@ -72,18 +72,18 @@ impl Policy {
         }
         for condition in &self.conditions {
             match condition {
-                Condition::Length { min, .. } if length < *min => {
+                PolicyCondition::Length { min, .. } if length < *min => {
                     return Err(ErrorCode::EntityTooSmall.into());
                 }
-                Condition::Length { max, .. } if length > *max => {
+                PolicyCondition::Length { max, .. } if length > *max => {
                     return Err(ErrorCode::EntityTooLarge.into());
                 }
-                Condition::Length { .. } => {}
-                Condition::Equal { field, value } => {
+                PolicyCondition::Length { .. } => {}
+                PolicyCondition::Equal { field, value } => {
                     let holds = form.conditioned(field).as_deref() == Some(value);
                     holds_or(holds, "eq", field)?;
                 }
-                Condition::Begin { field, with } => {
+                PolicyCondition::Begin { field, with } => {
                     let found = form.conditioned(field);
                     let holds = found.is_some_and(|found| begins(field, &found, with));
                     holds_or(holds, "starts-with", field)?;
@@ -92,8 +92,10 @@ impl Policy {
         }
         let named = |name: &str| {
             self.conditions.iter().any(|condition| match condition {
-                Condition::Equal { field, .. } | Condition::Begin { field, .. } => field == name,
-                Condition::Length { .. } => false,
+                PolicyCondition::Equal { field, .. } | PolicyCondition::Begin { field, .. } => {
+                    field == name
+                }
+                PolicyCondition::Length { .. } => false,
             })
         };
         // Nothing else that is signed says which bucket is meant.
@@ -108,13 +110,13 @@ impl Policy {
 }
 
 /// An object of exact values, or a list `[operator, field, value]`.
-fn parse_condition(condition: &Value) -> Result<Vec<Condition>, Error> {
+fn parse_condition(condition: &Value) -> Result<Vec<PolicyCondition>, Error> {
     if let Value::Object(exact) = condition {
         let equal = |(field, value): (&String, &Value)| {
             let value = value
                 .as_str()
                 .ok_or_else(|| invalid("a value is not a text"))?;
-            Ok(Condition::Equal {
+            Ok(PolicyCondition::Equal {
                 field: field.to_ascii_lowercase(),
                 value: value.to_owned(),
             })
@@ -133,7 +135,7 @@ fn parse_condition(condition: &Value) -> Result<Vec<Condition>, Error> {
         let (Some(min), Some(max)) = (min, max) else {
             return Err(invalid("content-length-range needs two numbers"));
         };
-        return Ok(vec![Condition::Length { min, max }]);
+        return Ok(vec![PolicyCondition::Length { min, max }]);
     }
     let field = first.as_str().and_then(|field| field.strip_prefix('$'));
     let (Some(field), Some(text)) = (field, second.as_str()) else {
@@ -141,8 +143,8 @@ fn parse_condition(condition: &Value) -> Result<Vec<Condition>, Error> {
     };
     let (field, text) = (field.to_ascii_lowercase(), text.to_owned());
     match operator.as_deref() {
-        Some("eq") => Ok(vec![Condition::Equal { field, value: text }]),
-        Some("starts-with") => Ok(vec![Condition::Begin { field, with: text }]),
+        Some("eq") => Ok(vec![PolicyCondition::Equal { field, value: text }]),
+        Some("starts-with") => Ok(vec![PolicyCondition::Begin { field, with: text }]),
         _ => Err(invalid("a condition has an unknown operator")),
     }
 }

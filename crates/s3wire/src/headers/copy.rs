@@ -13,7 +13,7 @@ use crate::{Error, ErrorCode};
 
 /// The object that is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopySource {
+pub struct CopySourceHeader {
     /// Its bucket.
     pub bucket: BucketName,
     /// Its key.
@@ -53,7 +53,7 @@ impl CopyRange {
 /// The source of a copy: `bucket/key`, with or without a slash in front, encoded once as a form is: a
 /// `+` is a blank, as on Amazon S3. Clients that encode as queries do rely on it; who means a plus sends
 /// `%2B`.
-pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
+pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySourceHeader>, Error> {
     let Some(text) = single(headers, "x-amz-copy-source")? else {
         return Ok(None);
     };
@@ -89,7 +89,7 @@ pub fn copy_source(headers: &HeaderMap) -> Result<Option<CopySource>, Error> {
             )
         }
     };
-    Ok(Some(CopySource { bucket, key }))
+    Ok(Some(CopySourceHeader { bucket, key }))
 }
 
 fn blanks(wire: &str) -> Cow<'_, str> {

@@ -16,8 +16,8 @@ mod unsupported;
 pub use attributes::{AttributesRequest, attributes_request};
 pub use condition::{condition_on_trial, conditions, copy_conditions, write_precondition};
 pub use copy::{
-    CopyRange, CopySource, MetadataDirective, copy_source, copy_source_range, metadata_directive,
-    print_copy_source,
+    CopyRange, CopySourceHeader, MetadataDirective, copy_source, copy_source_range,
+    metadata_directive, print_copy_source,
 };
 pub use integrity::{
     BodyClaims, ChecksumMode, ObjectChecksum, UploadChecksum, body_claims, checksum_mode,

@@ -17,7 +17,7 @@ use super::{ALGORITHM, Hex, RequestHead, hex};
 
 /// Which of the forms that clients sign is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Form {
+pub(super) struct CanonicalForm {
     path: PathForm,
     pub(super) plus: Plus,
 }
@@ -58,7 +58,7 @@ impl Plus {
     }
 }
 
-impl Form {
+impl CanonicalForm {
     /// What a client should sign, and what ours does.
     pub(super) const STANDARD: Self = Self {
         path: PathForm::Encoded,
@@ -112,7 +112,7 @@ pub(super) struct Absent<'n>(pub(super) &'n str);
 /// The first of these names that the head does not have.
 pub(super) fn hash<'n>(
     head: &RequestHead<'_>,
-    form: Form,
+    form: CanonicalForm,
     signed: impl Iterator<Item = &'n str> + Clone,
     payload: &str,
 ) -> Result<[u8; 32], Absent<'n>> {

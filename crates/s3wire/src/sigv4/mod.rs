@@ -21,7 +21,7 @@ pub use key::SigningSecret;
 pub use payload::{PayloadMode, StreamingVariant, payload_mode};
 pub use presign::{EXPIRES_MAX, PresignError, PresignRequest};
 pub use sign::{SignRequest, Signer, SignerError};
-pub use verify::{CLOCK_SKEW_MAX, Claim, Verified};
+pub use verify::{CLOCK_SKEW_MAX, Claim, VerifiedRequest};
 
 use http::{HeaderMap, Method};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::canonical::{self, Form};
+use super::canonical::{self, CanonicalForm};
 use super::payload::UNSIGNED;
 use super::sign::Signer;
 use super::{ALGORITHM, RequestHead, hex_str};
@@ -96,7 +96,12 @@ impl Signer {
             query: &query,
             headers: &headers,
         };
-        let hash = canonical::hash(&head, Form::STANDARD, names.iter().copied(), payload);
+        let hash = canonical::hash(
+            &head,
+            CanonicalForm::STANDARD,
+            names.iter().copied(),
+            payload,
+        );
         let hash = hash.expect("the names are those of its headers");
         let (signature, _) = self.signature(amz_date, &hash);
         let path = request.path;

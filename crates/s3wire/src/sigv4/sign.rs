@@ -5,7 +5,7 @@ use std::fmt;
 use base::{Secret, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::canonical::{self, Form};
+use super::canonical::{self, CanonicalForm};
 use super::chain::Chain;
 use super::key::SigningSecret;
 use super::payload::PayloadMode;
@@ -99,7 +99,12 @@ impl Signer {
             query: request.query,
             headers,
         };
-        let hash = canonical::hash(&head, Form::STANDARD, names.iter().copied(), &payload);
+        let hash = canonical::hash(
+            &head,
+            CanonicalForm::STANDARD,
+            names.iter().copied(),
+            &payload,
+        );
         let hash = hash.expect("the names are those of its headers");
         let (signature, chain) = self.signature(amz_date, &hash);
         let authorization = format!(

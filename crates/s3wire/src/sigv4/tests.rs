@@ -88,7 +88,7 @@ impl Request {
         }
     }
 
-    fn verify_at(&self, now: Timestamp) -> Result<Verified, ErrorCode> {
+    fn verify_at(&self, now: Timestamp) -> Result<VerifiedRequest, ErrorCode> {
         let claim = Claim::parse(self.head())
             .map_err(|error| error.code)?
             .expect("a claim");
@@ -96,7 +96,7 @@ impl Request {
         claim.verify(&secret(), now).map_err(|error| error.code)
     }
 
-    fn verify(&self) -> Result<Verified, ErrorCode> {
+    fn verify(&self) -> Result<VerifiedRequest, ErrorCode> {
         self.verify_at(NOW)
     }
 
@@ -512,7 +512,7 @@ fn the_hash_of_a_body_in_a_presigned_url_counts_in_any_case() {
         let names = ["host"].into_iter();
         let hash = canonical::hash(
             &request.head(),
-            canonical::Form::STANDARD,
+            canonical::CanonicalForm::STANDARD,
             names,
             &sum.to_text(),
         )

@@ -12,7 +12,7 @@ use base::Timestamp;
 use http::header::{AUTHORIZATION, DATE};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::canonical::{self, Absent, CANONICAL_BYTES_MAX, Form, Plus};
+use super::canonical::{self, Absent, CANONICAL_BYTES_MAX, CanonicalForm, Plus};
 use super::chain::Chain;
 use super::key::SigningSecret;
 use super::payload::{PayloadMode, UNSIGNED};
@@ -36,7 +36,7 @@ const OTHER_MECHANISM: &str =
 #[derive(Debug)]
 pub struct Claim<'a> {
     head: RequestHead<'a>,
-    place: Place,
+    place: SignaturePlace,
     access_key_id: Cow<'a, str>,
     scope: Scope<'a>,
     signed_headers: Cow<'a, str>,
@@ -49,7 +49,7 @@ pub struct Claim<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum SignaturePlace {
     Header,
     Query { lifetime: Duration },
 }
@@ -62,7 +62,7 @@ pub(super) struct Scope<'a> {
 
 /// A request whose signature is right.
 #[derive(Debug, Clone)]
-pub struct Verified {
+pub struct VerifiedRequest {
     /// How the signature covers the body; a sum is still to be compared.
     pub payload: PayloadMode,
     /// Continues the signature over the chunks of a streaming body.
@@ -115,7 +115,7 @@ impl<'a> Claim<'a> {
     /// * AccessDenied: a presigned URL has expired;
     /// * SignatureDoesNotMatch, with the name of a header that is signed and is not there;
     /// * SignatureDoesNotMatch: the signature is wrong, or the secret is that of no one.
-    pub fn verify(&self, secret: &SigningSecret, now: Timestamp) -> Result<Verified, Error> {
+    pub fn verify(&self, secret: &SigningSecret, now: Timestamp) -> Result<VerifiedRequest, Error> {
         self.check_time(now)?;
         let Scope { date, region } = &self.scope;
         let cached = secret.cached(date, region);
@@ -124,7 +124,7 @@ impl<'a> Claim<'a> {
         let scope = self.scope.to_text();
         let signed = self.signed_headers.split(';');
         let (mut matches, mut literal) = (Choice::from(0), Choice::from(0));
-        for form in Form::all(&self.head) {
+        for form in CanonicalForm::all(&self.head) {
             let hash = canonical::hash(&self.head, form, signed.clone(), &self.payload_text);
             let hash = hash.map_err(absent)?;
             let expected = canonical::sign_text(&key, &self.amz_date, &scope, &hash);
@@ -145,7 +145,7 @@ impl<'a> Claim<'a> {
             secret.keep(date, region, &key);
         }
         let chain = Chain::new(key, self.amz_date, scope.into(), self.signature);
-        Ok(Verified {
+        Ok(VerifiedRequest {
             payload: self.payload,
             chain,
             plus: match bool::from(literal) {
@@ -160,13 +160,13 @@ impl<'a> Claim<'a> {
             return Err(ErrorCode::RequestTimeTooSkewed.into());
         }
         match self.place {
-            Place::Header if now.since(self.time) > CLOCK_SKEW_MAX => {
+            SignaturePlace::Header if now.since(self.time) > CLOCK_SKEW_MAX => {
                 Err(ErrorCode::RequestTimeTooSkewed.into())
             }
-            Place::Query { lifetime } if now.since(self.time) > lifetime => {
+            SignaturePlace::Query { lifetime } if now.since(self.time) > lifetime => {
                 Err(Error::new(ErrorCode::AccessDenied, "Request has expired"))
             }
-            Place::Header | Place::Query { .. } => Ok(()),
+            SignaturePlace::Header | SignaturePlace::Query { .. } => Ok(()),
         }
     }
 
@@ -209,7 +209,7 @@ impl<'a> Claim<'a> {
             Error::request("Missing required header for this request: x-amz-content-sha256")
         })?;
         let claim = Self {
-            place: Place::Header,
+            place: SignaturePlace::Header,
             access_key_id: Cow::Borrowed(access_key_id),
             scope: scope.into(),
             signed_headers: Cow::Borrowed(signed_headers),
@@ -245,7 +245,7 @@ impl<'a> Claim<'a> {
         };
         let payload = payload.unwrap_or(UNSIGNED);
         let claim = Self {
-            place: Place::Query {
+            place: SignaturePlace::Query {
                 lifetime: lifetime(field("X-Amz-Expires")?)?,
             },
             access_key_id: Cow::Owned(access_key_id.to_owned()),

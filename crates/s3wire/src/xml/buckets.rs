@@ -6,7 +6,7 @@ use super::write::Writer;
 
 /// The answer to ListBuckets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Buckets {
+pub struct BucketList {
     /// The buckets, in the order of their names.
     pub buckets: Vec<BucketEntry>,
     /// The prefix that was asked for.
@@ -24,7 +24,7 @@ pub struct BucketEntry {
     pub created: Timestamp,
 }
 
-impl Buckets {
+impl BucketList {
     /// Writes the document.
     pub fn to_xml(&self) -> String {
         let mut writer = Writer::new("ListAllMyBucketsResult");

@@ -2,8 +2,8 @@
 
 use base::{Checksum, ChecksumAlgorithm, ChecksumKind, ETag, PartNumber};
 
-use super::error::{Answer, read_answer};
-use super::read::{Node, XmlError, read_as};
+use super::error::{LateResponse, read_answer};
+use super::read::{Element, XmlError, read_as};
 use super::write::{Writer, checksum_element};
 use crate::headers::{NOT_BUILT, ObjectChecksum, not_built};
 use crate::{Error, ErrorCode};
@@ -78,7 +78,7 @@ pub fn print_complete(parts: &[CompletePart]) -> String {
 }
 
 impl CompletePart {
-    fn read(node: &Node) -> Result<Self, Error> {
+    fn read(node: &Element) -> Result<Self, Error> {
         node.once(&["PartNumber", "ETag"])?;
         node.once(&ChecksumAlgorithm::ALL.map(checksum_element))?;
         let number: u64 = node.required_value("PartNumber")?;
@@ -97,7 +97,7 @@ impl CompletePart {
 
 /// The checksum that a client names for a part. One that cannot be read is not passed over: the client
 /// relies on the comparison.
-fn part_checksum(node: &Node) -> Result<Option<Checksum>, Error> {
+fn part_checksum(node: &Element) -> Result<Option<Checksum>, Error> {
     for algorithm in NOT_BUILT {
         if node.filled(&format!("Checksum{algorithm}")).is_some() {
             return Err(not_built(algorithm));
@@ -136,7 +136,7 @@ impl CompleteResult {
     }
 
     /// Reads a backend's answer with status 200.
-    pub fn from_xml(document: &[u8]) -> Result<Answer<Self>, XmlError> {
+    pub fn from_xml(document: &[u8]) -> Result<LateResponse<Self>, XmlError> {
         read_answer(document, "CompleteMultipartUploadResult", |node| {
             Ok(Self {
                 location: node.filled("Location").unwrap_or("").to_owned(),

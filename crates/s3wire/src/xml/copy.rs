@@ -2,7 +2,7 @@
 
 use base::{ChecksumKind, ETag, Timestamp};
 
-use super::error::{Answer, read_answer};
+use super::error::{LateResponse, read_answer};
 use super::read::XmlError;
 use super::write::Writer;
 use crate::headers::ObjectChecksum;
@@ -52,7 +52,7 @@ impl CopyResult {
     }
 
     /// Reads a backend's answer with status 200.
-    pub fn from_xml(document: &[u8], root: CopyRoot) -> Result<Answer<Self>, XmlError> {
+    pub fn from_xml(document: &[u8], root: CopyRoot) -> Result<LateResponse<Self>, XmlError> {
         read_answer(document, root.element(), |node| {
             Ok(Self {
                 etag: node.etag().ok_or(XmlError::Missing { element: "ETag" })?,

@@ -2,7 +2,7 @@
 
 use base::{ETag, ObjectKey};
 
-use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+use super::read::{Element, RESPONSE_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::name::key_error;
 use crate::{Error, ErrorCode};
@@ -99,7 +99,7 @@ impl Delete {
 }
 
 impl DeleteItem {
-    fn read(node: &Node) -> Result<Self, Error> {
+    fn read(node: &Element) -> Result<Self, Error> {
         for element in ["LastModifiedTime", "Size"] {
             if node.child(element).is_some() {
                 return Err(Error::not_implemented(
@@ -143,7 +143,7 @@ impl DeleteResult {
     /// Reads a backend's answer.
     pub fn from_xml(document: &[u8]) -> Result<Self, XmlError> {
         let node = read_as(document, "DeleteResult", RESPONSE_BYTES_MAX)?;
-        let version_id = |node: &Node| node.filled("VersionId").map(str::to_owned);
+        let version_id = |node: &Element| node.filled("VersionId").map(str::to_owned);
         let deleted = node.children("Deleted").map(|entry| {
             Ok(Deleted {
                 key: entry.required("Key")?.to_owned(),

@@ -1,6 +1,6 @@
 //! `Error`, and answers that may turn out to be one.
 
-use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read, read_as};
+use super::read::{Element, RESPONSE_BYTES_MAX, XmlError, read, read_as};
 use super::write::Writer;
 
 /// An error as a server tells it.
@@ -40,7 +40,7 @@ impl ErrorDocument {
         Self::from_node(&read_as(document, "Error", RESPONSE_BYTES_MAX)?)
     }
 
-    fn from_node(node: &Node) -> Result<Self, XmlError> {
+    fn from_node(node: &Element) -> Result<Self, XmlError> {
         let text = |name: &str| node.filled(name).unwrap_or("").to_owned();
         Ok(Self {
             code: node.required("Code")?.to_owned(),
@@ -56,7 +56,7 @@ impl ErrorDocument {
 /// What a server answers with status 200 after it has begun to answer: copies and Complete may
 /// still fail then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<T> {
+pub enum LateResponse<T> {
     /// It worked.
     Done(T),
     /// It did not.
@@ -67,14 +67,14 @@ pub enum Answer<T> {
 pub(super) fn read_answer<T>(
     document: &[u8],
     root: &'static str,
-    parse: impl FnOnce(&Node) -> Result<T, XmlError>,
-) -> Result<Answer<T>, XmlError> {
+    parse: impl FnOnce(&Element) -> Result<T, XmlError>,
+) -> Result<LateResponse<T>, XmlError> {
     let node = read(document, RESPONSE_BYTES_MAX)?;
     if node.is(root) {
-        return parse(&node).map(Answer::Done);
+        return parse(&node).map(LateResponse::Done);
     }
     match node.is("Error") {
-        true => ErrorDocument::from_node(&node).map(Answer::Refused),
+        true => ErrorDocument::from_node(&node).map(LateResponse::Refused),
         false => Err(XmlError::WrongRoot { expected: root }),
     }
 }

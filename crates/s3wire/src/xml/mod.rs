@@ -28,7 +28,7 @@ pub use bucket::{
     BucketConfiguration, CREATE_BUCKET_BYTES_MAX, VersioningStatus, parse_create_bucket,
     parse_versioning, print_location, print_versioning,
 };
-pub use buckets::{BucketEntry, Buckets};
+pub use buckets::{BucketEntry, BucketList};
 pub use complete::{
     COMPLETE_BODY_BYTES_MAX, CompletePart, CompleteResult, parse_complete, print_complete,
 };
@@ -38,7 +38,7 @@ pub use delete::{
     DELETE_BODY_BYTES_MAX, DELETE_KEYS_MAX, Delete, DeleteFailure, DeleteItem, DeleteResult,
     Deleted,
 };
-pub use error::{Answer, ErrorDocument};
+pub use error::{ErrorDocument, LateResponse};
 pub use objects::{ObjectEntry, ObjectsPageV1, ObjectsPageV2};
 pub use parts::{PartEntry, PartsPage};
 pub use post::PostResponse;

@@ -4,7 +4,7 @@
 use base::ChecksumAlgorithm;
 use base::{ETag, Timestamp};
 
-use super::read::{Node, RESPONSE_BYTES_MAX, TOKEN_BYTES_MAX, XmlError, read_as};
+use super::read::{Element, RESPONSE_BYTES_MAX, TOKEN_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::headers::UploadChecksum;
 use crate::op::{Encoding, FetchOwner, NamedVersion};
@@ -116,7 +116,7 @@ impl ObjectEntry {
         writer.number("Size", self.size);
     }
 
-    fn read(node: &Node, encoding: Encoding) -> Result<Self, XmlError> {
+    fn read(node: &Element, encoding: Encoding) -> Result<Self, XmlError> {
         node.required("Key")?;
         Ok(Self {
             key: node.key("Key", encoding)?,

@@ -2,7 +2,7 @@
 
 use base::{Checksum, ETag, PartNumber, Timestamp};
 
-use super::read::{Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+use super::read::{Element, RESPONSE_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::headers::{ObjectChecksum, UploadChecksum};
 use crate::op::Encoding;
@@ -63,7 +63,7 @@ impl PartEntry {
         writer.close("Part");
     }
 
-    fn read(node: &Node) -> Result<Self, XmlError> {
+    fn read(node: &Element) -> Result<Self, XmlError> {
         Ok(Self {
             part: node.required_value("PartNumber")?,
             etag: node.etag().ok_or(XmlError::Missing { element: "ETag" })?,

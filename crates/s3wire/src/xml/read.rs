@@ -106,14 +106,14 @@ impl From<XmlError> for Error {
 
 /// An element.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct Element {
     name: Box<str>,
     text: String,
-    children: Vec<Node>,
+    children: Vec<Element>,
 }
 
 /// Reads a document, whatever its outermost element is.
-pub(super) fn read(document: &[u8], bytes_max: usize) -> Result<Node, XmlError> {
+pub(super) fn read(document: &[u8], bytes_max: usize) -> Result<Element, XmlError> {
     if document.len() > bytes_max {
         return Err(XmlError::TooLarge {
             bytes: document.len(),
@@ -125,7 +125,7 @@ pub(super) fn read(document: &[u8], bytes_max: usize) -> Result<Node, XmlError> 
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start();
     let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
-    let mut open: Vec<Node> = Vec::new();
+    let mut open: Vec<Element> = Vec::new();
     let mut root = None;
     let mut elements = 0;
     loop {
@@ -139,7 +139,7 @@ pub(super) fn read(document: &[u8], bytes_max: usize) -> Result<Node, XmlError> 
                     return Err(XmlError::NotOneElement);
                 }
                 let name = start.local_name().into_inner().into();
-                open.push(Node {
+                open.push(Element {
                     name,
                     text: String::new(),
                     children: Vec::new(),
@@ -174,7 +174,7 @@ pub(super) fn read_as(
     document: &[u8],
     root: &'static str,
     bytes_max: usize,
-) -> Result<Node, XmlError> {
+) -> Result<Element, XmlError> {
     let node = read(document, bytes_max)?;
     match node.is(root) {
         true => Ok(node),
@@ -182,7 +182,7 @@ pub(super) fn read_as(
     }
 }
 
-fn put(open: &mut [Node], text: &str) -> Result<(), XmlError> {
+fn put(open: &mut [Element], text: &str) -> Result<(), XmlError> {
     match open.last_mut() {
         Some(node) => node.text.push_str(text),
         None if text.trim().is_empty() => {}
@@ -213,7 +213,7 @@ fn resolve(reference: &str) -> Option<char> {
     }
 }
 
-impl Node {
+impl Element {
     pub(super) fn is(&self, name: &str) -> bool {
         self.name.as_ref() == name
     }

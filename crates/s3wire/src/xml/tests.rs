@@ -284,7 +284,7 @@ fn a_success_may_turn_out_to_be_an_error() {
     for text in [document.clone(), kept_alive, format!("   \n{document}")] {
         assert_eq!(
             CompleteResult::from_xml(text.as_bytes()).unwrap(),
-            Answer::Done(done.clone())
+            LateResponse::Done(done.clone())
         );
     }
     let error = ErrorDocument {
@@ -308,7 +308,7 @@ fn a_success_may_turn_out_to_be_an_error() {
     assert_eq!(ErrorDocument::from_xml(text.as_bytes()).unwrap(), error);
     assert_eq!(
         CompleteResult::from_xml(text.as_bytes()).unwrap(),
-        Answer::Refused(error.clone())
+        LateResponse::Refused(error.clone())
     );
     for root in [CopyRoot::Object, CopyRoot::Part] {
         let copy = CopyResult {
@@ -318,9 +318,9 @@ fn a_success_may_turn_out_to_be_an_error() {
             kind: (root == CopyRoot::Object).then_some(ChecksumKind::FullObject),
         };
         let read = CopyResult::from_xml(copy.to_xml(root).as_bytes(), root).unwrap();
-        assert_eq!(read, Answer::Done(copy));
+        assert_eq!(read, LateResponse::Done(copy));
         let refused = CopyResult::from_xml(text.as_bytes(), root).unwrap();
-        assert_eq!(refused, Answer::Refused(error.clone()));
+        assert_eq!(refused, LateResponse::Refused(error.clone()));
     }
     assert!(matches!(
         CompleteResult::from_xml(b"<html></html>"),
@@ -495,7 +495,7 @@ fn small_documents_say_what_they_should() {
         (Some("eu"), None)
     );
     let name: BucketName = "b".parse().unwrap();
-    let buckets = Buckets {
+    let buckets = BucketList {
         buckets: vec![BucketEntry {
             name,
             created: TIME,

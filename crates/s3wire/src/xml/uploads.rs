@@ -2,7 +2,7 @@
 
 use base::Timestamp;
 
-use super::read::{Node, RESPONSE_BYTES_MAX, TOKEN_BYTES_MAX, XmlError, read_as};
+use super::read::{Element, RESPONSE_BYTES_MAX, TOKEN_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::headers::UploadChecksum;
 use crate::op::Encoding;
@@ -105,7 +105,7 @@ impl UploadEntry {
         writer.close("Upload");
     }
 
-    fn read(node: &Node, encoding: Encoding) -> Result<Self, XmlError> {
+    fn read(node: &Element, encoding: Encoding) -> Result<Self, XmlError> {
         node.required("Key")?;
         Ok(Self {
             key: node.key("Key", encoding)?,

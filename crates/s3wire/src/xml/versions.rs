@@ -3,7 +3,7 @@
 use base::{ETag, Timestamp};
 
 use super::objects::ObjectEntry;
-use super::read::{ID_BYTES_MAX, Node, RESPONSE_BYTES_MAX, XmlError, read_as};
+use super::read::{Element, ID_BYTES_MAX, RESPONSE_BYTES_MAX, XmlError, read_as};
 use super::write::Writer;
 use crate::op::{Encoding, NamedVersion};
 
@@ -115,7 +115,7 @@ impl VersionsPage {
     pub fn from_xml(document: &[u8]) -> Result<Self, XmlError> {
         let node = read_as(document, "ListVersionsResult", RESPONSE_BYTES_MAX)?;
         let encoding = node.encoding();
-        let entry = |node: &Node, kind: VersionKind| -> Result<VersionEntry, XmlError> {
+        let entry = |node: &Element, kind: VersionKind| -> Result<VersionEntry, XmlError> {
             node.required("Key")?;
             Ok(VersionEntry {
                 key: node.key("Key", encoding)?,

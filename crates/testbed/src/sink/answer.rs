@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use s3wire::headers::ObjectChecksum;
 
-pub(super) struct Answer {
+pub(super) struct LateResponse {
     pub(super) headers: HeaderMap,
     pub(super) body: Chunks,
     pub(super) length: u64,
@@ -21,7 +21,7 @@ pub(super) struct Answer {
 
 pub(super) type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
-impl Answer {
+impl LateResponse {
     pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self {

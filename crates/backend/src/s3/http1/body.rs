@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 
-use super::head::Framing;
-use super::{Answer, BODY_BUFFER_BYTES, BUFFER_BYTES, Connection};
+use super::head::BodyFraming;
+use super::{BODY_BUFFER_BYTES, BUFFER_BYTES, Connection, Response};
 use crate::s3::transport::Home;
 
 /// The longest line of a chunked body: a size with its extensions, or a trailer.
@@ -54,19 +54,19 @@ enum Left {
 
 /// A body that is being read. The connection goes home when the last byte was read, and is closed
 /// where that does not happen.
-pub(in crate::s3) struct Incoming {
+pub(in crate::s3) struct ProviderBody {
     connection: Option<Connection>,
     home: Option<Arc<Home>>,
     left: Left,
 }
 
-impl Incoming {
+impl ProviderBody {
     /// The body that follows on the connection.
-    pub(in crate::s3) fn new(connection: Connection, answer: &Answer, home: Arc<Home>) -> Self {
+    pub(in crate::s3) fn new(connection: Connection, answer: &Response, home: Arc<Home>) -> Self {
         let left = match answer.framing {
-            Framing::Length(length) => Left::Length(length),
-            Framing::Chunked => Left::ChunkSize,
-            Framing::Close => Left::Close,
+            BodyFraming::Length(length) => Left::Length(length),
+            BodyFraming::Chunked => Left::ChunkSize,
+            BodyFraming::Close => Left::Close,
         };
         let mut incoming = Self {
             connection: Some(connection),

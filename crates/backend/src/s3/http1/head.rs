@@ -30,7 +30,7 @@ pub(in crate::s3) enum HeadError {
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(super) enum BodyFraming {
     /// After so many bytes.
     Length(u64),
     /// With an empty chunk.
@@ -39,7 +39,7 @@ pub(super) enum Framing {
     Close,
 }
 
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) keep_alive: bool,
@@ -47,16 +47,16 @@ pub(super) struct Head {
 
 /// Where a field lies in the buffer.
 #[derive(Clone, Default)]
-struct Place {
+struct FieldRange {
     name: Range<usize>,
     value: Range<usize>,
 }
 
-impl Head {
+impl ResponseHead {
     /// Takes a head from the front of the buffer, once it is there whole.
     pub(super) fn parse(buffer: &mut BytesMut) -> Result<Option<Self>, HeadError> {
         let mut usual = [const {
-            Place {
+            FieldRange {
                 name: 0..0,
                 value: 0..0,
             }
@@ -64,7 +64,7 @@ impl Head {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_USUAL];
         match locate(buffer, &mut fields, &mut usual) {
             Err(HeadError::Syntax(httparse::Error::TooManyHeaders)) => {
-                let mut many = vec![Place::default(); FIELDS_MAX];
+                let mut many = vec![FieldRange::default(); FIELDS_MAX];
                 let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
                 match locate(buffer, &mut fields, &mut many)? {
                     None => Ok(None),
@@ -78,23 +78,26 @@ impl Head {
     }
 
     /// Where the body ends, and whether another answer can follow it.
-    pub(super) fn framing(&self, bodiless: bool) -> Result<(Framing, bool), HeadError> {
+    pub(super) fn framing(&self, bodiless: bool) -> Result<(BodyFraming, bool), HeadError> {
         let status = self.status;
         if bodiless || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
-            return Ok((Framing::Length(0), true));
+            return Ok((BodyFraming::Length(0), true));
         }
         let mut codings = self.headers.get_all(TRANSFER_ENCODING).iter();
         if let Some(coding) = codings.next() {
             let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
             return match chunked && codings.next().is_none() {
                 // Who sends both may be read differently by somebody in between.
-                true => Ok((Framing::Chunked, !self.headers.contains_key(CONTENT_LENGTH))),
+                true => Ok((
+                    BodyFraming::Chunked,
+                    !self.headers.contains_key(CONTENT_LENGTH),
+                )),
                 false => Err(HeadError::Coding),
             };
         }
         let mut lengths = self.headers.get_all(CONTENT_LENGTH).iter();
         let Some(length) = lengths.next() else {
-            return Ok((Framing::Close, false));
+            return Ok((BodyFraming::Close, false));
         };
         if lengths.any(|other| other != length) {
             return Err(HeadError::Length);
@@ -104,14 +107,14 @@ impl Head {
             .ok()
             .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()) {
-            Some(length) => Ok((Framing::Length(length), true)),
+            Some(length) => Ok((BodyFraming::Length(length), true)),
             None => Err(HeadError::Length),
         }
     }
 }
 
 /// The status line, and how much of the buffer the head takes.
-struct Line {
+struct StatusLine {
     bytes: usize,
     fields: usize,
     status: StatusCode,
@@ -121,8 +124,8 @@ struct Line {
 fn locate<'b>(
     buffer: &'b [u8],
     fields: &mut [httparse::Header<'b>],
-    places: &mut [Place],
-) -> Result<Option<Line>, HeadError> {
+    places: &mut [FieldRange],
+) -> Result<Option<StatusLine>, HeadError> {
     let mut answer = httparse::Response::new(fields);
     let bytes = match answer.parse(buffer).map_err(HeadError::Syntax)? {
         httparse::Status::Complete(bytes) => bytes,
@@ -134,13 +137,13 @@ fn locate<'b>(
         from..from + part.len()
     };
     for (field, found) in answer.headers.iter().zip(&mut *places) {
-        *found = Place {
+        *found = FieldRange {
             name: place(field.name.as_bytes()),
             value: place(field.value),
         };
     }
     let code = answer.code.unwrap_or_default();
-    Ok(Some(Line {
+    Ok(Some(StatusLine {
         bytes,
         fields: answer.headers.len(),
         status: StatusCode::from_u16(code).map_err(|_| HeadError::Field)?,
@@ -148,9 +151,9 @@ fn locate<'b>(
     }))
 }
 
-impl Line {
+impl StatusLine {
     /// Takes the head out of the buffer; values stay where they are.
-    fn take(self, buffer: &mut BytesMut, places: &[Place]) -> Result<Head, HeadError> {
+    fn take(self, buffer: &mut BytesMut, places: &[FieldRange]) -> Result<ResponseHead, HeadError> {
         let bytes: Bytes = buffer.split_to(self.bytes).freeze();
         let mut headers = HeaderMap::with_capacity(self.fields);
         for place in &places[..self.fields] {
@@ -172,7 +175,7 @@ impl Line {
             0 => says("keep-alive"),
             _ => !says("close"),
         };
-        Ok(Head {
+        Ok(ResponseHead {
             status: self.status,
             keep_alive,
             headers,
@@ -184,13 +187,13 @@ impl Line {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Option<(Head, String)>, HeadError> {
+    fn parse(text: &str) -> Result<Option<(ResponseHead, String)>, HeadError> {
         let mut buffer = BytesMut::from(text);
-        let head = Head::parse(&mut buffer)?;
+        let head = ResponseHead::parse(&mut buffer)?;
         Ok(head.map(|head| (head, String::from_utf8(buffer.to_vec()).unwrap())))
     }
 
-    fn framing(fields: &str) -> Result<(Framing, bool), HeadError> {
+    fn framing(fields: &str) -> Result<(BodyFraming, bool), HeadError> {
         let (head, _) = parse(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"))?.unwrap();
         head.framing(false)
     }
@@ -237,21 +240,21 @@ mod tests {
     fn the_end_of_a_body_is_beyond_doubt() {
         assert_eq!(
             framing("Content-Length: 5\r\n").unwrap(),
-            (Framing::Length(5), true)
+            (BodyFraming::Length(5), true)
         );
         assert_eq!(
             framing("Content-Length: 5\r\nContent-Length: 5\r\n").unwrap(),
-            (Framing::Length(5), true)
+            (BodyFraming::Length(5), true)
         );
         assert_eq!(
             framing("Transfer-Encoding: Chunked\r\n").unwrap(),
-            (Framing::Chunked, true)
+            (BodyFraming::Chunked, true)
         );
         assert_eq!(
             framing("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n").unwrap(),
-            (Framing::Chunked, false)
+            (BodyFraming::Chunked, false)
         );
-        assert_eq!(framing("").unwrap(), (Framing::Close, false));
+        assert_eq!(framing("").unwrap(), (BodyFraming::Close, false));
         for fields in [
             "Content-Length: 5\r\nContent-Length: 6\r\n",
             "Content-Length: +5\r\n",
@@ -278,10 +281,10 @@ mod tests {
         let (bare, _) = parse("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n")
             .unwrap()
             .unwrap();
-        assert_eq!(bare.framing(false).unwrap(), (Framing::Length(0), true));
+        assert_eq!(bare.framing(false).unwrap(), (BodyFraming::Length(0), true));
         let (head, _) = parse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
             .unwrap()
             .unwrap();
-        assert_eq!(head.framing(true).unwrap(), (Framing::Length(0), true));
+        assert_eq!(head.framing(true).unwrap(), (BodyFraming::Length(0), true));
     }
 }

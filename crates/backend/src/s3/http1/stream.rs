@@ -9,12 +9,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-type Tls = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+type TlsIo = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// A byte stream to a provider.
 pub(in crate::s3) enum Stream {
     Plain(TcpStream),
-    Tls(Box<Tls>),
+    Tls(Box<TlsIo>),
 }
 
 impl From<MaybeHttpsStream<TokioIo<TcpStream>>> for Stream {

@@ -3,14 +3,14 @@
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, FromArgMatches, Subcommand};
 
-use crate::admin::client::Call;
-use crate::admin::{Entry, Param, verbs};
+use crate::admin::client::AdminCall;
+use crate::admin::{AdminEntry, Param, verbs};
 
 /// The call that the arguments ask for.
 #[derive(Debug, Clone)]
-pub(in crate::cli) struct Verb(pub(super) Call);
+pub(in crate::cli) struct AdminVerb(pub(super) AdminCall);
 
-impl Subcommand for Verb {
+impl Subcommand for AdminVerb {
     fn augment_subcommands(command: Command) -> Command {
         command.subcommands(verbs().into_iter().map(|(verb, entries)| {
             // What the first call of a verb does is what the verb is about.
@@ -34,11 +34,11 @@ impl Subcommand for Verb {
     }
 }
 
-fn takes(entry: &Entry, param: &Param) -> bool {
+fn takes(entry: &AdminEntry, param: &Param) -> bool {
     entry.params.iter().any(|taken| taken.flag == param.flag)
 }
 
-impl FromArgMatches for Verb {
+impl FromArgMatches for AdminVerb {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let unknown = || clap::Error::new(ErrorKind::InvalidSubcommand);
         let (name, given) = matches.subcommand().ok_or_else(unknown)?;
@@ -51,7 +51,7 @@ impl FromArgMatches for Verb {
         // Of several calls, the one that takes all that was given.
         let calls = entries.into_iter().filter_map(|entry| {
             let values: Option<Vec<_>> = entry.params.iter().map(value).collect();
-            Some(Call {
+            Some(AdminCall {
                 entry,
                 values: values?,
             })

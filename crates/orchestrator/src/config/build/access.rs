@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use base::{BucketName, Secret};
 use ipnet::IpNet;
 
-use super::super::check::{Place, Report, alternatives};
+use super::super::check::{CheckReport, KeyPosition, alternatives};
 use super::super::reader::Section;
 use super::super::scope::{Grant, Verb, Verbs};
 use super::super::types::{
@@ -18,17 +18,17 @@ const ADMIN_TOKEN_BYTES_ADVISED: usize = 16;
 
 /// Access key ids and tokens that were seen, so that each opens one thing.
 #[derive(Default)]
-pub(super) struct Seen {
-    ids: HashMap<String, Place>,
+pub(super) struct SeenCredentials {
+    ids: HashMap<String, KeyPosition>,
     tokens: Vec<Secret>,
 }
 
-impl Seen {
-    fn id(&mut self, id: &str, place: Place, report: &mut Report) {
+impl SeenCredentials {
+    fn id(&mut self, id: &str, place: KeyPosition, report: &mut CheckReport) {
         unique(&mut self.ids, id, place, report);
     }
 
-    fn token(&mut self, token: &Secret, place: Place, report: &mut Report) {
+    fn token(&mut self, token: &Secret, place: KeyPosition, report: &mut CheckReport) {
         if self
             .tokens
             .iter()
@@ -41,10 +41,10 @@ impl Seen {
 }
 
 pub(super) fn unique(
-    seen: &mut HashMap<String, Place>,
+    seen: &mut HashMap<String, KeyPosition>,
     value: &str,
-    place: Place,
-    report: &mut Report,
+    place: KeyPosition,
+    report: &mut CheckReport,
 ) {
     match seen.get(value) {
         Some(first) => {
@@ -63,9 +63,9 @@ pub(super) fn unique(
 /// One item of `buckets[].credentials`: a key pair, a token, or both under the same rights.
 pub(super) fn credential(
     section: &Section<'_>,
-    seen: &mut Seen,
+    seen: &mut SeenCredentials,
     into: &mut Vec<BucketCredential>,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) {
     let id = section.has("access_key_id");
     let secret = section.has_secret("secret_access_key");
@@ -104,8 +104,8 @@ pub(super) fn credential(
 /// Both halves of a key pair, or neither.
 fn key_pair(
     section: &Section<'_>,
-    seen: &mut Seen,
-    report: &mut Report,
+    seen: &mut SeenCredentials,
+    report: &mut CheckReport,
 ) -> Option<(String, Secret)> {
     let halves = [
         (section.has("access_key_id"), "access_key_id"),
@@ -131,8 +131,8 @@ fn key_pair(
 /// `auth.root`
 pub(super) fn root(
     section: &Section<'_>,
-    seen: &mut Seen,
-    report: &mut Report,
+    seen: &mut SeenCredentials,
+    report: &mut CheckReport,
 ) -> Option<RootCredential> {
     let (access_key_id, secret_access_key) = key_pair(section, seen, report)?;
     Some(RootCredential {
@@ -142,7 +142,7 @@ pub(super) fn root(
 }
 
 /// `ui.admin_token`, or what stands in for it.
-pub(super) fn admin_token(ui: &Section<'_>, report: &mut Report) -> Option<Secret> {
+pub(super) fn admin_token(ui: &Section<'_>, report: &mut CheckReport) -> Option<Secret> {
     let names = ["admin_token", "admin_key"];
     // Both are read, so that a file that cannot be is a problem even where the other one counts.
     let given = names.map(|name| (name, ui.secret(name, report)));
@@ -171,9 +171,9 @@ pub(super) fn admin_token(ui: &Section<'_>, report: &mut Report) -> Option<Secre
 /// `grants`: further buckets for key pairs that stand elsewhere in the file.
 pub(super) fn grants(
     root: &Section<'_>,
-    seen: &Seen,
+    seen: &SeenCredentials,
     (root_id, buckets): (Option<&str>, &[BucketConfig]),
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Vec<CredentialGrant> {
     let mut grants = Vec::new();
     for section in &root.list("grants") {
@@ -221,7 +221,7 @@ pub(super) fn grants(
     grants
 }
 
-fn bucket(section: &Section<'_>, name: &str, report: &mut Report) -> Option<BucketName> {
+fn bucket(section: &Section<'_>, name: &str, report: &mut CheckReport) -> Option<BucketName> {
     match name.parse() {
         Ok(name) => Some(name),
         Err(error) => {
@@ -233,7 +233,7 @@ fn bucket(section: &Section<'_>, name: &str, report: &mut Report) -> Option<Buck
 }
 
 /// `allow`; all verbs where it is absent.
-fn verbs(section: &Section<'_>, report: &mut Report) -> Verbs {
+fn verbs(section: &Section<'_>, report: &mut CheckReport) -> Verbs {
     let words = section.words("allow");
     if words.is_empty() {
         return Verb::ALL.into_iter().collect();
@@ -252,7 +252,7 @@ fn verbs(section: &Section<'_>, report: &mut Report) -> Verbs {
 }
 
 /// `networks`: CIDRs, or single addresses.
-fn networks(section: &Section<'_>, report: &mut Report) -> Vec<IpNet> {
+fn networks(section: &Section<'_>, report: &mut CheckReport) -> Vec<IpNet> {
     let network = |word: &String| {
         let address = || word.parse::<IpAddr>().ok().map(IpNet::from);
         let network = word.parse().ok().or_else(address);

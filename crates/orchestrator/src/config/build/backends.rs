@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use base::BackendName;
 use http::Uri;
 
-use super::super::check::{Place, Report};
+use super::super::check::{CheckReport, KeyPosition};
 use super::super::reader::Section;
 use super::super::types::{
-    BackendConfig, BackendKind, HttpConfig, S3BackendConfig, UsageLimitsConfig,
+    BackendConfig, BackendKindConfig, HttpConfig, S3BackendConfig, UsageLimitsConfig,
 };
 use super::{PRESET, count_u32};
 
@@ -26,7 +26,7 @@ const S3_KEYS: [&str; 10] = [
     "http",
 ];
 
-pub(super) fn backends(root: &Section<'_>, report: &mut Report) -> Vec<BackendConfig> {
+pub(super) fn backends(root: &Section<'_>, report: &mut CheckReport) -> Vec<BackendConfig> {
     let sections = root.list("backends");
     if sections.is_empty() && (root.is_list("backends") || !root.has("backends")) {
         report.problem(
@@ -35,8 +35,8 @@ pub(super) fn backends(root: &Section<'_>, report: &mut Report) -> Vec<BackendCo
             "add one, such as a directory: kind: local with a path",
         );
     }
-    let mut names: HashMap<String, Place> = HashMap::new();
-    let mut stores: HashMap<String, Place> = HashMap::new();
+    let mut names: HashMap<String, KeyPosition> = HashMap::new();
+    let mut stores: HashMap<String, KeyPosition> = HashMap::new();
     let mut backends = Vec::new();
     for (index, section) in sections.iter().enumerate() {
         let name = name(section, index, report);
@@ -86,14 +86,14 @@ pub(super) fn backends(root: &Section<'_>, report: &mut Report) -> Vec<BackendCo
 }
 
 /// What two backends cannot share, and the key to blame.
-fn store(kind: &BackendKind) -> Option<(String, &'static str)> {
+fn store(kind: &BackendKindConfig) -> Option<(String, &'static str)> {
     match kind {
-        BackendKind::Memory => None,
-        BackendKind::Local { path, .. } => {
+        BackendKindConfig::Memory => None,
+        BackendKindConfig::Local { path, .. } => {
             // The same directory under two spellings is caught by its marker at start.
             Some((format!("local {}", path.display()), "path"))
         }
-        BackendKind::S3(s3) => {
+        BackendKindConfig::S3(s3) => {
             let host = s3
                 .endpoint
                 .authority()
@@ -107,7 +107,7 @@ fn store(kind: &BackendKind) -> Option<(String, &'static str)> {
     }
 }
 
-fn name(section: &Section<'_>, index: usize, report: &mut Report) -> Option<BackendName> {
+fn name(section: &Section<'_>, index: usize, report: &mut CheckReport) -> Option<BackendName> {
     let text = section
         .text("name")
         .unwrap_or_else(|| format!("backend-{}", index + 1));
@@ -119,7 +119,7 @@ fn name(section: &Section<'_>, index: usize, report: &mut Report) -> Option<Back
         .ok()
 }
 
-fn kind(section: &Section<'_>, report: &mut Report) -> Option<BackendKind> {
+fn kind(section: &Section<'_>, report: &mut CheckReport) -> Option<BackendKindConfig> {
     if section.is_refused("kind") {
         return None;
     }
@@ -131,22 +131,22 @@ fn kind(section: &Section<'_>, report: &mut Report) -> Option<BackendKind> {
         refuse_foreign(section, &kind, &S3_KEYS, report);
     }
     match kind.as_str() {
-        "memory" => Some(BackendKind::Memory),
+        "memory" => Some(BackendKindConfig::Memory),
         "local" => {
             let path = section.path("path");
             if path.is_none() && !section.is_refused("path") {
                 missing(section, "path", "name the directory", report);
             }
-            Some(BackendKind::Local {
+            Some(BackendKindConfig::Local {
                 path: path?,
                 shared: section.flag("shared").expect(PRESET),
             })
         }
-        _ => s3(section, report).map(|s3| BackendKind::S3(Box::new(s3))),
+        _ => s3(section, report).map(|s3| BackendKindConfig::S3(Box::new(s3))),
     }
 }
 
-fn refuse_foreign(section: &Section<'_>, kind: &str, keys: &[&str], report: &mut Report) {
+fn refuse_foreign(section: &Section<'_>, kind: &str, keys: &[&str], report: &mut CheckReport) {
     for key in keys {
         if section.has(key) {
             let what = format!("a backend of the kind {kind} has no {key}");
@@ -155,13 +155,13 @@ fn refuse_foreign(section: &Section<'_>, kind: &str, keys: &[&str], report: &mut
     }
 }
 
-fn missing(section: &Section<'_>, key: &str, way_out: &str, report: &mut Report) {
+fn missing(section: &Section<'_>, key: &str, way_out: &str, report: &mut CheckReport) {
     let mut place = section.place_of(key);
     place.line = section.place().line;
     report.problem(place, "the key is missing", way_out);
 }
 
-fn s3(section: &Section<'_>, report: &mut Report) -> Option<S3BackendConfig> {
+fn s3(section: &Section<'_>, report: &mut CheckReport) -> Option<S3BackendConfig> {
     for (key, way_out) in [
         (
             "endpoint",
@@ -193,7 +193,7 @@ fn s3(section: &Section<'_>, report: &mut Report) -> Option<S3BackendConfig> {
     })
 }
 
-fn endpoint(section: &Section<'_>, report: &mut Report) -> Option<Uri> {
+fn endpoint(section: &Section<'_>, report: &mut CheckReport) -> Option<Uri> {
     let text = section.text("endpoint")?;
     let fault = match text.parse::<Uri>() {
         Err(_) => "it is not a URL",

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use base::{BucketName, NameError};
 
-use super::super::check::Report;
+use super::super::check::CheckReport;
 use super::super::reader::Section;
 use super::super::types::{BucketConfig, MetricsConfig};
-use super::access::{Seen, credential, unique};
+use super::access::{SeenCredentials, credential, unique};
 use super::{cors, count_u32};
 
 /// Names that are routes of the listener.
@@ -22,8 +22,8 @@ pub(super) fn buckets(
     root: &Section<'_>,
     metrics: Option<&MetricsConfig>,
     has_root: bool,
-    seen: &mut Seen,
-    report: &mut Report,
+    seen: &mut SeenCredentials,
+    report: &mut CheckReport,
 ) -> Vec<BucketConfig> {
     let sections = root.list("buckets");
     if sections.is_empty() && !has_root && !has_other_shape(root, "buckets") {
@@ -75,7 +75,7 @@ fn has_other_shape(section: &Section<'_>, name: &str) -> bool {
 fn name(
     section: &Section<'_>,
     metrics: Option<&MetricsConfig>,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Option<BucketName> {
     let Some(text) = section.text("name") else {
         if !section.has("name") {

@@ -2,14 +2,14 @@
 
 use http::{HeaderName, Method};
 
-use super::super::check::{Report, alternatives};
+use super::super::check::{CheckReport, alternatives};
 use super::super::reader::Section;
-use super::super::types::CorsRule;
+use super::super::types::CorsRuleConfig;
 
 /// What a rule may allow. Source: Amazon S3 user guide, "Elements of a CORS configuration".
 const METHODS: [&str; 5] = ["GET", "PUT", "POST", "DELETE", "HEAD"];
 
-pub(super) fn rules(bucket: &Section<'_>, report: &mut Report) -> Vec<CorsRule> {
+pub(super) fn rules(bucket: &Section<'_>, report: &mut CheckReport) -> Vec<CorsRuleConfig> {
     let sections = bucket.list("cors");
     sections
         .iter()
@@ -17,7 +17,7 @@ pub(super) fn rules(bucket: &Section<'_>, report: &mut Report) -> Vec<CorsRule> 
         .collect()
 }
 
-fn rule(section: &Section<'_>, report: &mut Report) -> CorsRule {
+fn rule(section: &Section<'_>, report: &mut CheckReport) -> CorsRuleConfig {
     let allowed_origins = section.words("allowed_origins");
     for (name, empty) in [
         ("allowed_origins", allowed_origins.is_empty()),
@@ -41,7 +41,7 @@ fn rule(section: &Section<'_>, report: &mut Report) -> CorsRule {
             report.problem(section.place_of(name), what, "write one at most");
         }
     }
-    CorsRule {
+    CorsRuleConfig {
         allowed_methods: methods(section, report),
         expose_headers: headers(section, report),
         max_age: section.count("max_age").filter(|seconds| *seconds > 0),
@@ -50,7 +50,7 @@ fn rule(section: &Section<'_>, report: &mut Report) -> CorsRule {
     }
 }
 
-fn methods(section: &Section<'_>, report: &mut Report) -> Vec<Method> {
+fn methods(section: &Section<'_>, report: &mut CheckReport) -> Vec<Method> {
     let method = |word: &String| {
         let known = METHODS.contains(&word.as_str());
         if !known {
@@ -69,7 +69,7 @@ const UPLOADS_IN_PAGES: &str = "ETag, x-amz-checksum-crc32, x-amz-checksum-crc32
      x-amz-checksum-crc64nvme, x-amz-checksum-sha1, x-amz-checksum-sha256, x-amz-checksum-type";
 
 /// No patterns, as in Amazon S3: a browser takes a `*` for itself, and exposes nothing.
-fn headers(section: &Section<'_>, report: &mut Report) -> Vec<HeaderName> {
+fn headers(section: &Section<'_>, report: &mut CheckReport) -> Vec<HeaderName> {
     let header = |word: &String| {
         if word.contains('*') {
             let what = format!("'{word}' is a pattern, which browsers do not understand");

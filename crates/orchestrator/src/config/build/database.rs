@@ -1,9 +1,11 @@
 //! `database`: what holds the catalogue.
 
-use super::super::check::Report;
+use super::super::check::CheckReport;
 use super::super::reader::Section;
 use super::super::scalar::ListenAddr;
-use super::super::types::{BackendConfig, BackendKind, DatabaseConfig, PostgresConfig, SslMode};
+use super::super::types::{
+    BackendConfig, BackendKindConfig, DatabaseConfig, PostgresConfig, SslMode,
+};
 use super::{PRESET, count_u32};
 
 /// Connections that write, and one that looks things up.
@@ -12,7 +14,7 @@ const CONNS_MIN: u32 = 3;
 const POSTGRES_KEYS: [&str; 6] = ["host", "hosts", "database", "user", "ca_file", "lease"];
 
 /// What holds the catalogue.
-pub(super) fn database(section: &Section<'_>, report: &mut Report) -> Option<DatabaseConfig> {
+pub(super) fn database(section: &Section<'_>, report: &mut CheckReport) -> Option<DatabaseConfig> {
     let password = section.secret("password", report);
     let conns_max = count_u32(section, "max_conns");
     let conns_min = count_u32(section, "min_conns");
@@ -49,7 +51,7 @@ pub(super) fn database(section: &Section<'_>, report: &mut Report) -> Option<Dat
         );
     }
     let hosts = hosts(section, report);
-    let named = |key: &str, what: &str, report: &mut Report| {
+    let named = |key: &str, what: &str, report: &mut CheckReport| {
         let value = section.text(key);
         if value.is_none() {
             report.problem(section.place_of(key), "the key is missing", what);
@@ -86,7 +88,7 @@ pub(super) fn database(section: &Section<'_>, report: &mut Report) -> Option<Dat
 }
 
 /// `host` with `port`, or the list of `hosts`.
-fn hosts(section: &Section<'_>, report: &mut Report) -> Option<Vec<(String, u16)>> {
+fn hosts(section: &Section<'_>, report: &mut CheckReport) -> Option<Vec<(String, u16)>> {
     let port = u16::try_from(section.count("port").expect(PRESET)).unwrap_or(u16::MAX);
     let listed = section.words("hosts");
     match (section.text("host"), listed.as_slice()) {
@@ -118,7 +120,7 @@ fn host_and_port(
     text: &str,
     port: u16,
     section: &Section<'_>,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Option<(String, u16)> {
     let bare = !text.is_empty() && !text.contains([':', '/', '[']);
     if bare {
@@ -143,7 +145,7 @@ pub(super) fn check_backends(
     database: &DatabaseConfig,
     backends: &[BackendConfig],
     root: &Section<'_>,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) {
     if matches!(database, DatabaseConfig::Sqlite(_)) {
         return;
@@ -155,17 +157,17 @@ pub(super) fn check_backends(
     }
     for (backend, section) in backends.iter().zip(&sections) {
         let (key, what, way_out) = match &backend.kind {
-            BackendKind::Local { shared: false, .. } => (
+            BackendKindConfig::Local { shared: false, .. } => (
                 "shared",
                 "with PostgreSQL, every instance must see the same directory",
                 "write shared: true where it is one, or use another kind",
             ),
-            BackendKind::Memory => (
+            BackendKindConfig::Memory => (
                 "kind",
                 "with PostgreSQL, other instances cannot reach the memory of this process",
                 "use another kind",
             ),
-            BackendKind::Local { shared: true, .. } | BackendKind::S3(_) => continue,
+            BackendKindConfig::Local { shared: true, .. } | BackendKindConfig::S3(_) => continue,
         };
         let mut place = section.place_of(key);
         place.line = section.place().line;

@@ -1,6 +1,6 @@
 //! How usage is written, and shared between instances.
 
-use super::super::check::Report;
+use super::super::check::CheckReport;
 use super::super::duration::format_duration;
 use super::super::reader::Section;
 use super::super::scalar::ListenAddr;
@@ -17,7 +17,7 @@ const WITH_ADDRESS: [&str; 6] = [
     "open_timeout",
 ];
 
-pub(super) fn usage_flush(flush: &Section<'_>, report: &mut Report) -> UsageFlushConfig {
+pub(super) fn usage_flush(flush: &Section<'_>, report: &mut CheckReport) -> UsageFlushConfig {
     let duration = |name| flush.duration(name).expect(PRESET);
     let interval = duration("interval");
     let threshold = flush.fraction("adaptive_threshold").expect(PRESET);
@@ -52,7 +52,7 @@ pub(super) fn usage_flush(flush: &Section<'_>, report: &mut Report) -> UsageFlus
 }
 
 /// Redis, where it is switched on.
-pub(super) fn redis(redis: &Section<'_>, report: &mut Report) -> Option<RedisConfig> {
+pub(super) fn redis(redis: &Section<'_>, report: &mut CheckReport) -> Option<RedisConfig> {
     let password = redis.secret("password", report);
     let Some(address) = redis.text("address") else {
         let given = WITH_ADDRESS.iter().any(|key| redis.has(key));

@@ -2,7 +2,7 @@
 //!
 //! Existing files name them; they are accepted while they leave the feature switched off.
 
-use super::{Group, Key, Kind, Off};
+use super::{Group, Key, Off, ValueKind};
 
 const COUNT_MAX: u64 = 1_000_000_000;
 
@@ -25,7 +25,7 @@ pub(super) static GROUPS: &[Group] = &[
         keys: &[
             Key::new(
                 "factor",
-                Kind::Count { max: COUNT_MAX },
+                ValueKind::Count { max: COUNT_MAX },
                 "Copies of each object.",
             )
             .or("1")
@@ -41,11 +41,11 @@ pub(super) static GROUPS: &[Group] = &[
         doc: "Limits per client address.",
         keys: &[
             switch("rate limiting"),
-            Key::new("requests_per_sec", Kind::Text, PARAMETER)
+            Key::new("requests_per_sec", ValueKind::Text, PARAMETER)
                 .or("100")
                 .inert(),
             count("burst", "200"),
-            Key::new("trusted_proxies", Kind::Words, PARAMETER).inert(),
+            Key::new("trusted_proxies", ValueKind::Words, PARAMETER).inert(),
             duration("cleanup_interval", "1m"),
             duration("cleanup_max_age", "5m"),
         ],
@@ -66,7 +66,7 @@ pub(super) static GROUPS: &[Group] = &[
             switch("encryption"),
             count("chunk_size", "65536"),
             secret("master_key"),
-            Key::new("previous_keys", Kind::Words, PARAMETER).inert(),
+            Key::new("previous_keys", ValueKind::Words, PARAMETER).inert(),
         ],
     },
     Group {
@@ -101,10 +101,10 @@ pub(super) static GROUPS: &[Group] = &[
         doc: "The web pages, which this release does not have, and the admin API, which needs a token only.",
         keys: &[
             switch("the web UI"),
-            Key::new("path", Kind::Text, PARAMETER).or("/ui").inert(),
+            Key::new("path", ValueKind::Text, PARAMETER).or("/ui").inert(),
             Key::new(
                 "admin_key",
-                Kind::Secret,
+                ValueKind::Secret,
                 "Stands in for `admin_token` where that is absent.",
             )
             .on_reload(),
@@ -112,7 +112,7 @@ pub(super) static GROUPS: &[Group] = &[
             secret("session_secret"),
             Key::new(
                 "admin_token",
-                Kind::Secret,
+                ValueKind::Secret,
                 "The value of the header `X-Admin-Token`: it opens the admin API below `/admin/api/`, \
                  which is off without it.",
             )
@@ -170,7 +170,7 @@ pub(super) static GROUPS: &[Group] = &[
         doc: "One receiver.",
         keys: &[
             text("url"),
-            Key::new("events", Kind::Words, PARAMETER).inert(),
+            Key::new("events", ValueKind::Words, PARAMETER).inert(),
             text("prefix"),
             secret("secret"),
             duration("timeout", "5s"),
@@ -198,51 +198,55 @@ pub(super) static REFUSED_LISTS: &[(&str, &str)] = &[
 const PARAMETER: &str = "A parameter of the feature.";
 
 const fn switch(feature: &'static str) -> Key {
-    Key::new("enabled", Kind::Bool, "Whether it is on.")
+    Key::new("enabled", ValueKind::Bool, "Whether it is on.")
         .or("false")
         .off(Off::False, feature)
 }
 
 const fn count(name: &'static str, default: &'static str) -> Key {
-    Key::new(name, Kind::Count { max: COUNT_MAX }, PARAMETER)
+    Key::new(name, ValueKind::Count { max: COUNT_MAX }, PARAMETER)
         .or(default)
         .inert()
 }
 
 const fn size(name: &'static str, default: &'static str) -> Key {
-    Key::new(name, Kind::Size, PARAMETER).or(default).inert()
+    Key::new(name, ValueKind::Size, PARAMETER)
+        .or(default)
+        .inert()
 }
 
 const fn duration(name: &'static str, default: &'static str) -> Key {
-    Key::new(name, Kind::Duration, PARAMETER)
+    Key::new(name, ValueKind::Duration, PARAMETER)
         .or(default)
         .inert()
 }
 
 const fn fraction(name: &'static str, default: &'static str) -> Key {
-    Key::new(name, Kind::Fraction, PARAMETER)
+    Key::new(name, ValueKind::Fraction, PARAMETER)
         .or(default)
         .inert()
 }
 
 const fn choice(name: &'static str, of: &'static [&'static str], default: &'static str) -> Key {
-    Key::new(name, Kind::Choice(of), PARAMETER)
+    Key::new(name, ValueKind::Choice(of), PARAMETER)
         .or(default)
         .inert()
 }
 
 const fn flag(name: &'static str) -> Key {
-    Key::new(name, Kind::Bool, PARAMETER).or("false").inert()
+    Key::new(name, ValueKind::Bool, PARAMETER)
+        .or("false")
+        .inert()
 }
 
 const fn text(name: &'static str) -> Key {
-    Key::new(name, Kind::Text, PARAMETER).inert()
+    Key::new(name, ValueKind::Text, PARAMETER).inert()
 }
 
 const fn path(name: &'static str) -> Key {
-    Key::new(name, Kind::Path, PARAMETER).inert()
+    Key::new(name, ValueKind::Path, PARAMETER).inert()
 }
 
 const fn secret(name: &'static str) -> Key {
-    Key::new(name, Kind::Secret, PARAMETER).inert()
+    Key::new(name, ValueKind::Secret, PARAMETER).inert()
 }

@@ -24,20 +24,20 @@ pub struct Key {
     /// The key within its group.
     pub name: &'static str,
     /// What values it takes.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// Whether it must be there, or what holds where it is not.
     pub default: Preset,
     /// What the number zero means.
     pub zero: Zero,
     /// What becomes of it.
-    pub effect: Effect,
+    pub effect: KeyEffect,
     /// What it is for.
     pub doc: &'static str,
 }
 
 /// What values a key takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum ValueKind {
     /// Any text.
     Text,
     /// A name or path in the file system; relative ones start at the working directory.
@@ -91,7 +91,7 @@ pub enum Zero {
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub enum KeyEffect {
     /// It takes effect at the next start.
     Restart,
     /// It takes effect at the next start; the contents of the named file also at SIGHUP.
@@ -135,13 +135,13 @@ impl Off {
 }
 
 impl Key {
-    const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    const fn new(name: &'static str, kind: ValueKind, doc: &'static str) -> Self {
         Self {
             name,
             kind,
             default: Preset::Nothing,
             zero: Zero::Itself,
-            effect: Effect::Restart,
+            effect: KeyEffect::Restart,
             doc,
         }
     }
@@ -167,22 +167,22 @@ impl Key {
     }
 
     const fn inert(mut self) -> Self {
-        self.effect = Effect::Inert;
+        self.effect = KeyEffect::Inert;
         self
     }
 
     const fn file_on_reload(mut self) -> Self {
-        self.effect = Effect::FileOnReload;
+        self.effect = KeyEffect::FileOnReload;
         self
     }
 
     const fn on_reload(mut self) -> Self {
-        self.effect = Effect::Reload;
+        self.effect = KeyEffect::Reload;
         self
     }
 
     const fn off(mut self, off: Off, feature: &'static str) -> Self {
-        self.effect = Effect::OffOnly { feature, off };
+        self.effect = KeyEffect::OffOnly { feature, off };
         self
     }
 }
@@ -217,7 +217,7 @@ impl Group {
     /// The secret whose value stands in the file that `name`, ending in `_file`, names.
     pub fn secret_of_file_key(&self, name: &str) -> Option<&'static Key> {
         let key = self.key(name.strip_suffix("_file")?)?;
-        (key.kind == Kind::Secret).then_some(key)
+        (key.kind == ValueKind::Secret).then_some(key)
     }
 
     /// The path of a map or list below this group.
@@ -247,7 +247,7 @@ impl Group {
         let files = self
             .keys
             .iter()
-            .filter(|key| key.kind == Kind::Secret)
+            .filter(|key| key.kind == ValueKind::Secret)
             .map(|key| format!("{}_file", key.name));
         keys.chain(files)
             .chain(self.children().map(str::to_owned))

@@ -1,19 +1,19 @@
 //! Keys of the listener, the buckets and the telemetry.
 
-use super::{Effect, Group, Key, Kind, Off, Preset, Zero};
+use super::{Group, Key, KeyEffect, Off, Preset, ValueKind, Zero};
 use crate::config::LogLevel;
 
 const COUNT_MAX: u64 = 1_000_000;
 
 const ALLOW: Key = Key::new(
     "allow",
-    Kind::Words,
+    ValueKind::Words,
     "What it may do, of `list-buckets`, `list`, `read`, `write`, `delete` and `tags`; everything where \
      absent.",
 );
 const PREFIXES: Key = Key::new(
     "prefixes",
-    Kind::Words,
+    ValueKind::Words,
     "Only keys that begin with one of these; listings must stay within one of them. Every key where \
      absent.",
 );
@@ -24,7 +24,7 @@ pub(super) static GROUPS: &[Group] = &[
         doc: "The file itself.",
         keys: &[Key::new(
             "routing_strategy",
-            Kind::Choice(&["pack", "spread"]),
+            ValueKind::Choice(&["pack", "spread"]),
             "How a backend is chosen for a new object: `pack` fills the first one, then the next; \
              `spread` keeps all equally full.",
         )
@@ -36,58 +36,58 @@ pub(super) static GROUPS: &[Group] = &[
         keys: &[
             Key::new(
                 "listen_addr",
-                Kind::Listen,
+                ValueKind::Listen,
                 "Where S3 requests are accepted; `:9000` means every address of the machine.",
             )
             .required(),
             Key::new(
                 "log_level",
-                Kind::Choice(&LogLevel::NAMES),
+                ValueKind::Choice(&LogLevel::NAMES),
                 "The least severe level that is logged.",
             )
             .or("info"),
             Key::new(
                 "log_format",
-                Kind::Choice(&["json", "text"]),
+                ValueKind::Choice(&["json", "text"]),
                 "Log lines as JSON objects or as text for people.",
             )
             .or("json"),
             Key::new(
                 "max_object_size",
-                Kind::Size,
+                ValueKind::Size,
                 "The largest object that a single request may bring.",
             )
             .or("5GiB")
             .zero(Zero::Default),
             Key::new(
                 "max_concurrent_requests",
-                Kind::Count { max: COUNT_MAX },
+                ValueKind::Count { max: COUNT_MAX },
                 "Requests in flight, reads and writes together.",
             )
             .or("1000")
             .zero(Zero::Default),
             Key::new(
                 "max_concurrent_reads",
-                Kind::Count { max: COUNT_MAX },
+                ValueKind::Count { max: COUNT_MAX },
                 "Reads in flight; together with max_concurrent_writes it replaces the common pool.",
             )
             .or("0"),
             Key::new(
                 "max_concurrent_writes",
-                Kind::Count { max: COUNT_MAX },
+                ValueKind::Count { max: COUNT_MAX },
                 "Writes in flight; together with max_concurrent_reads it replaces the common pool.",
             )
             .or("0"),
             Key::new(
                 "load_shed_threshold",
-                Kind::Fraction,
+                ValueKind::Fraction,
                 "Share of a pool from which on requests are turned away early.",
             )
             .or("0")
             .off(Off::Zero, "load shedding"),
             Key::new(
                 "admission_wait",
-                Kind::Duration,
+                ValueKind::Duration,
                 "How long a request may wait for its turn.",
             )
             .or("0s")
@@ -116,7 +116,7 @@ pub(super) static GROUPS: &[Group] = &[
             ),
             Key::new(
                 "min_transfer_rate",
-                Kind::Size,
+                ValueKind::Size,
                 "Bytes per second that a client must move of a body while it is waited for; `0` is no such \
                  limit. What it moves beyond that buys it pauses, up to read_timeout and \
                  write_timeout.",
@@ -134,13 +134,13 @@ pub(super) static GROUPS: &[Group] = &[
             ),
             Key::new(
                 "shutdown_delay",
-                Kind::Duration,
+                ValueKind::Duration,
                 "Between reporting not ready and the end of accepting, at shutdown.",
             )
             .or("0s"),
             Key::new(
                 "virtual_host_domains",
-                Kind::Words,
+                ValueKind::Words,
                 "Domains below which the first label names the bucket: with `s3.example.com`, \
                  `photos.s3.example.com/key` means `s3.example.com/photos/key`. DNS and certificate \
                  must have `*.s3.example.com`.",
@@ -158,20 +158,20 @@ pub(super) static GROUPS: &[Group] = &[
         keys: &[
             Key::new(
                 "cert_file",
-                Kind::Path,
+                ValueKind::Path,
                 "PEM file of the certificate chain.",
             )
             .file_on_reload(),
-            Key::new("key_file", Kind::Path, "PEM file of the private key.").file_on_reload(),
+            Key::new("key_file", ValueKind::Path, "PEM file of the private key.").file_on_reload(),
             Key::new(
                 "min_version",
-                Kind::Choice(&["1.2", "1.3"]),
+                ValueKind::Choice(&["1.2", "1.3"]),
                 "The oldest protocol version.",
             )
             .or("1.2"),
             Key::new(
                 "client_ca_file",
-                Kind::Path,
+                ValueKind::Path,
                 "PEM file of authorities; where given, clients must present a certificate of one.",
             ),
         ],
@@ -182,14 +182,14 @@ pub(super) static GROUPS: &[Group] = &[
         keys: &[
             Key::new(
                 "name",
-                Kind::Text,
+                ValueKind::Text,
                 "The bucket's name: unique, without `/`, not `health`, `metrics`, `admin` or `ui`, \
                  not beginning with a dot.",
             )
             .required(),
             Key::new(
                 "max_multipart_uploads",
-                Kind::Count { max: COUNT_MAX },
+                ValueKind::Count { max: COUNT_MAX },
                 "Open multipart uploads at a time.",
             )
             .or("0")
@@ -202,27 +202,27 @@ pub(super) static GROUPS: &[Group] = &[
         keys: &[
             Key::new(
                 "allowed_origins",
-                Kind::Words,
+                ValueKind::Words,
                 "Origins such as `https://app.example.com`, each with one `*` at most.",
             ),
             Key::new(
                 "allowed_methods",
-                Kind::Words,
+                ValueKind::Words,
                 "Of GET, PUT, POST, DELETE and HEAD.",
             ),
             Key::new(
                 "allowed_headers",
-                Kind::Words,
+                ValueKind::Words,
                 "Request headers that a preflight may ask for, each with one `*` at most.",
             ),
             Key::new(
                 "expose_headers",
-                Kind::Words,
+                ValueKind::Words,
                 "Response headers that the page may read.",
             ),
             Key::new(
                 "max_age",
-                Kind::Count { max: COUNT_MAX },
+                ValueKind::Count { max: COUNT_MAX },
                 "Seconds for which the browser may keep the answer to a preflight; 0 leaves it to \
                  the browser.",
             )
@@ -236,24 +236,24 @@ pub(super) static GROUPS: &[Group] = &[
         keys: &[
             Key::new(
                 "access_key_id",
-                Kind::Text,
+                ValueKind::Text,
                 "The public half of a key pair; unique across all buckets.",
             ),
             Key::new(
                 "secret_access_key",
-                Kind::Secret,
+                ValueKind::Secret,
                 "The secret half of the key pair.",
             ),
             Key::new(
                 "token",
-                Kind::Secret,
+                ValueKind::Secret,
                 "The value of the header `X-Proxy-Token`; unique across all buckets.",
             ),
             ALLOW,
             PREFIXES,
             Key::new(
                 "networks",
-                Kind::Words,
+                ValueKind::Words,
                 "Networks, such as `10.0.0.0/8`, that requests may come from, by the address of \
                  the connection's other end; anywhere where absent.",
             ),
@@ -263,10 +263,10 @@ pub(super) static GROUPS: &[Group] = &[
         path: "grants[]",
         doc: "Further buckets for a key pair that stands in `buckets[].credentials`.",
         keys: &[
-            Key::new("access_key_id", Kind::Text, "Whose.").required(),
+            Key::new("access_key_id", ValueKind::Text, "Whose.").required(),
             Key::new(
                 "bucket",
-                Kind::Text,
+                ValueKind::Text,
                 "Which bucket; also one that was made by CreateBucket.",
             )
             .required(),
@@ -279,7 +279,7 @@ pub(super) static GROUPS: &[Group] = &[
         doc: "Credentials beyond those of a bucket.",
         keys: &[Key::new(
             "allow_sigv2_presigned",
-            Kind::Bool,
+            ValueKind::Bool,
             "Whether presigned URLs of signature version 2 are accepted, which boto3 makes for the region \
              us-east-1 unless told otherwise. They cover neither the host nor every parameter, and live \
              for as long as they say.",
@@ -293,12 +293,12 @@ pub(super) static GROUPS: &[Group] = &[
         keys: &[
             Key::new(
                 "access_key_id",
-                Kind::Text,
+                ValueKind::Text,
                 "The public half of its key pair.",
             ),
             Key::new(
                 "secret_access_key",
-                Kind::Secret,
+                ValueKind::Secret,
                 "The secret half of its key pair.",
             ),
         ],
@@ -312,16 +312,16 @@ pub(super) static GROUPS: &[Group] = &[
         path: "telemetry.metrics",
         doc: "The Prometheus endpoint.",
         keys: &[
-            Key::new("enabled", Kind::Bool, "Whether there is one.").or("false"),
-            Key::new("path", Kind::Text, "Its path.").or("/metrics"),
+            Key::new("enabled", ValueKind::Bool, "Whether there is one.").or("false"),
+            Key::new("path", ValueKind::Text, "Its path.").or("/metrics"),
             Key::new(
                 "listen",
-                Kind::Listen,
+                ValueKind::Listen,
                 "A listener of its own; without it, metrics are served by the S3 listener.",
             ),
             Key::new(
                 "require_listener",
-                Kind::Bool,
+                ValueKind::Bool,
                 "Whether the start fails where that listener cannot be had.",
             )
             .or("true"),
@@ -331,18 +331,18 @@ pub(super) static GROUPS: &[Group] = &[
         path: "telemetry.tracing",
         doc: "Traces over OTLP.",
         keys: &[
-            Key::new("enabled", Kind::Bool, "Whether traces are sent.")
+            Key::new("enabled", ValueKind::Bool, "Whether traces are sent.")
                 .or("false")
                 .off(Off::False, "tracing"),
-            Key::new("endpoint", Kind::Text, "Where they are sent.").inert(),
+            Key::new("endpoint", ValueKind::Text, "Where they are sent.").inert(),
             Key::new(
                 "sample_rate",
-                Kind::Fraction,
+                ValueKind::Fraction,
                 "Share of requests that are traced.",
             )
             .or("1.0")
             .inert(),
-            Key::new("insecure", Kind::Bool, "Whether they travel without TLS.")
+            Key::new("insecure", ValueKind::Bool, "Whether they travel without TLS.")
                 .or("false")
                 .inert(),
         ],
@@ -352,10 +352,10 @@ pub(super) static GROUPS: &[Group] = &[
 const fn timeout(name: &'static str, default: &'static str, doc: &'static str) -> Key {
     Key {
         name,
-        kind: Kind::Duration,
+        kind: ValueKind::Duration,
         default: Preset::Value(default),
         zero: Zero::Default,
-        effect: Effect::Restart,
+        effect: KeyEffect::Restart,
         doc,
     }
 }

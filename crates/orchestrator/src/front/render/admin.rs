@@ -30,7 +30,7 @@ pub(in crate::front) fn admin(
             }
             let (status, error) = show_refusal(&refusal, &ticket);
             ticket.error = Some(error.clone().into());
-            let answer = serde_json::to_string(&answers::Error { error });
+            let answer = serde_json::to_string(&answers::ErrorAnswer { error });
             (status, answer.expect("a text is JSON"))
         }
     };

@@ -6,7 +6,7 @@ use engine::catalogue::Bucket;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use s3wire::xml::{
-    self, BucketEntry, Buckets, CREATE_BUCKET_BYTES_MAX, VersioningStatus, parse_create_bucket,
+    self, BucketEntry, BucketList, CREATE_BUCKET_BYTES_MAX, VersioningStatus, parse_create_bucket,
 };
 use s3wire::{Error, ErrorCode, Target, is_bucket_name_of_s3};
 
@@ -50,7 +50,7 @@ impl Front {
             .map(|bucket| entry(bucket))
             .collect();
         let last = buckets.last().map(|bucket| bucket.name.as_str().to_owned());
-        let page = Buckets {
+        let page = BucketList {
             prefix: Some(params.prefix.clone()).filter(|prefix| !prefix.is_empty()),
             continuation_token: last.filter(|_| shown.next().is_some()),
             buckets,

@@ -19,7 +19,7 @@ impl Call<'_> {
     pub(super) async fn copy(
         self,
         key: ObjectKey,
-        from: headers::CopySource,
+        from: headers::CopySourceHeader,
         ticket: &Ticket,
     ) -> Result<Answer, Failure> {
         let directive = headers::metadata_directive(&self.headers)?;
@@ -166,7 +166,7 @@ impl Call<'_> {
     }
 
     /// The source, if the caller may read it.
-    async fn source(&self, from: headers::CopySource) -> Result<CopySource, Failure> {
+    async fn source(&self, from: headers::CopySourceHeader) -> Result<CopySource, Failure> {
         let Some(bucket) = self.front.engine.find_bucket(&from.bucket).await? else {
             self.front.engine.knows_absence()?;
             return Err(ErrorCode::NoSuchBucket.into());

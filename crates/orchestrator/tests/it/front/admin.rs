@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::SystemClock;
 use http::Method;
-use orchestrator::admin::{self, ENTRIES, Endpoint, Entry};
+use orchestrator::admin::{self, AdminEntry, ENTRIES, Endpoint};
 use orchestrator::app::{App, AppParts};
 use orchestrator::config::{LogFormat, LogLevel};
 use orchestrator::telemetry::log::Log;
@@ -102,7 +102,7 @@ fn fields(value: &Value, at: &str, into: &mut BTreeSet<String>) {
     }
 }
 
-fn documented(entry: &Entry) -> BTreeSet<String> {
+fn documented(entry: &AdminEntry) -> BTreeSet<String> {
     let fields = entry.answer.iter();
     fields.map(|(field, _)| (*field).to_owned()).collect()
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::Method;
-use orchestrator::telemetry::metrics::{Kind, Spec, TABLE};
+use orchestrator::telemetry::metrics::{MetricKind, Spec, TABLE};
 use s3wire::sigv4::{PayloadMode, StreamingVariant};
 use tokio::net::TcpStream;
 
@@ -100,10 +100,10 @@ async fn requests_appear_in_the_metrics() {
 }
 
 /// Whether a metric shows anything but zero.
-fn moved(page: &str, name: &str, kind: Kind) -> bool {
+fn moved(page: &str, name: &str, kind: MetricKind) -> bool {
     let sample = match kind {
-        Kind::Counter | Kind::Gauge => format!("s3o_{name}{{"),
-        Kind::Histogram => format!("s3o_{name}_count{{"),
+        MetricKind::Counter | MetricKind::Gauge => format!("s3o_{name}{{"),
+        MetricKind::Histogram => format!("s3o_{name}_count{{"),
     };
     let value = |line: &str| line.rsplit_once(' ').map(|(_, value)| value.to_owned());
     page.lines()

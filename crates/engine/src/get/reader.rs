@@ -1,11 +1,11 @@
 //! A body on its way from the copies of an object.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use backend::{Body, Effect, Guarded, Head, Kind, ObjectBackend as _};
-use base::{BackendName, ByteRange, CopyId, ETag, Traffic};
+use base::{BackendName, BlobId, ByteRange, CopyId, ETag, Traffic};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use metastore::model::{CopyRow, CopyState, PlannedExtent};
@@ -26,6 +26,8 @@ struct Piece {
     extent: PlannedExtent,
     /// The bytes within the blob.
     range: ByteRange,
+    /// All of the blob is read in order, by this piece or by it and others, and what it has to be is known.
+    compared: bool,
     /// A copy whose backend has promised its traffic, until it is first opened.
     admitted: Option<(CopyId, Guarded)>,
     /// Copies that brought wrong bytes in this read.
@@ -42,12 +44,6 @@ struct Candidates<'a> {
 }
 
 impl Piece {
-    /// All of the blob is wanted, and what it has to be is known.
-    fn check(&self) -> Option<WholeCheck> {
-        let whole = self.range == ByteRange::whole(self.extent.blob_size);
-        self.extent.crc64.filter(|_| whole).map(WholeCheck::new)
-    }
-
     fn traffic(&self) -> Traffic {
         Traffic {
             egress: self.range.length,
@@ -57,16 +53,11 @@ impl Piece {
 
     /// The copies that may be read, with their backends. What is promised already needs no room. A copy
     /// whose bytes are wrong is read only where they will be compared.
-    fn candidates<'a>(
-        &'a self,
-        engine: &'a Engine,
-        promised: Option<CopyId>,
-        compared: bool,
-    ) -> Candidates<'a> {
+    fn candidates<'a>(&'a self, engine: &'a Engine, promised: Option<CopyId>) -> Candidates<'a> {
         let fleet = &engine.inner.fleet;
         let (mut limited, mut corrupt) = (false, false);
         let known = self.extent.copies.iter().filter_map(|copy| {
-            let wrong = copy.state == CopyState::Corrupt && !compared;
+            let wrong = copy.state == CopyState::Corrupt && !self.compared;
             if wrong || self.refused.contains(&copy.copy) {
                 corrupt = true;
                 return None;
@@ -91,7 +82,7 @@ impl Piece {
     fn admit(&mut self, engine: &Engine) -> Result<()> {
         let Candidates {
             order, mut limited, ..
-        } = self.candidates(engine, None, self.check().is_some());
+        } = self.candidates(engine, None);
         let mut others = false;
         let mut admitted = None;
         for (copy, member) in order {
@@ -131,7 +122,9 @@ fn pieces(extents: Vec<PlannedExtent>, range: ByteRange) -> VecDeque<Piece> {
                 start,
                 length: wanted.length,
             };
+            let whole = range == ByteRange::whole(extent.blob_size);
             pieces.push_back(Piece {
+                compared: whole && extent.crc64.is_some(),
                 extent,
                 range,
                 admitted: None,
@@ -139,7 +132,24 @@ fn pieces(extents: Vec<PlannedExtent>, range: ByteRange) -> VecDeque<Piece> {
             });
         }
     }
+    if pieces.len() > 1 {
+        compare_across(&mut pieces);
+    }
     pieces
+}
+
+/// Has the blobs compared that several pieces read whole: from the first byte to the last, whatever lies between.
+fn compare_across(pieces: &mut VecDeque<Piece>) {
+    let mut reached: HashMap<BlobId, Option<u64>> = HashMap::new();
+    for piece in &*pieces {
+        let reached = reached.entry(piece.extent.extent.blob).or_insert(Some(0));
+        let goes_on = *reached == Some(piece.range.start);
+        *reached = goes_on.then_some(piece.range.end());
+    }
+    for piece in pieces {
+        let whole = reached[&piece.extent.extent.blob] == Some(piece.extent.blob_size);
+        piece.compared = whole && piece.extent.crc64.is_some();
+    }
 }
 
 struct Current {
@@ -174,6 +184,8 @@ pub(super) struct Reader {
     engine: Engine,
     pieces: VecDeque<Piece>,
     current: Option<Current>,
+    /// Comparisons of blobs of which further pieces follow.
+    begun: Vec<(BlobId, WholeCheck)>,
     ahead: Ahead,
     delivered: u64,
     resumes: Resumes,
@@ -196,6 +208,7 @@ impl Reader {
             engine: engine.clone(),
             pieces,
             current: None,
+            begun: Vec::new(),
             ahead: Ahead::default(),
             delivered: 0,
             resumes: Resumes::default(),
@@ -208,10 +221,21 @@ impl Reader {
         let Some(mut piece) = self.pieces.pop_front() else {
             return Ok(());
         };
-        let mut check = piece.check();
+        let mut check = self.check(&piece);
         let body = open_piece(&self.engine, &mut piece, check.as_mut()).await?;
         self.current = Some(Current { piece, body, check });
         Ok(())
+    }
+
+    /// The comparison that a piece begins, or goes on with.
+    fn check(&mut self, piece: &Piece) -> Option<WholeCheck> {
+        let expected = piece.extent.crc64.filter(|_| piece.compared)?;
+        if piece.range.start == 0 {
+            return Some(WholeCheck::new(expected));
+        }
+        let blob = piece.extent.extent.blob;
+        let place = self.begun.iter().position(|(begun, _)| *begun == blob)?;
+        Some(self.begun.swap_remove(place).1)
     }
 
     /// Reads a small blob, and compares it, before anything of it is handed out. Another copy takes the
@@ -243,7 +267,7 @@ impl Reader {
         self.delivered = 0;
         self.resumes.begin_anew();
         current.piece.range = ByteRange::whole(current.piece.extent.blob_size);
-        let mut check = current.piece.check();
+        let mut check = current.piece.extent.crc64.map(WholeCheck::new);
         current.body = open_piece(&self.engine, &mut current.piece, check.as_mut()).await?;
         current.check = check;
         Ok(())
@@ -280,7 +304,12 @@ impl Reader {
                     if current.piece.range.length == 0
                         && let Some(check) = current.check.take()
                     {
-                        conclude(&self.engine, &mut current.piece, check).await?;
+                        let extent = &current.piece.extent;
+                        if current.piece.range.start < extent.blob_size {
+                            self.begun.push((extent.extent.blob, check));
+                        } else {
+                            conclude(&self.engine, &mut current.piece, check).await?;
+                        }
                     }
                     return Ok(Some(bytes));
                 }
@@ -333,7 +362,7 @@ async fn try_copies(
         order,
         mut limited,
         corrupt,
-    } = piece.candidates(engine, promised, check.is_some());
+    } = piece.candidates(engine, promised);
     let mut tried = Tried::default();
     for (copy, member) in order {
         // A backend that lost its mount denies having anything; that must not be believed.
@@ -351,7 +380,7 @@ async fn try_copies(
             limited = true;
             continue;
         };
-        match read_copy(engine, piece, copy, &backend, check.as_deref()).await {
+        match read_copy(engine, piece, copy, &backend).await {
             Ok(body) => {
                 if let Some(check) = &mut check {
                     check.uses(copy.copy);
@@ -430,7 +459,6 @@ async fn read_copy(
     piece: &Piece,
     copy: &CopyRow,
     backend: &Guarded,
-    check: Option<&WholeCheck>,
 ) -> backend::Result<Body> {
     let whole = piece.range == ByteRange::whole(piece.extent.blob_size);
     let range = (!whole).then_some(piece.range);
@@ -441,7 +469,7 @@ async fn read_copy(
         return Ok(fetched.body);
     };
     let differs = difference.to_string();
-    if matches!(difference, Difference::Tag) && check.is_some() {
+    if matches!(difference, Difference::Tag) && piece.compared {
         tracing::warn!(
             copy = %copy.copy, backend = %backend.name(), key = %copy.key, differs,
             "entity tag of a copy contradicts the catalogue, its bytes are compared"

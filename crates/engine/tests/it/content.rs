@@ -120,8 +120,8 @@ fn range(engine: &Engine, name: &str) -> ReadRequest {
 }
 
 /// Reads until the end or an error: how many bytes came, and whether all did.
-async fn taken(engine: &Engine, name: &str) -> (usize, engine::Result<()>) {
-    let mut body = match engine.read(&read_request(photos(engine), name)).await {
+pub(crate) async fn taken(engine: &Engine, request: &ReadRequest) -> (usize, engine::Result<()>) {
+    let mut body = match engine.read(request).await {
         Ok(reading) => reading.body,
         Err(error) => return (0, Err(error)),
     };
@@ -171,7 +171,7 @@ async fn wrong_bytes_of_a_large_object_cut_the_answer_before_its_end() {
     assert!(world.places[0].memory.rot(stored));
     // One read may have been spoilt on its way; the second is proof.
     for state in [CopyState::Suspect, CopyState::Corrupt] {
-        let (count, ended) = taken(&engine, "a").await;
+        let (count, ended) = taken(&engine, &read_request(photos(&engine), "a")).await;
         assert!(
             count < LARGE && matches!(ended, Err(Error::Corrupt)),
             "{ended:?}"
@@ -205,7 +205,7 @@ async fn after_a_resume_every_copy_that_was_used_is_suspect() {
     ] {
         copies[0].place.faults.script("get", fault);
     }
-    let (count, ended) = taken(&engine, "a").await;
+    let (count, ended) = taken(&engine, &read_request(photos(&engine), "a")).await;
     assert!(
         count < LARGE && matches!(ended, Err(Error::Corrupt)),
         "{ended:?}"

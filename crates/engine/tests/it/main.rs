@@ -8,6 +8,7 @@
 mod beginning;
 mod cleaning;
 mod content;
+mod interleaved;
 mod model;
 mod multipart;
 mod proven;

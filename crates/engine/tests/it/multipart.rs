@@ -19,15 +19,15 @@ use engine::{
 use crate::world::{World, body, bytes, get, hang_up_after, key, photos, put, read, read_request};
 
 /// Small parts, so that the tests are quick; the real limit has a test of its own.
-const PART: usize = 100_000;
+pub(crate) const PART: usize = 100_000;
 
-fn world(quotas: &[Option<u64>]) -> World {
+pub(crate) fn world(quotas: &[Option<u64>]) -> World {
     let mut world = World::new(quotas);
     world.settings.part_size_min = ByteSize(1000);
     world
 }
 
-async fn create(engine: &Engine, name: &str) -> UploadId {
+pub(crate) async fn create(engine: &Engine, name: &str) -> UploadId {
     let headers = ObjectHeaders {
         content_type: Some("video/mp4".into()),
         ..ObjectHeaders::default()
@@ -51,7 +51,7 @@ fn part_request(engine: &Engine, name: &str, upload: UploadId, number: u32) -> P
     }
 }
 
-async fn part(
+pub(crate) async fn part(
     engine: &Engine,
     name: &str,
     upload: UploadId,
@@ -74,7 +74,7 @@ fn listed(parts: &[(u32, ETag)]) -> Vec<CompletedPart> {
 }
 
 /// Completes as a client does that names the checksum of each part where the upload has an algorithm.
-async fn complete(
+pub(crate) async fn complete(
     engine: &Engine,
     name: &str,
     upload: UploadId,
@@ -103,7 +103,7 @@ async fn complete(
     engine.complete_upload(request).await
 }
 
-fn tag(content: &Bytes) -> ETag {
+pub(crate) fn tag(content: &Bytes) -> ETag {
     ETag::of_body(Md5::of(content))
 }
 

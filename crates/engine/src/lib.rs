@@ -96,6 +96,7 @@ struct Inner {
     reads: Reads,
     bells: workers::Bells,
     completing: multipart::Completing,
+    doubts: multipart::Doubts,
     usage: usage::Book,
     workers: workers::Workers,
 }

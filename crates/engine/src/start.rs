@@ -15,7 +15,7 @@ use crate::fleet::{self, BackendCheck, Fleet, ReadBack};
 use crate::get::Reads;
 use crate::marker;
 use crate::marker::CATALOGUE_MISSING;
-use crate::multipart::Completing;
+use crate::multipart::{Completing, Doubts};
 use crate::observe::Observer;
 use crate::usage::{Book, Entry, Sharing};
 use crate::workers::{self, Bells, Workers};
@@ -172,6 +172,7 @@ impl Engine {
                 reads: Reads::default(),
                 bells,
                 completing: Completing::default(),
+                doubts: Doubts::default(),
                 usage,
                 workers,
             }),

@@ -435,10 +435,11 @@ impl Engine {
                         Some(expected) => self.reads_as(member, leg, copy, expected).await?,
                         None => false,
                     };
-                return match same {
-                    true => Ok(copy.clone()),
-                    false => self.leg_missing(record, leg, parts).await,
-                };
+                if !same {
+                    return self.doubt(record, member, leg, parts).await;
+                }
+                self.inner.doubts.end(leg.copy);
+                return Ok(copy.clone());
             }
             LegState::Open { upload } => upload,
             LegState::Completed { .. } | LegState::Creating => {
@@ -455,10 +456,13 @@ impl Engine {
                     version: stored.version,
                     crc64: stored.crc64,
                 };
-                if made_of(&copy, parts) {
-                    Some(copy)
-                } else {
-                    Some(self.assembled_leg(member, leg, size).await?)
+                let found = match made_of(&copy, parts) {
+                    true => Some(copy),
+                    false => self.look_at_leg(member, leg, size).await?,
+                };
+                match found {
+                    Some(found) => Some(found),
+                    None => return self.doubt(record, member, leg, parts).await,
                 }
             }
             Err(error) => {
@@ -471,12 +475,18 @@ impl Engine {
                 self.after_refusal(record, refused, error).await?
             }
         };
-        let Some(copy) = copy else {
-            return self.leg_missing(record, leg, parts).await;
+        let copy = match copy {
+            Some(copy) => copy,
+            // Of what it has assembled, the backend has no upload any more.
+            None if self.inner.doubts.has(leg.copy) => {
+                return self.doubt(record, member, leg, parts).await;
+            }
+            None => return self.leg_missing(record, leg, parts).await,
         };
         if !self.holds_its_parts(member, leg, &copy, parts).await? {
-            return self.leg_missing(record, leg, parts).await;
+            return self.doubt(record, member, leg, parts).await;
         }
+        self.inner.doubts.end(leg.copy);
         let verdict = self
             .inner
             .store
@@ -484,26 +494,6 @@ impl Engine {
             .await?;
         accept(verdict)?;
         Ok(copy)
-    }
-
-    /// The leg's object, of which its backend has said that it is assembled.
-    ///
-    /// Where a look contradicts that, one of the two replies is wrong, and nobody knows which: no
-    /// reason to give up parts. The next attempt asks again.
-    async fn assembled_leg(&self, member: &Member, leg: &Leg, size: u64) -> Result<NewCopy> {
-        let found = self.look_at_leg(member, leg, size).await?;
-        found.ok_or_else(|| {
-            let error = backend::Error::new(
-                Kind::Unavailable,
-                Effect::Unknown,
-                member.name(),
-                "complete_upload",
-            );
-            let error = error.with_message("it was assembled, but is not there as it should be");
-            Error::WriteUnavailable {
-                tried: Tried(vec![(member.name().clone(), error)]),
-            }
-        })
     }
 
     /// The leg's object, if it is there with the right size.
@@ -579,9 +569,34 @@ impl Engine {
         }
         let sound = sum.sum() == expected;
         if !sound {
-            tracing::error!(backend = %member.name(), key = %leg.key, "assembled bytes are corrupt");
+            tracing::error!(backend = %member.name(), key = %leg.key, "assembled object has other bytes than its parts");
         }
         Ok(sound)
+    }
+
+    /// A leg whose object is assembled, and which a look did not find as it should be. The next attempt looks
+    /// again; once enough of them agree, its parts are missing.
+    async fn doubt<T>(
+        &self,
+        record: &UploadRecord,
+        member: &Member,
+        leg: &Leg,
+        parts: &[&PartRow],
+    ) -> Result<T> {
+        if self.inner.doubts.add(leg.copy, Instant::now()) {
+            return self.leg_missing(record, leg, parts).await;
+        }
+        // A leg that was proven before is that of another list, perhaps, which may still be completed.
+        if matches!(leg.state, LegState::Completed { .. }) {
+            accept(self.inner.store.thaw(record.upload, None).await?)?;
+        }
+        let name = member.name();
+        let error =
+            backend::Error::new(Kind::Unavailable, Effect::Unknown, name, "complete_upload");
+        let error = error.with_message("it was assembled, but is not there as it should be");
+        Err(Error::WriteUnavailable {
+            tried: Tried(vec![(name.clone(), error)]),
+        })
     }
 
     /// A leg that cannot be assembled: the upload takes parts again, this leg's are missing.

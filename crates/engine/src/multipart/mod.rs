@@ -7,6 +7,7 @@
 mod assembly;
 mod complete;
 mod copy_part;
+mod doubts;
 mod part;
 mod refused;
 
@@ -25,6 +26,7 @@ use metastore::model::{
 pub(crate) use complete::Completing;
 pub use complete::{CompleteRequest, CompletedPart};
 pub use copy_part::PartCopyRequest;
+pub(crate) use doubts::Doubts;
 pub use part::{PartRequest, UploadedPart};
 
 use crate::fleet::Member;

@@ -223,7 +223,8 @@ impl Engine {
     ) -> Result<ReadStream> {
         let blobs = extents.iter().map(|part| part.extent.blob);
         let guard = self.inner.reads.begin(blobs);
-        let mut reader = Reader::new(self, extents, range, guard)?;
+        // Boxed, since each chunk moves it into a future and back.
+        let mut reader = Box::new(Reader::new(self, extents, range, guard)?);
         reader.advance().await?;
         reader.compare_ahead().await?;
         let body = stream::unfold(Some(reader), |reader| async move {

@@ -61,14 +61,18 @@ impl WholeCheck {
         self.seen.update(bytes);
     }
 
-    /// Whether all bytes, which have passed, are the right ones; and the copies that they came from.
-    pub(super) fn conclude(self) -> (Content, UsedCopies) {
-        let content = if self.seen.sum() == self.expected {
+    /// Whether all bytes, which have passed, are the right ones.
+    pub(super) fn content(&self) -> Content {
+        if self.seen.sum() == self.expected {
             Content::Right
         } else {
             Content::Wrong
-        };
-        (content, self.used)
+        }
+    }
+
+    /// The copies that they came from.
+    pub(super) fn used(&self) -> &UsedCopies {
+        &self.used
     }
 }
 

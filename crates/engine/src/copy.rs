@@ -11,8 +11,8 @@ use base::{
 use futures_util::stream::StreamExt;
 use metastore::Intent;
 use metastore::model::{
-    BucketId, Content, CopyRow, Extent, NewBlob, NewCopy, NewIntent, NewVersion, ObjectRecord,
-    PlannedExtent, ReadPlan, StoredChecksum,
+    BucketId, Content, CopyRow, CopyState, Extent, NewBlob, NewCopy, NewIntent, NewVersion,
+    ObjectRecord, PlannedExtent, ReadPlan, StoredChecksum,
 };
 
 use crate::body::{Declared, Incoming};
@@ -324,12 +324,16 @@ impl Engine {
             if extent.blob_size > COPY_BYTES_MAX {
                 return None;
             }
+            let able = |member: &Arc<Member>| {
+                let Capabilities { copy, .. } = member.backend().capabilities();
+                let within_usage = member.usage().fits(Traffic::requests(1));
+                copy && member.takes_bytes() && within_usage
+            };
+            // What is not held for good is streamed, and compared on its way: a provider's own copy of wrong
+            // bytes may well have the right entity tag.
             let able = |copy: &&CopyRow| {
-                self.inner.fleet.member(copy.backend).is_some_and(|member| {
-                    let Capabilities { copy, .. } = member.backend().capabilities();
-                    let within_usage = member.usage().fits(Traffic::requests(1));
-                    copy && member.takes_bytes() && within_usage
-                })
+                let member = self.inner.fleet.member(copy.backend);
+                copy.state == CopyState::Good && member.is_some_and(able)
             };
             let copy = extent.copies.iter().find(able)?;
             let member = self.inner.fleet.member(copy.backend)?;

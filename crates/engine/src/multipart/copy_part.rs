@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use backend::{Effect, ObjectBackend as _, PartSource};
 use base::{ByteRange, CopyId, ETag, ObjectKey, RangeSpec, Traffic, UploadId};
-use metastore::model::{BucketId, CopyRow, NewPartClaim, PartRow, ReadPlan, UploadRecord};
+use metastore::model::{
+    BucketId, CopyRow, CopyState, NewPartClaim, PartRow, ReadPlan, UploadRecord,
+};
 
 use super::part::{PartRequest, UploadedPart};
 use super::{accept, open_id};
@@ -101,7 +103,9 @@ impl Engine {
             return part.copies.iter().find_map(|source| {
                 let member = self.inner.fleet.member(source.backend)?;
                 let able = member.backend().capabilities();
-                if !able.part_copy || !able.md5_etag || !member.takes_bytes() {
+                // What is not held for good is streamed, and compared on its way.
+                let good = source.state == CopyState::Good;
+                if !good || !able.part_copy || !able.md5_etag || !member.takes_bytes() {
                     return None;
                 }
                 let leg = record

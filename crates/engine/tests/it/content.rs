@@ -2,14 +2,17 @@
 
 use backend::faulty::Fault;
 use base::{
-    BackendKey, BlobId, Clock as _, CopyId, Crc64Hasher, ETag, Md5, ObjectHeaders, Precondition,
-    RangeSpec, Tags, VersionId,
+    BackendKey, BlobId, Clock as _, Conditions, CopyId, Crc64Hasher, ETag, Md5, ObjectHeaders,
+    Precondition, RangeSpec, Tags, VersionId,
 };
 use bytes::Bytes;
 use engine::catalogue::{
     Content, CopyRow, CopyState, Extent, NewBlob, NewCopy, NewIntent, NewVersion, Verdict,
 };
-use engine::{Engine, Error, ReadRequest, Selection};
+use engine::{
+    CopyRequest, CopySource, CreateUpload, Engine, Error, PartCopyRequest, ReadRequest, Selection,
+    Taken,
+};
 use futures_util::StreamExt as _;
 
 use crate::world::{Place, World, bytes, get, key, photos, put, read, read_request};
@@ -270,4 +273,54 @@ async fn a_copy_that_is_denied_twice_is_missing() {
     }
     get(&engine, "a").await.unwrap();
     assert_eq!(states(&engine, "a", &[]).await, [CopyState::Good]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_backend_copies_by_itself_what_it_brought_wrong_bytes_of() {
+    let world = World::new(&[None]);
+    let engine = world.engine().await;
+    put(&engine, "a", &bytes(1, SMALL)).await.unwrap();
+    let memory = &world.places[0].memory;
+    let stored = memory.keys();
+    let stored = stored.iter().find(|key| key.starts_with("photos/"));
+    assert!(memory.rot(stored.unwrap()));
+    let bucket = photos(&engine);
+    let source = || CopySource {
+        bucket,
+        key: key("a"),
+        conditions: Conditions::default(),
+    };
+    for state in [CopyState::Suspect, CopyState::Corrupt] {
+        get(&engine, "a").await.unwrap_err();
+        assert_eq!(states(&engine, "a", &[]).await, [state]);
+        let copied = engine.copy(CopyRequest {
+            source: source(),
+            bucket,
+            key: key("b"),
+            headers: Taken::Keep,
+            tags: Taken::Keep,
+            checksum: None,
+            precondition: Precondition::None,
+        });
+        let copied = copied.await;
+        assert!(matches!(copied, Err(Error::Corrupt)), "{copied:?}");
+        let upload = CreateUpload {
+            bucket,
+            key: key("c"),
+            headers: ObjectHeaders::default(),
+            tags: Tags::default(),
+            checksum: None,
+        };
+        let upload = engine.create_upload(upload).await.unwrap();
+        let copied = engine.upload_part_copy(PartCopyRequest {
+            bucket,
+            key: key("c"),
+            upload,
+            number: 1,
+            source: source(),
+            range: None,
+        });
+        let copied = copied.await;
+        assert!(matches!(copied, Err(Error::Corrupt)), "{copied:?}");
+    }
 }
